@@ -1,0 +1,2 @@
+//! The Aquifer binary.
+fn main() {}
