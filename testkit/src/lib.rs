@@ -108,7 +108,7 @@ pub fn fuzz_repaired(
     }
     while started.elapsed() < budget {
         let mut input = mutate(&mut random, corpus);
-        if iterations % 3 != 0 {
+        if !iterations.is_multiple_of(3) {
             repair(&mut input);
         }
         run(&input, iterations);
