@@ -1,1 +1,29 @@
-//! To be written.
+//! The nouns that every layer of Aquifer speaks in: names, offsets, epochs,
+//! batches and records, stream configuration and kinds of errors.
+//!
+//! Nothing here does I/O, knows a clock or is asynchronous. What arrives from
+//! outside is bounded and checked here once, so that the layers above handle
+//! values that cannot be malformed.
+
+pub mod batch;
+pub mod config;
+mod error;
+mod ids;
+mod murmur2;
+mod name;
+mod numbers;
+mod record;
+
+pub use batch::{Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, Compression};
+pub use config::{ChunkIndex, CleanupPolicy, ConfigError, StreamClass, StreamConfig};
+pub use error::ErrorKind;
+pub use ids::{ChunkId, CommitId, Partition, StreamId};
+pub use murmur2::{murmur2, partition_for_key};
+pub use name::{GroupName, NameError, StreamName, StreamPath, TenantName};
+pub use numbers::{
+    Epoch, GroupSequence, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, Timestamp,
+};
+pub use record::{Header, NewRecord, Record};
+
+/// The largest number of partitions that a stream may have.
+pub const PARTITIONS_MAX: u32 = 10_000;

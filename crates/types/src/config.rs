@@ -1,0 +1,201 @@
+//! The configuration of a stream and the classes of service.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a configuration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}: {why}")]
+pub struct ConfigError {
+    /// The field's name as in the API.
+    pub field: &'static str,
+    /// The value given.
+    pub value: String,
+    /// The rule that it breaks.
+    pub why: &'static str,
+}
+
+/// What an acknowledgement promises. A stream's class is chosen when it is
+/// created and does not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamClass {
+    /// Acknowledged records are in the synced journal.
+    #[default]
+    Durable,
+    /// Acknowledged records are in the operating system's cache: losing the
+    /// process loses nothing, losing power loses the last moments, and no offset
+    /// is ever given twice.
+    Relaxed,
+    /// Acknowledged records are in the object store and committed in the shared
+    /// database. Refused until the shared ledger exists.
+    Shared,
+}
+
+impl StreamClass {
+    /// The class's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Durable => "durable",
+            Self::Relaxed => "relaxed",
+            Self::Shared => "shared",
+        }
+    }
+}
+
+impl FromStr for StreamClass {
+    type Err = ConfigError;
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        match name {
+            "durable" => Ok(Self::Durable),
+            "relaxed" => Ok(Self::Relaxed),
+            "shared" => Ok(Self::Shared),
+            other => Err(ConfigError {
+                field: "class",
+                value: other.chars().take(80).collect(),
+                why: "the classes are durable, relaxed and shared",
+            }),
+        }
+    }
+}
+
+/// What retention does with old records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum CleanupPolicy {
+    /// Old records are deleted, by age and by bytes.
+    #[default]
+    #[serde(rename = "delete")]
+    Delete,
+    /// The newest record of each key is kept for ever.
+    #[serde(rename = "compact")]
+    Compact,
+    /// Both.
+    #[serde(rename = "compact,delete")]
+    CompactDelete,
+}
+
+/// What is indexed for search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChunkIndex {
+    /// Nothing: searches scan.
+    None,
+    /// The tokens of the values.
+    #[default]
+    Tokens,
+}
+
+/// The configuration of a stream. Absent limits are no limits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamConfig {
+    /// Records older than this, counted from their append, are deleted; in ms.
+    pub retention_ms: Option<u64>,
+    /// A partition's oldest records are deleted while it holds more bytes.
+    pub retention_bytes: Option<u64>,
+    /// The bytes of records at which a chunk is cut; 64 KiB to 1 GiB.
+    pub chunk_target_bytes: u64,
+    /// The age of its oldest record at which a smaller chunk is cut; in ms, at
+    /// least 100.
+    pub chunk_max_age_ms: u64,
+    /// The largest record: key, headers and value together; 1 B to 64 MiB.
+    pub record_bytes_max: u64,
+    /// What retention does.
+    pub cleanup_policy: CleanupPolicy,
+    /// What is indexed for search.
+    pub index: ChunkIndex,
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self {
+            retention_ms: Some(7 * 24 * 3600 * 1000),
+            retention_bytes: None,
+            chunk_target_bytes: 64 << 20,
+            chunk_max_age_ms: 60_000,
+            record_bytes_max: 1 << 20,
+            cleanup_policy: CleanupPolicy::Delete,
+            index: ChunkIndex::Tokens,
+        }
+    }
+}
+
+impl StreamConfig {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first field outside its bounds.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let between = |field, value: u64, low: u64, high: u64, why| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(ConfigError { field, value: value.to_string(), why })
+            }
+        };
+        const MS_MAX: u64 = i64::MAX as u64 / 4;
+        between(
+            "retention_ms",
+            self.retention_ms.unwrap_or(1),
+            1,
+            MS_MAX,
+            "it is 1 or more, or null",
+        )?;
+        between(
+            "retention_bytes",
+            self.retention_bytes.unwrap_or(1),
+            1,
+            i64::MAX as u64,
+            "it is 1 or more, or null",
+        )?;
+        between(
+            "chunk_target_bytes",
+            self.chunk_target_bytes,
+            64 << 10,
+            1 << 30,
+            "it lies between 64 KiB and 1 GiB",
+        )?;
+        between("chunk_max_age_ms", self.chunk_max_age_ms, 100, MS_MAX, "it is at least 100")?;
+        between(
+            "record_bytes_max",
+            self.record_bytes_max,
+            1,
+            64 << 20,
+            "it lies between 1 B and 64 MiB",
+        )?;
+        if self.cleanup_policy != CleanupPolicy::Delete {
+            return Err(ConfigError {
+                field: "cleanup_policy",
+                value: "compact".into(),
+                why: "log compaction does not exist yet, only delete does",
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_bounds_hold() {
+        let config = StreamConfig::default();
+        assert_eq!(config.validate(), Ok(()));
+        for (bad, field) in [
+            (StreamConfig { retention_ms: Some(0), ..config.clone() }, "retention_ms"),
+            (StreamConfig { chunk_target_bytes: 1, ..config.clone() }, "chunk_target_bytes"),
+            (StreamConfig { record_bytes_max: 65 << 20, ..config.clone() }, "record_bytes_max"),
+        ] {
+            assert_eq!(bad.validate().map_err(|e| e.field), Err(field));
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        assert!(serde_json::from_str::<StreamConfig>("{\"retention\":1}").is_err());
+        assert_eq!(serde_json::from_str::<StreamConfig>("{}").ok(), Some(StreamConfig::default()));
+    }
+}
