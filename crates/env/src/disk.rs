@@ -32,6 +32,10 @@ pub trait Disk: Debug + Send + Sync + 'static {
 }
 
 /// An open file. Positions and lengths are in bytes.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "the length is a question to the system, and nobody asks it for emptiness"
+)]
 pub trait DiskFile: Debug + Send + Sync + 'static {
     /// Fills `buffer` from `position`; an early end of file is an error of kind
     /// `UnexpectedEof`.

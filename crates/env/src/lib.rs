@@ -1,3 +1,39 @@
-//! To be written.
+//! The seams to the outside of Aquifer: disk, clock, randomness, tasks and the
+//! object store.
+//!
+//! Every component takes these as traits, so that a test can stop the machine
+//! between any two operations, let time stand still, and repeat a run from its
+//! seed. There are real implementations and, behind the feature `faulty` (for
+//! dev-dependencies alone), ones that fail as real machines do. This crate
+//! holds no policy: it retries nothing, decides nothing and knows no format.
+//!
+//! | seam | real | for tests |
+//! |---|---|---|
+//! | [`Disk`], [`DiskFile`] | [`RealDisk`] | `FaultyDisk` |
+//! | [`Clock`] | [`RealClock`] | [`MockClock`] |
+//! | [`Random`] | [`RealRandom`] | [`SeededRandom`] |
+//! | threads | [`tasks`] | the same |
+//!
+//! [`DirectoryLock`] keeps a second process out of a data directory.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this crate is what the bans in clippy.toml point to"
+)]
+
+pub mod clock;
+pub mod directory_lock;
 pub mod disk;
+#[cfg(feature = "faulty")]
+pub mod faulty_disk;
+pub mod random;
+pub mod real_disk;
+pub mod tasks;
+
+pub use clock::{Clock, MockClock, RealClock};
+pub use directory_lock::{DirectoryLock, DirectoryLockError};
 pub use disk::{Disk, DiskFile};
+#[cfg(feature = "faulty")]
+pub use faulty_disk::{CrashChoice, FaultyDisk};
+pub use random::{Random, RealRandom, SeededRandom, uuid_v4};
+pub use real_disk::RealDisk;
