@@ -54,9 +54,9 @@ pub fn seed_from_env(name: &str) -> u64 {
     let seed = match std::env::var(name) {
         Ok(text) => parse_seed(&text)
             .unwrap_or_else(|| panic!("{name}={text} is not a decimal or 0x… number")),
-        Err(_) => SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos() as u64),
+        Err(_) => {
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+        }
     };
     println!("{name}={seed}");
     seed
@@ -87,10 +87,7 @@ pub fn fuzz_repaired(
     repair: impl Fn(&mut Vec<u8>),
     check: impl Fn(&[u8]),
 ) -> u64 {
-    assert!(
-        !corpus.is_empty(),
-        "fuzz target {name} has no valid input to start from"
-    );
+    assert!(!corpus.is_empty(), "fuzz target {name} has no valid input to start from");
     let seed = seed_from_env("AQUIFER_SEED");
     let mut random = StdRng::seed_from_u64(seed);
     let budget = Duration::from_secs_f64(fuzz_seconds(seconds_default));
@@ -141,10 +138,7 @@ fn parse_seed(text: &str) -> Option<u64> {
 
 fn report_failure(name: &str, seed: u64, iteration: u64, input: &[u8]) {
     let path = std::env::temp_dir().join(format!("aquifer-fuzz-{name}.bin"));
-    println!(
-        "fuzz {name} failed: AQUIFER_SEED={seed}, input {iteration}, {} bytes",
-        input.len()
-    );
+    println!("fuzz {name} failed: AQUIFER_SEED={seed}, input {iteration}, {} bytes", input.len());
     match std::fs::write(&path, input) {
         Ok(()) => println!("input written to {}", path.display()),
         Err(error) => println!("input not written to {}: {error}", path.display()),
@@ -172,11 +166,7 @@ mod tests {
         let corpus = vec![vec![0u8; 32], b"hello".to_vec()];
         let (same, other) = (Cell::new(0u64), Cell::new(0u64));
         let tried = fuzz("visits", 0.05, &corpus, |input| {
-            let counter = if corpus.iter().any(|item| item == input) {
-                &same
-            } else {
-                &other
-            };
+            let counter = if corpus.iter().any(|item| item == input) { &same } else { &other };
             counter.set(counter.get() + 1);
         });
         assert!(same.get() >= 2);
@@ -197,10 +187,7 @@ mod tests {
         let found = catch_unwind(AssertUnwindSafe(|| {
             fuzz_repaired("planted", 5.0, &[valid], repair, |input| {
                 if let Some((first, rest)) = input.split_first() {
-                    assert!(
-                        *first != sum(rest) || rest.first() != Some(&0xff),
-                        "planted"
-                    );
+                    assert!(*first != sum(rest) || rest.first() != Some(&0xff), "planted");
                 }
             })
         }));

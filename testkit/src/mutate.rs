@@ -4,20 +4,8 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 /// Numbers at which length and count fields tend to break.
-const EDGES: [i64; 12] = [
-    0,
-    1,
-    -1,
-    127,
-    128,
-    255,
-    32_767,
-    65_535,
-    0x7fff_ffff,
-    0xffff_ffff,
-    i64::MAX,
-    i64::MIN,
-];
+const EDGES: [i64; 12] =
+    [0, 1, -1, 127, 128, 255, 32_767, 65_535, 0x7fff_ffff, 0xffff_ffff, i64::MAX, i64::MIN];
 
 /// Mutated inputs stay below this many bytes more than the longest of the
 /// corpus, so that a run's speed does not decay.
@@ -106,9 +94,7 @@ mod tests {
         let corpus = vec![(0u8..200).collect::<Vec<_>>(), vec![9; 40]];
         let draw = |seed| {
             let mut random = StdRng::seed_from_u64(seed);
-            (0..200)
-                .map(|_| mutate(&mut random, &corpus))
-                .collect::<Vec<_>>()
+            (0..200).map(|_| mutate(&mut random, &corpus)).collect::<Vec<_>>()
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));

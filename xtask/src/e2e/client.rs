@@ -1,0 +1,253 @@
+//! The HTTP calls of the scenarios, as a plain user would make them.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use ureq::{Agent, Body};
+
+/// A request that takes longer has failed; long enough for a stalled disk.
+const REQUEST_MAX: Duration = Duration::from_secs(60);
+
+/// An HTTP client of one server.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    agent: Agent,
+    url: String,
+}
+
+/// What became of an append, as far as the client can know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Acknowledged: the records are at these offsets.
+    Acked { base_offset: u64, count: u64 },
+    /// Refused, or never sent: the records are nowhere. The status is zero
+    /// where no connection was made.
+    Definite { status: u16, problem: String },
+    /// The answer was lost, or says so: the records may be there or not.
+    Indefinite { problem: String },
+}
+
+/// A partition as a stream's description has it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Partition {
+    pub(crate) partition: u32,
+    pub(crate) start_offset: u64,
+    pub(crate) tiered_offset: u64,
+    pub(crate) end_offset: u64,
+    #[serde(default)]
+    pub(crate) chunks: u64,
+}
+
+/// A record as a read returns it, with its value's text.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) offset: u64,
+    pub(crate) timestamp: i64,
+    pub(crate) key: Value,
+    pub(crate) value: Value,
+}
+
+impl Record {
+    /// The value's text; empty if it is not text.
+    pub(crate) fn text(&self) -> &str {
+        self.value.as_str().unwrap_or_default()
+    }
+}
+
+/// Records from one read and the offset to go on from.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) records: Vec<Record>,
+    pub(crate) next_offset: u64,
+}
+
+impl Client {
+    pub(crate) fn new(url: &str) -> Self {
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(REQUEST_MAX))
+            .build()
+            .into();
+        Self { agent, url: url.to_owned() }
+    }
+
+    /// The status of a GET.
+    pub(crate) fn get_status(&self, path: &str) -> Result<u16> {
+        Ok(self.agent.get(self.at(path)).call()?.status().as_u16())
+    }
+
+    /// The text of a GET that must succeed.
+    pub(crate) fn get_text(&self, path: &str) -> Result<String> {
+        text_of_success(path, self.agent.get(self.at(path)).call()?)
+    }
+
+    /// Creates a stream with `config` in its `config` field.
+    pub(crate) fn create_stream(&self, name: &str, partitions: u32, config: Value) -> Result<()> {
+        let body = json!({ "name": name, "partitions": partitions, "config": config });
+        let answer = self.agent.post(self.at("/v1/streams")).send_json(body)?;
+        text_of_success("/v1/streams", answer).map(drop)
+    }
+
+    /// Deletes a stream.
+    pub(crate) fn delete_stream(&self, name: &str) -> Result<()> {
+        let path = format!("/v1/streams/{name}");
+        text_of_success(&path, self.agent.delete(self.at(&path)).call()?).map(drop)
+    }
+
+    /// Moves the start of `partition` to `offset`.
+    pub(crate) fn truncate(&self, name: &str, partition: u32, offset: u64) -> Result<()> {
+        let path = format!("/v1/streams/{name}/truncate");
+        let body = json!({ "partition": partition, "offset": offset });
+        text_of_success(&path, self.agent.post(self.at(&path)).send_json(body)?).map(drop)
+    }
+
+    /// The partitions of a stream, by number.
+    pub(crate) fn partitions(&self, name: &str) -> Result<Vec<Partition>> {
+        let path = format!("/v1/streams/{name}");
+        let text = self.get_text(&path)?;
+        let mut description: Value = serde_json::from_str(&text).context("a description")?;
+        let partitions = description["partitions"].take();
+        serde_json::from_value(partitions)
+            .with_context(|| format!("partitions in the description {text}"))
+    }
+
+    /// Appends lines to a partition as NDJSON, one request.
+    pub(crate) fn append(&self, stream: &str, partition: u32, lines: &[String]) -> Outcome {
+        let mut body = lines.join("\n");
+        body.push('\n');
+        let path = format!("/v1/streams/{stream}/records?partition={partition}");
+        let request = self.agent.post(self.at(&path)).content_type("application/x-ndjson");
+        let mut answer = match request.send(body) {
+            Ok(answer) => answer,
+            Err(error) => return outcome_of_error(&error),
+        };
+        let status = answer.status().as_u16();
+        let text = match answer.body_mut().read_to_string() {
+            Ok(text) => text,
+            // A refusal is known by its status alone.
+            Err(error) if answer.status().is_client_error() => error.to_string(),
+            Err(error) => return Outcome::Indefinite { problem: error.to_string() },
+        };
+        outcome_of_answer(status, &text, partition)
+    }
+
+    /// One read of a partition.
+    pub(crate) fn read(&self, stream: &str, partition: u32, offset: u64) -> Result<Page> {
+        let path = format!("/v1/streams/{stream}/records?partition={partition}&offset={offset}");
+        let answer = self.agent.get(self.at(&path)).call()?;
+        let next = answer.headers().get("aquifer-next-offset").cloned();
+        let text = text_of_success(&path, answer)?;
+        let next_offset = next
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .with_context(|| format!("{path}: no Aquifer-Next-Offset"))?;
+        let records = text
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("the record {line}")))
+            .collect::<Result<_>>()?;
+        Ok(Page { records, next_offset })
+    }
+
+    /// All records of a partition from `offset` to the offset `end`.
+    pub(crate) fn read_to(
+        &self,
+        stream: &str,
+        partition: u32,
+        offset: u64,
+        end: u64,
+    ) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        let mut position = offset;
+        while position < end {
+            let page = self.read(stream, partition, position)?;
+            if page.next_offset <= position {
+                bail!(
+                    "{stream}/{partition}: a read at {position} below the end {end} stands still"
+                );
+            }
+            records.extend(page.records);
+            position = page.next_offset;
+        }
+        Ok(records)
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+}
+
+/// A problem's or an answer's text, an error unless the status is 2xx.
+fn text_of_success(path: &str, mut answer: ureq::http::Response<Body>) -> Result<String> {
+    let status = answer.status();
+    let text = answer.body_mut().with_config().limit(1 << 30).read_to_string()?;
+    if !status.is_success() {
+        bail!("{path} answers {status}: {text}");
+    }
+    Ok(text)
+}
+
+fn outcome_of_error(error: &ureq::Error) -> Outcome {
+    let problem = error.to_string();
+    match error {
+        // Refused while connecting: nothing was sent.
+        ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            Outcome::Definite { status: 0, problem }
+        }
+        _ => Outcome::Indefinite { problem },
+    }
+}
+
+#[derive(Deserialize)]
+struct Appends {
+    appends: Vec<Appended>,
+}
+
+#[derive(Deserialize)]
+struct Appended {
+    partition: u32,
+    base_offset: u64,
+    count: u64,
+}
+
+fn outcome_of_answer(status: u16, text: &str, partition: u32) -> Outcome {
+    match status {
+        200..300 => match serde_json::from_str::<Appends>(text).map(|answer| answer.appends) {
+            Ok(appends) => match appends.as_slice() {
+                [one] if one.partition == partition => {
+                    Outcome::Acked { base_offset: one.base_offset, count: one.count }
+                }
+                _ => Outcome::Indefinite { problem: format!("other partitions: {text}") },
+            },
+            Err(error) => Outcome::Indefinite { problem: format!("{error} in {text}") },
+        },
+        // The request was understood and refused before any commit.
+        400..500 | 507 => Outcome::Definite { status, problem: text.to_owned() },
+        _ => Outcome::Indefinite { problem: format!("status {status}: {text}") },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_judged() {
+        let acked = r#"{"appends":[{"partition":2,"base_offset":7,"count":3}]}"#;
+        assert_eq!(outcome_of_answer(200, acked, 2), Outcome::Acked { base_offset: 7, count: 3 });
+        for (status, text, definite) in [
+            (200, acked, false),
+            (200, "{", false),
+            (500, "", false),
+            (503, "", false),
+            (413, "", true),
+            (429, "", true),
+            (507, "", true),
+        ] {
+            let outcome = outcome_of_answer(status, text, 1);
+            assert_eq!(matches!(outcome, Outcome::Definite { .. }), definite, "{status} {text}");
+            assert_eq!(matches!(outcome, Outcome::Indefinite { .. }), !definite, "{status} {text}");
+        }
+    }
+}

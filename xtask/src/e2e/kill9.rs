@@ -1,0 +1,83 @@
+//! Scenario `kill9`: the process dies at random moments under load, over and
+//! over on the same data; some deaths fall into the recovery itself.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rand::RngExt;
+use serde_json::json;
+
+use crate::e2e::history::History;
+use crate::e2e::load::{self, Writers};
+use crate::e2e::server::{Options, Server, Starting};
+use crate::e2e::{Context, tiered};
+use crate::steps::Report;
+
+const PARTITIONS: u32 = 4;
+const WRITERS: u32 = 4;
+
+/// Rounds in the quick and in the full test.
+const ROUNDS: (u64, u64) = (10, 200);
+
+/// Every so many rounds everything is read again, not only what is new.
+const READ_ALL_EVERY: u64 = 10;
+
+pub(crate) fn run(context: &Context) -> Result<Report> {
+    let directory = context.directory("kill9")?;
+    let options = Options::new(context.binary(), directory.path());
+    let mut random = context.random(1);
+    let mut history = History::new(PARTITIONS);
+    let mut writers = Writers::new("load", PARTITIONS, WRITERS);
+    let rounds = context.count(ROUNDS.0, ROUNDS.1);
+    let mut recovery_max = Duration::ZERO;
+    let mut kills = 0;
+
+    let mut server = Server::start(&options)?;
+    // Small and young chunks, so that deaths fall into tiering too.
+    let config = json!({ "chunk_target_bytes": 65_536, "chunk_max_age_ms": 250 });
+    server.client().create_stream("load", PARTITIONS, config)?;
+    for round in 1..=rounds {
+        let moment = Duration::from_millis(random.random_range(50..=800));
+        let client = server.client();
+        let at_load = server;
+        writers.run(&client, &mut random, &mut history, || {
+            // The load itself: it runs for this long, then the process dies.
+            std::thread::sleep(moment);
+            at_load.kill9()
+        })?;
+        kills += 1;
+        if random.random_range(0..5) == 0 {
+            let starting = Starting::spawn(&options)?;
+            std::thread::sleep(Duration::from_millis(random.random_range(0..60)));
+            starting.kill9();
+            kills += 1;
+        }
+        let started = Instant::now();
+        server = Server::start(&options).with_context(|| format!("restart {round}"))?;
+        recovery_max = recovery_max.max(started.elapsed());
+        let all = round % READ_ALL_EVERY == 0 || round == rounds;
+        load::check(&server.client(), "load", &mut history, all)
+            .with_context(|| format!("round {round} of {rounds}, seed {}", context.seed))?;
+    }
+
+    // Cold: everything out of chunks alone.
+    tiered(&server.client(), "load")?;
+    load::check(&server.client(), "load", &mut history, true).context("after tiering")?;
+    let chunks: u64 =
+        server.client().partitions("load")?.iter().map(|partition| partition.chunks).sum();
+    server.stop()?;
+    let verified = options.run(&["verify"]).context("aquifer verify after the last round")?;
+
+    // A run that proved nothing must not pass.
+    let counts = history.counts();
+    if counts.acked == 0 || chunks == 0 || counts.unknown_present + counts.unknown_absent == 0 {
+        bail!("no real test: {counts:?}, {chunks} chunks\n{verified}");
+    }
+    Ok(Report::passed(format!(
+        "{kills} kills, {} acked, {} unknown of which {} present, {chunks} chunks, slowest start {} ms",
+        counts.acked,
+        counts.unknown_present + counts.unknown_absent,
+        counts.unknown_present,
+        recovery_max.as_millis(),
+    )))
+}

@@ -1,0 +1,115 @@
+//! End-to-end scenarios: the real binary, real files, real clients.
+//!
+//! A scenario starts what it needs in a temporary directory on free ports,
+//! and ends what it started. What the machine does not allow (root, a network)
+//! is reported as a gap, never as a pass.
+
+#![expect(dead_code, reason = "the harness goes ahead of its scenarios")]
+
+mod client;
+mod history;
+mod kill9;
+mod load;
+mod server;
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::e2e::client::Client;
+use crate::python;
+use crate::steps::Report;
+use crate::workspace::Workspace;
+
+/// One end-to-end scenario.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) run: fn(&Context) -> Result<Report>,
+}
+
+/// All scenarios, in the order in which they run.
+pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "kill9",
+    about: "kill -9 under load, at random moments: nothing acknowledged is lost",
+    run: kill9::run,
+}];
+
+/// What every scenario is given.
+pub(crate) struct Context<'a> {
+    workspace: &'a Workspace,
+    /// Raise counts.
+    full: bool,
+    seed: u64,
+    python: OnceCell<Result<PathBuf, String>>,
+}
+
+impl<'a> Context<'a> {
+    /// Takes the seed from `AQUIFER_SEED`, else from the clock, and prints it.
+    pub(crate) fn new(workspace: &'a Workspace, full: bool) -> Self {
+        let seed = aquifer_testkit::seed_from_env("AQUIFER_SEED");
+        Self { workspace, full, seed, python: OnceCell::new() }
+    }
+
+    /// `quick`, or `full` in the full test.
+    fn count(&self, quick: u64, full: u64) -> u64 {
+        if self.full { full } else { quick }
+    }
+
+    /// The generator of stream `stream` of the run's seed.
+    fn random(&self, stream: u64) -> StdRng {
+        StdRng::seed_from_u64(self.seed.wrapping_add(stream.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+
+    /// The development build of the product.
+    fn binary(&self) -> PathBuf {
+        self.workspace.binary()
+    }
+
+    /// A Python with the clients of requirements.txt, or why there is none.
+    fn python(&self) -> Result<PathBuf, String> {
+        self.python.get_or_init(|| python::interpreter(self.workspace)).clone()
+    }
+
+    /// A fresh directory under `target/e2e`, removed when dropped.
+    fn directory(&self, name: &str) -> Result<tempfile::TempDir> {
+        let parent = self.workspace.target.join("e2e");
+        std::fs::create_dir_all(&parent)
+            .with_context(|| format!("cannot create {}", parent.display()))?;
+        Ok(tempfile::Builder::new().prefix(name).tempdir_in(parent)?)
+    }
+}
+
+/// Tiering that was asked for is done within this.
+const TIERED_MAX: Duration = Duration::from_secs(60);
+
+/// Waits until every record of `stream` is in a chunk.
+fn tiered(client: &Client, stream: &str) -> Result<()> {
+    eventually(TIERED_MAX, || {
+        let partitions = client.partitions(stream)?;
+        let open: Vec<_> =
+            partitions.iter().filter(|of| of.tiered_offset < of.end_offset).collect();
+        if !open.is_empty() {
+            bail!("not tiered: {open:?}");
+        }
+        Ok(())
+    })
+}
+
+/// Tries until it succeeds; the last error once `limit` has passed.
+fn eventually<T>(limit: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let started = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if started.elapsed() > limit => {
+                return Err(error).with_context(|| format!("still so after {limit:?}"));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}

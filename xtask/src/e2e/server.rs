@@ -1,0 +1,271 @@
+//! The real binary as a child process.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::e2e::client::Client;
+
+/// The line of standard output that ends in the address.
+const LISTENING: &str = "http listening on ";
+
+/// A start, recovery included, takes less than this.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// A graceful stop takes less than this.
+const STOP_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes at the end of the log that an error shows.
+const LOG_TAIL_BYTES: u64 = 4096;
+
+/// How to start a server; cloned for each restart on the same data.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    binary: PathBuf,
+    data: PathBuf,
+    log: PathBuf,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+impl Options {
+    /// A server of `binary` with its data in `directory/data` and its output
+    /// in `directory/server.log`.
+    pub(crate) fn new(binary: PathBuf, directory: &Path) -> Self {
+        Self {
+            binary,
+            data: directory.join("data"),
+            log: directory.join("server.log"),
+            arguments: Vec::new(),
+            variables: Vec::new(),
+        }
+    }
+
+    /// The data directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Puts the data elsewhere.
+    pub(crate) fn with_data(mut self, data: PathBuf) -> Self {
+        self.data = data;
+        self
+    }
+
+    /// Adds arguments of `aquifer serve`.
+    pub(crate) fn with_arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// Adds an environment variable.
+    pub(crate) fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs another command of the binary on the same data, quietly.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).arg("--data").arg(&self.data);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        crate::workspace::run_quietly(&mut command)
+    }
+}
+
+/// A running server; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    options: Options,
+    url: String,
+}
+
+impl Server {
+    /// Starts a server on a free port and waits until it is ready.
+    pub(crate) fn start(options: &Options) -> Result<Self> {
+        let mut starting = Starting::spawn(options)?;
+        let url = starting.wait_for_url()?;
+        let mut server = starting.into_server(url);
+        server.wait_until_ready()?;
+        Ok(server)
+    }
+
+    /// Where HTTP listens, as `http://127.0.0.1:PORT`.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A client of this server; cheap to make, one per thread.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.url)
+    }
+
+    /// The server's process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends the process as a crash would: no handler runs, nothing is flushed.
+    pub(crate) fn kill9(mut self) -> Result<()> {
+        self.child.kill().context("cannot kill the server")?;
+        self.child.wait().context("cannot wait for the killed server")?;
+        Ok(())
+    }
+
+    /// Asks for a graceful stop and waits for it; a status other than zero is
+    /// an error.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        let id = Pid::from_child(&self.child);
+        kill_process(id, Signal::TERM).context("cannot signal the server")?;
+        let asked = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            if asked.elapsed() > STOP_MAX {
+                bail!("the server did not stop within {STOP_MAX:?}\n{}", log_tail(&self.options));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        if !status.success() {
+            bail!("the server stopped with {status}\n{}", log_tail(&self.options));
+        }
+        Ok(())
+    }
+
+    /// The end of the server's log, for an error's context.
+    pub(crate) fn log_tail(&self) -> String {
+        log_tail(&self.options)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let client = self.client();
+        let asked = Instant::now();
+        loop {
+            let last = match client.get_status("/readyz") {
+                Ok(200) => return Ok(()),
+                Ok(status) => format!("/readyz answers {status}"),
+                Err(error) => format!("{error:#}"),
+            };
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server ended with {status}\n{}", log_tail(&self.options));
+            }
+            if asked.elapsed() > START_MAX {
+                bail!("not ready within {START_MAX:?}: {last}\n{}", log_tail(&self.options));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Already ended, or nobody is left to hear of it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server whose address is not known yet; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    child: Option<Child>,
+    options: Options,
+    url: std::sync::mpsc::Receiver<String>,
+}
+
+impl Starting {
+    /// Starts the process and returns at once.
+    pub(crate) fn spawn(options: &Options) -> Result<Self> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&options.log)
+            .with_context(|| format!("cannot open {}", options.log.display()))?;
+        let mut child = Command::new(&options.binary)
+            .arg("serve")
+            .arg("--data")
+            .arg(&options.data)
+            .args(["--listen", "127.0.0.1:0"])
+            .args(&options.arguments)
+            .envs(options.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log.try_clone()?)
+            .spawn()
+            .with_context(|| format!("cannot start {}", options.binary.display()))?;
+        let (found, url) = sync_channel(1);
+        if let Some(output) = child.stdout.take() {
+            // Ends with the process, whose output it must keep reading.
+            std::thread::spawn(move || copy_output(BufReader::new(output), log, found));
+        }
+        Ok(Self { child: Some(child), options: options.clone(), url })
+    }
+
+    /// Kills the process, wherever in its start it is.
+    pub(crate) fn kill9(self) {
+        drop(self);
+    }
+
+    fn wait_for_url(&mut self) -> Result<String> {
+        match self.url.recv_timeout(START_MAX) {
+            Ok(url) => Ok(url),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("no `{LISTENING}…` within {START_MAX:?}\n{}", log_tail(&self.options))
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = self.child.as_mut().map(Child::wait).transpose()?;
+                let status =
+                    status.map_or_else(String::new, |status: ExitStatus| status.to_string());
+                bail!("the server ended with {status}\n{}", log_tail(&self.options))
+            }
+        }
+    }
+
+    fn into_server(mut self, url: String) -> Server {
+        let child = self.child.take().expect("a starting server has a process until here");
+        Server { child, options: self.options.clone(), url }
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn copy_output(output: impl BufRead, mut log: File, found: SyncSender<String>) {
+    for line in output.lines().map_while(Result::ok) {
+        if let Some((_, url)) = line.split_once(LISTENING) {
+            let url = url.split_whitespace().next().unwrap_or_default();
+            // A second such line finds the channel full; the first one counts.
+            let _ = found.try_send(url.trim_end_matches('/').to_owned());
+        }
+        let _ = writeln!(log, "{line}");
+    }
+}
+
+fn log_tail(options: &Options) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(&options.log)?;
+        let len = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(len.saturating_sub(LOG_TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    match read() {
+        Ok(text) => format!("the end of its log:\n{text}"),
+        Err(error) => format!("its log cannot be read: {error}"),
+    }
+}

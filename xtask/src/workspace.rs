@@ -1,0 +1,98 @@
+//! Where things are, and running cargo on them.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::metadata::Metadata;
+
+/// The repository and its target folder.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    pub(crate) root: PathBuf,
+    pub(crate) target: PathBuf,
+    pub(crate) metadata: Metadata,
+}
+
+impl Workspace {
+    /// Asks cargo about the workspace that this tool was built from.
+    pub(crate) fn load() -> Result<Self> {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+        let metadata = Metadata::load(&manifest)?;
+        Ok(Self {
+            root: metadata.workspace_root.clone(),
+            target: metadata.target_directory.clone(),
+            metadata,
+        })
+    }
+
+    /// The development build of the product.
+    pub(crate) fn binary(&self) -> PathBuf {
+        self.target.join("debug").join("aquifer")
+    }
+
+    /// `cargo` at the root, with `arguments` separated by blanks.
+    pub(crate) fn cargo(&self, arguments: &str) -> Command {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        command.current_dir(&self.root).args(arguments.split_whitespace());
+        command
+    }
+}
+
+/// Runs `command` with its output on the terminal; a status other than zero is
+/// an error.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    if !status.success() {
+        bail!("{} ended with {status}", line_of(command));
+    }
+    Ok(())
+}
+
+/// Like [`run`], and calls `line` with each line of standard output as it is
+/// passed on to the terminal.
+pub(crate) fn run_with_lines(command: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    if let Some(output) = child.stdout.take() {
+        for text in BufReader::new(output).split(b'\n') {
+            let text = text?;
+            let text = String::from_utf8_lossy(&text);
+            println!("{text}");
+            line(&text);
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{} ended with {status}", line_of(command));
+    }
+    Ok(())
+}
+
+/// Runs `command` quietly; an error holds what it said.
+pub(crate) fn run_quietly(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("{} ended with {}\n{text}{errors}", line_of(command), output.status);
+    }
+    Ok(text)
+}
+
+fn line_of(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let mut line = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        line.push(' ');
+        line.push_str(&argument.to_string_lossy());
+    }
+    line
+}
