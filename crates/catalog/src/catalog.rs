@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{
-    CachedStatement, Connection, ErrorCode, OpenFlags, ToSql, Transaction, TransactionBehavior,
+    CachedStatement, Connection, ErrorCode, OpenFlags, ToSql, Transaction, TransactionBehavior, ffi,
 };
 use uuid::Uuid;
 
@@ -241,7 +241,7 @@ impl Catalog {
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))
             .map_err(|source| Error::from_sqlite(&self.path, source))?;
         if busy {
-            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+            let code = ffi::Error::new(ffi::SQLITE_BUSY);
             let source = rusqlite::Error::SqliteFailure(code, None);
             return Err(Error::from_sqlite(&self.path, source));
         }
@@ -290,7 +290,15 @@ fn configure(connection: &Connection, options: &Options) -> rusqlite::Result<()>
     // write-ahead log in plain memory: a mapped one dies by a signal, not by an
     // error, when the disk is full.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // SQLite answers with the mode that it is in, and does not fail if it is
+    // another. A catalog in memory has no log.
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" && mode != "memory" {
+        let code = ffi::Error::new(ffi::SQLITE_IOERR);
+        let what = format!("journal mode stays {mode}");
+        return Err(rusqlite::Error::SqliteFailure(code, Some(what)));
+    }
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;

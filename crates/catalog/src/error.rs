@@ -2,33 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use aquifer_types::ErrorKind;
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// What the caller can do about an [`Error`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// Another process or connection holds the file: retry, or find it.
-    Busy,
-    /// The disk (or the file's size limit) is full: free space, then apply the
-    /// same changes again; nothing of them was kept.
-    Full,
-    /// The file is damaged or is no catalog: verify, then recover.
-    Corrupt,
-    /// The file was written by a newer program: run that one.
-    Version,
-    /// The file is not there (or cannot be opened), or is empty, and was not to
-    /// be created: look for it, or recover.
-    Missing,
-    /// The caller gave a row that the catalog cannot hold: a defect upstream.
-    Invalid,
-    /// Anything else that the system reports: look at the message.
-    Other,
-}
 
 /// A failure of the catalog.
 ///
@@ -38,7 +17,7 @@ pub enum ErrorKind {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Another process or connection has the file locked.
+    /// Another process or connection has the file locked: retry, or find it.
     #[error("catalog {path} is in use by another process")]
     Busy {
         /// The catalog's file.
@@ -46,7 +25,8 @@ pub enum Error {
         /// What SQLite said.
         source: rusqlite::Error,
     },
-    /// No space is left for the file, its write-ahead log or its size limit.
+    /// No space is left for the file or its write-ahead log: make room, then
+    /// apply the same changes again. Reads go on.
     #[error("no space is left for catalog {path}")]
     Full {
         /// The catalog's file.
@@ -54,7 +34,7 @@ pub enum Error {
         /// What SQLite said.
         source: rusqlite::Error,
     },
-    /// The file is damaged.
+    /// The file is damaged, or is no catalog: verify, then recover.
     #[error("catalog {path} is damaged: {what}")]
     Corrupt {
         /// The catalog's file.
@@ -62,7 +42,7 @@ pub enum Error {
         /// The place and kind of the damage.
         what: String,
     },
-    /// The file's schema is newer than this program.
+    /// The file's schema is newer than this program: run a newer one.
     #[error(
         "catalog {path} has schema version {found} and this program knows versions up to {known}; \
          start the newer program that wrote it, or a later one"
@@ -75,19 +55,21 @@ pub enum Error {
         /// The highest version that this program knows.
         known: i64,
     },
-    /// There is no catalog at the path, and none was to be created.
+    /// There is no catalog at the path, or an empty one, and none was to be
+    /// created: look for it, or recover.
     #[error("catalog {path} is missing, empty or cannot be opened")]
     Missing {
         /// Where the file was expected.
         path: PathBuf,
     },
-    /// A row or position that the catalog cannot hold.
+    /// A row or position that the catalog cannot hold: a defect of the caller.
     #[error("catalog cannot hold {what}")]
     Invalid {
         /// The row and what is wrong with it.
         what: String,
     },
-    /// Any other failure of SQLite or of the system below it.
+    /// Any other failure of SQLite or of the system below it, such as a failed
+    /// sync. Applying the same changes again is safe.
     #[error("catalog {path} failed")]
     Other {
         /// The catalog's file.
@@ -99,15 +81,15 @@ pub enum Error {
 
 impl Error {
     /// What the caller can do about it.
+    #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Busy { .. } => ErrorKind::Busy,
-            Error::Full { .. } => ErrorKind::Full,
-            Error::Corrupt { .. } => ErrorKind::Corrupt,
-            Error::Version { .. } => ErrorKind::Version,
-            Error::Missing { .. } => ErrorKind::Missing,
-            Error::Invalid { .. } => ErrorKind::Invalid,
-            Error::Other { .. } => ErrorKind::Other,
+            Error::Busy { .. } | Error::Other { .. } => ErrorKind::Unavailable,
+            Error::Full { .. } => ErrorKind::StorageFull,
+            Error::Corrupt { .. } => ErrorKind::Damaged,
+            Error::Version { .. } => ErrorKind::Unsupported,
+            Error::Missing { .. } => ErrorKind::NotFound,
+            Error::Invalid { .. } => ErrorKind::Internal,
         }
     }
 

@@ -42,7 +42,7 @@ mod tests;
 
 pub use catalog::{Applied, Catalog, Options};
 pub use dialect::Dialect;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, Result};
 pub use integrity::{Check, Finding};
 pub use migration::{APPLICATION_ID, SCHEMA_VERSION};
 pub use row::{

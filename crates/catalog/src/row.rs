@@ -1,8 +1,8 @@
 //! The rows of the catalog, and the changes that are made to them.
 //!
 //! Times are milliseconds since the Unix epoch, sizes are bytes, offsets are
-//! those of the partition. A text holds at most 16 MiB; a count or size at most
-//! `i64::MAX`.
+//! those of the partition. A text holds at most 16 MiB, and should hold no NUL:
+//! SQLite keeps it, PostgreSQL will refuse it. A count or size is at most `i64::MAX`.
 
 use std::fmt::Display;
 

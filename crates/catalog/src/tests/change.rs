@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::{Applied, Check, Error, ErrorKind, Snapshot};
+use crate::{Applied, Check, Error, Snapshot};
 
 /// Applies `changes` one position after the other and loads what is there.
 fn load_after(changes: &[Change]) -> Snapshot {
@@ -144,7 +144,7 @@ fn an_applied_position_is_not_applied_again() {
     assert_eq!(catalog.apply(greatest, &[]).unwrap(), Applied::Written);
     assert_eq!(catalog.applied_position().unwrap(), Some(greatest));
     let error = catalog.apply(greatest + 1, &[]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(matches!(error, Error::Invalid { .. }));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn changes_are_applied_together_or_not_at_all() {
         let mut changes = sample();
         changes.push(change);
         let error = catalog.apply(2, &changes).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(matches!(error, Error::Invalid { .. }), "{error}");
         assert!(error.to_string().contains(word), "{error}");
         assert_eq!(catalog.load().unwrap(), before);
         catalog.apply(2, &sample()).unwrap();
@@ -221,7 +221,7 @@ fn a_full_file_refuses_and_goes_on_when_there_is_room() {
     let many: Vec<Change> =
         (0..5_000).map(|number| Change::PutPartition(partition(1, number, 0))).collect();
     let error = catalog.apply(2, &many).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+    assert!(matches!(error, Error::Full { .. }), "{error}");
     assert_eq!(catalog.load().unwrap(), before);
 
     limit(&catalog, full + 10_000);
@@ -236,7 +236,7 @@ fn a_held_file_is_busy() {
     catalog.apply(1, &sample()).unwrap();
     let options = Options { busy_timeout_ms: 1, ..Options::default() };
     let error = Catalog::open(&place.file, options.clone()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    assert!(matches!(error, Error::Busy { .. }), "{error}");
     drop(catalog);
     Catalog::open(&place.file, options).unwrap();
 }
@@ -246,11 +246,11 @@ fn a_missing_or_empty_file_is_not_taken_for_a_new_catalog() {
     let place = Place::new();
     let existing = Options { create: false, ..Options::default() };
     let error = Catalog::open(&place.file, existing.clone()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Missing, "{error}");
+    assert!(matches!(error, Error::Missing { .. }), "{error}");
     assert!(!place.file.exists());
     std::fs::write(&place.file, b"").unwrap();
     let error = Catalog::open(&place.file, existing.clone()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Missing, "{error}");
+    assert!(matches!(error, Error::Missing { .. }), "{error}");
     place.open().close().unwrap();
     Catalog::open(&place.file, existing).unwrap();
 }
@@ -264,7 +264,7 @@ fn a_newer_file_is_refused_and_left_alone() {
     drop(catalog);
     let before = std::fs::read(&place.file).unwrap();
     let error = Catalog::open(&place.file, Options::default()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Version);
+    assert!(matches!(error, Error::Version { .. }));
     let Error::Version { found, known, .. } = &error else {
         panic!("{error}");
     };
@@ -327,4 +327,29 @@ fn commits_are_synced_through_a_write_ahead_log() {
     assert_eq!(pragma("foreign_keys"), "1");
     assert_eq!(pragma("busy_timeout"), "5000");
     assert_eq!(pragma("locking_mode"), "exclusive");
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    use aquifer_types::ErrorKind;
+    use rusqlite::ffi;
+
+    let path = PathBuf::from("c");
+    let of = |code| {
+        let source = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        Error::from_sqlite(&path, source).kind()
+    };
+    assert_eq!(of(ffi::SQLITE_BUSY), ErrorKind::Unavailable);
+    assert_eq!(of(ffi::SQLITE_LOCKED), ErrorKind::Unavailable);
+    assert_eq!(of(ffi::SQLITE_IOERR_FSYNC), ErrorKind::Unavailable);
+    assert_eq!(of(ffi::SQLITE_FULL), ErrorKind::StorageFull);
+    assert_eq!(of(ffi::SQLITE_CORRUPT), ErrorKind::Damaged);
+    assert_eq!(of(ffi::SQLITE_NOTADB), ErrorKind::Damaged);
+    assert_eq!(of(ffi::SQLITE_IOERR_SHORT_READ), ErrorKind::Damaged);
+    assert_eq!(of(ffi::SQLITE_CONSTRAINT_CHECK), ErrorKind::Internal);
+    let missing = Error::Missing { path: path.clone() };
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    let (found, known) = (2, 1);
+    let newer = Error::Version { path, found, known };
+    assert_eq!(newer.kind(), ErrorKind::Unsupported);
 }

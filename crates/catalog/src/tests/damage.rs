@@ -3,7 +3,7 @@
 use std::io::{Read, Seek, SeekFrom, Write};
 
 use super::*;
-use crate::{Check, ErrorKind, Snapshot};
+use crate::{Check, Error, Snapshot};
 
 /// A closed catalog with the sample in it, and what it loads as.
 fn written() -> (Place, Snapshot) {
@@ -26,14 +26,14 @@ fn what_is_no_catalog_is_refused() {
     let place = Place::new();
     std::fs::write(&place.file, "this is not a database at all".repeat(200)).unwrap();
     let error = Catalog::open(&place.file, Options::default()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
 
     let place = Place::new();
     let foreign = rusqlite::Connection::open(&place.file).unwrap();
     foreign.execute_batch("CREATE TABLE a (b)").unwrap();
     drop(foreign);
     let error = Catalog::open(&place.file, Options::default()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     assert!(error.to_string().contains("not a catalog"), "{error}");
 }
 
@@ -46,7 +46,7 @@ fn a_truncated_file_is_corrupt() {
         let file = std::fs::File::options().write(true).open(&place.file).unwrap();
         file.set_len(kept).unwrap();
         let error = read(&place).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Corrupt, "{kept}: {error}");
+        assert!(matches!(error, Error::Corrupt { .. }), "{kept}: {error}");
     }
 }
 
@@ -76,9 +76,8 @@ fn a_flipped_bit_is_found_or_harmless() {
             }
             Ok(_) => found += 1,
             Err(error) => {
-                let kind = error.kind();
-                let named = [ErrorKind::Corrupt, ErrorKind::Version].contains(&kind);
-                assert!(named, "byte {position}: {kind:?} {error:?}");
+                let named = matches!(error, Error::Corrupt { .. } | Error::Version { .. });
+                assert!(named, "byte {position}: {error:?}");
                 found += 1;
             }
         }
@@ -162,7 +161,7 @@ fn a_changed_value_is_found_by_its_checksum() {
             "{statement}: {findings:?}"
         );
         let error = catalog.load().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
         assert!(error.to_string().contains(table), "{error}");
     }
 }
@@ -174,7 +173,7 @@ fn a_changed_schema_is_found() {
     other.execute_batch("DROP INDEX garbage_by_due").unwrap();
     drop(other);
     let error = Catalog::open(&place.file, Options::default()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(matches!(error, Error::Corrupt { .. }));
     assert!(error.to_string().contains("garbage_by_due"), "{error}");
 }
 
