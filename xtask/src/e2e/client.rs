@@ -47,6 +47,8 @@ pub(crate) struct Record {
     pub(crate) offset: u64,
     pub(crate) timestamp: i64,
     pub(crate) key: Value,
+    #[serde(default)]
+    pub(crate) headers: Value,
     pub(crate) value: Value,
 }
 
@@ -91,12 +93,6 @@ impl Client {
         text_of_success("/v1/streams", answer).map(drop)
     }
 
-    /// Deletes a stream.
-    pub(crate) fn delete_stream(&self, name: &str) -> Result<()> {
-        let path = format!("/v1/streams/{name}");
-        text_of_success(&path, self.agent.delete(self.at(&path)).call()?).map(drop)
-    }
-
     /// Moves the start of `partition` to `offset`.
     pub(crate) fn truncate(&self, name: &str, partition: u32, offset: u64) -> Result<()> {
         let path = format!("/v1/streams/{name}/truncate");
@@ -132,6 +128,12 @@ impl Client {
             Err(error) => return Outcome::Indefinite { problem: error.to_string() },
         };
         outcome_of_answer(status, &text, partition)
+    }
+
+    /// Appends records as one JSON document; must succeed.
+    pub(crate) fn append_json(&self, stream: &str, body: &Value) -> Result<()> {
+        let path = format!("/v1/streams/{stream}/records");
+        text_of_success(&path, self.agent.post(self.at(&path)).send_json(body)?).map(drop)
     }
 
     /// One read of a partition.

@@ -4,12 +4,16 @@
 //! and ends what it started. What the machine does not allow (root, a network)
 //! is reported as a gap, never as a pass.
 
-#![expect(dead_code, reason = "the harness goes ahead of its scenarios")]
-
 mod client;
+mod enospc;
 mod history;
 mod kill9;
 mod load;
+mod mount;
+mod parquet_readers;
+mod power_cut;
+mod proxy;
+mod s3;
 mod server;
 
 use std::cell::OnceCell;
@@ -33,11 +37,33 @@ pub(crate) struct Scenario {
 }
 
 /// All scenarios, in the order in which they run.
-pub(crate) const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "kill9",
-    about: "kill -9 under load, at random moments: nothing acknowledged is lost",
-    run: kill9::run,
-}];
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "kill9",
+        about: "kill -9 under load, at random moments: nothing acknowledged is lost",
+        run: kill9::run,
+    },
+    Scenario {
+        name: "power_cut",
+        about: "the disk forgets what was not synced: nothing acknowledged is lost",
+        run: power_cut::run,
+    },
+    Scenario {
+        name: "enospc",
+        about: "a full disk refuses appends, serves reads, and recovers without a restart",
+        run: enospc::run,
+    },
+    Scenario {
+        name: "parquet_readers",
+        about: "pyarrow and DuckDB read the chunks: same records, same order",
+        run: parquet_readers::run,
+    },
+    Scenario {
+        name: "s3",
+        about: "tier 2 on an S3 server that goes away, comes back and loses answers",
+        run: s3::run,
+    },
+];
 
 /// What every scenario is given.
 pub(crate) struct Context<'a> {

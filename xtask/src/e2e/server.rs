@@ -97,19 +97,9 @@ impl Server {
         Ok(server)
     }
 
-    /// Where HTTP listens, as `http://127.0.0.1:PORT`.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
-    }
-
     /// A client of this server; cheap to make, one per thread.
     pub(crate) fn client(&self) -> Client {
         Client::new(&self.url)
-    }
-
-    /// The server's process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// Ends the process as a crash would: no handler runs, nothing is flushed.

@@ -1,0 +1,77 @@
+//! Scenario `power_cut`: the file system under the data directory loses
+//! everything that was not synced, under load, over and over.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rand::RngExt;
+use serde_json::json;
+
+use crate::e2e::Context;
+use crate::e2e::history::History;
+use crate::e2e::load::{self, Writers};
+use crate::e2e::mount::{self, Mount};
+use crate::e2e::server::{Options, Server};
+use crate::steps::Report;
+
+const PARTITIONS: u32 = 4;
+const WRITERS: u32 = 4;
+
+/// Cuts in the quick and in the full test.
+const CUTS: (u64, u64) = (3, 50);
+
+/// Size of the file system: room for the journal's files and all chunks.
+const DISK_BYTES: u64 = 2 << 30;
+
+/// How long clients go on after the cut: whatever is acknowledged then was
+/// acknowledged without a disk.
+const AFTERMATH: Duration = Duration::from_millis(50);
+
+pub(crate) fn run(context: &Context) -> Result<Report> {
+    if let Some(reason) = mount::impossible() {
+        return Ok(Report::could_not_run(reason));
+    }
+    let directory = context.directory("power_cut")?;
+    let mut disk = match Mount::ext4(directory.path(), DISK_BYTES) {
+        Ok(disk) => disk,
+        Err(error) => return Ok(Report::could_not_run(format!("{error:#}"))),
+    };
+    let options =
+        Options::new(context.binary(), directory.path()).with_data(disk.path().join("data"));
+    let mut random = context.random(2);
+    let mut history = History::new(PARTITIONS);
+    let mut writers = Writers::new("load", PARTITIONS, WRITERS);
+    let cuts = context.count(CUTS.0, CUTS.1);
+
+    let mut server = Server::start(&options)?;
+    let config = json!({ "chunk_target_bytes": 65_536, "chunk_max_age_ms": 250 });
+    server.client().create_stream("load", PARTITIONS, config)?;
+    for cut in 1..=cuts {
+        let moment = Duration::from_millis(random.random_range(50..=800));
+        let client = server.client();
+        writers.run(&client, &mut random, &mut history, || {
+            // The load itself runs for this long, then goes on without a disk.
+            std::thread::sleep(moment);
+            disk.cut_power()?;
+            std::thread::sleep(AFTERMATH);
+            server.kill9()
+        })?;
+        disk.remount()?;
+        server = Server::start(&options).with_context(|| format!("restart {cut}"))?;
+        load::check(&server.client(), "load", &mut history, true)
+            .with_context(|| format!("cut {cut} of {cuts}, seed {}", context.seed))?;
+    }
+    server.stop()?;
+    options.run(&["verify"]).context("aquifer verify after the last cut")?;
+    let counts = history.counts();
+    if counts.acked == 0 {
+        bail!("no real test: {counts:?}");
+    }
+    Ok(Report::passed(format!(
+        "{cuts} cuts, {} acked, {} refused, {} unknown of which {} present",
+        counts.acked,
+        counts.refused,
+        counts.unknown_present + counts.unknown_absent,
+        counts.unknown_present,
+    )))
+}
