@@ -19,6 +19,13 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Renames a file, replacing `to`. Durable only after [`Disk::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Renames a file to a name that must not exist, or fails with
+    /// `AlreadyExists`. Durable only after [`Disk::sync_dir`] of the new name's
+    /// directory.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _ = (from, to);
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Removes a file. Durable only after [`Disk::sync_dir`].
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals directly in `dir` durable.
@@ -27,6 +34,11 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// The files (not directories) directly in `dir`, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+    /// The directories directly in `dir`, in no order.
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let _ = dir;
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Free bytes that an unprivileged writer may still use in `dir`.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }

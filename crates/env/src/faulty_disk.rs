@@ -220,6 +220,10 @@ impl Disk for FaultyDisk {
         self.model.lock().rename(from, to)
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.model.lock().rename_new(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.model.lock().remove(path)
     }
@@ -234,6 +238,10 @@ impl Disk for FaultyDisk {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         self.model.lock().list(dir)
+    }
+
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        self.model.lock().list_dirs(dir)
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {

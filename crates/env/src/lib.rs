@@ -12,6 +12,7 @@
 //! | [`Disk`], [`DiskFile`] | [`RealDisk`] | `FaultyDisk` |
 //! | [`Clock`] | [`RealClock`] | [`MockClock`] |
 //! | [`Random`] | [`RealRandom`] | [`SeededRandom`] |
+//! | [`TierStore`] | [`open_store`] | [`TierStore::in_memory`], `FaultyStore` |
 //! | threads | [`tasks`] | the same |
 //!
 //! [`DirectoryLock`] keeps a second process out of a data directory.
@@ -28,6 +29,7 @@ pub mod disk;
 pub mod faulty_disk;
 pub mod random;
 pub mod real_disk;
+pub mod store;
 pub mod tasks;
 
 pub use clock::{Clock, MockClock, RealClock};
@@ -37,3 +39,6 @@ pub use disk::{Disk, DiskFile};
 pub use faulty_disk::{CrashChoice, FaultyDisk};
 pub use random::{Random, RealRandom, SeededRandom, uuid_v4};
 pub use real_disk::RealDisk;
+#[cfg(feature = "faulty")]
+pub use store::{Fault, FaultRates, FaultyStore};
+pub use store::{StoreEntry, StoreError, StoreErrorKind, TierStore, file_url, open_store};

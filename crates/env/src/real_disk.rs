@@ -5,11 +5,14 @@
 //! (a failed sync must reach the caller) and caches nothing. A crash leaves
 //! behind what was synced and any part of what was not.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use crate::disk::{Disk, DiskFile};
 
@@ -42,6 +45,14 @@ impl Disk for RealDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // Network file systems know hard links only.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_new(from, to),
+            renamed => Ok(renamed?),
+        }
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -91,20 +102,49 @@ impl Disk for RealDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                files.push(entry.path());
-            }
-        }
-        Ok(files)
+        list_where(dir, |kind| kind.is_file())
+    }
+
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        list_where(dir, |kind| kind.is_dir())
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let found = rustix::fs::statvfs(dir)?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
+}
+
+fn list_where(dir: &Path, wanted: fn(&FileType) -> bool) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.file_type() {
+            Ok(kind) if wanted(&kind) => found.push(entry.path()),
+            // It went away while the directory was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Gives the file its new name and takes the old one. A crash between the two
+/// leaves both.
+fn link_new(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        // A network file system that lost its answer tries again and then finds
+        // the link that it made itself.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let (from, to) = (fs::metadata(from)?, fs::metadata(to)?);
+            if (from.dev(), from.ino()) != (to.dev(), to.ino()) {
+                return Err(error);
+            }
+        }
+        linked => linked?,
+    }
+    fs::remove_file(from)
 }
 
 #[derive(Debug)]
@@ -131,5 +171,36 @@ impl DiskFile for RealFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_gives_a_new_name_and_takes_the_old_one() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let [from, to] = ["from", "to"].map(|name| directory.path().join(name));
+        fs::write(&from, b"new").expect("a file");
+        link_new(&from, &to).expect("a new name");
+        assert!(!from.exists());
+        assert_eq!(fs::read(&to).expect("the file"), b"new");
+
+        fs::write(&from, b"other").expect("a file");
+        let error = link_new(&from, &to).expect_err("a name that exists");
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&to).expect("the file"), b"new");
+    }
+
+    #[test]
+    fn a_link_that_was_made_already_counts() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let [from, to] = ["from", "to"].map(|name| directory.path().join(name));
+        fs::write(&from, b"new").expect("a file");
+        fs::hard_link(&from, &to).expect("the link whose answer was lost");
+        link_new(&from, &to).expect("the same again");
+        assert!(!from.exists());
+        assert_eq!(fs::read(&to).expect("the file"), b"new");
     }
 }

@@ -127,6 +127,26 @@ fn a_rename_replaces_its_target() {
 }
 
 #[test]
+fn a_rename_to_a_new_name_replaces_nothing() {
+    check(|disk, root| {
+        create_with(disk, &root.join("a"), b"one");
+        create_with(disk, &root.join("b"), b"two");
+        let refused = disk.rename_new(&root.join("a"), &root.join("b"));
+        assert_eq!(kind(refused), ErrorKind::AlreadyExists);
+        disk.rename_new(&root.join("a"), &root.join("c")).expect("a rename");
+        assert_eq!(kind(disk.open(&root.join("a"))), ErrorKind::NotFound);
+        for (name, bytes) in [("b", b"two"), ("c", b"one")] {
+            let file = disk.open(&root.join(name)).expect("the file");
+            assert_eq!(content(&file), bytes, "{name}");
+        }
+        let absent = disk.rename_new(&root.join("a"), &root.join("d"));
+        assert_eq!(kind(absent), ErrorKind::NotFound);
+        let absent = disk.rename_new(&root.join("b"), &root.join("d/e"));
+        assert_eq!(kind(absent), ErrorKind::NotFound);
+    });
+}
+
+#[test]
 fn a_rename_to_itself_changes_nothing() {
     check(|disk, root| {
         create_with(disk, &root.join("a"), b"same");
@@ -160,6 +180,10 @@ fn a_list_names_the_files_directly_below() {
         files.sort();
         assert_eq!(files, [root.join("a"), root.join("b")]);
         assert_eq!(disk.list(&root.join("c/d")).expect("a list").len(), 0);
+        assert_eq!(disk.list_dirs(root).expect("a list"), [root.join("c")]);
+        let below = disk.list_dirs(&root.join("c")).expect("a list");
+        assert_eq!(below, [root.join("c/d")]);
+        assert_eq!(kind(disk.list_dirs(&root.join("x"))), ErrorKind::NotFound);
     });
 }
 

@@ -174,6 +174,15 @@ impl Model {
         finish(fate)
     }
 
+    pub(super) fn rename_new(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check_power()?;
+        self.lookup(from)?;
+        if self.entries.contains_key(to) || self.directories.contains(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.rename(from, to)
+    }
+
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
         self.check_power()?;
         let file = self.lookup(path)?;
@@ -247,15 +256,13 @@ impl Model {
     pub(super) fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         self.check_power()?;
         self.check_directory(dir)?;
-        let mut files: Vec<PathBuf> =
-            self.entries.keys().filter(|path| path.parent() == Some(dir)).cloned().collect();
-        // In an order that nobody may rely on.
-        files.sort_by_cached_key(|path| {
-            let mut hasher = DefaultHasher::new();
-            (self.seed, path).hash(&mut hasher);
-            hasher.finish()
-        });
-        Ok(files)
+        Ok(self.shuffled_below(dir, self.entries.keys()))
+    }
+
+    pub(super) fn list_dirs(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        self.check_power()?;
+        self.check_directory(dir)?;
+        Ok(self.shuffled_below(dir, self.directories.iter()))
     }
 
     pub(super) fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
@@ -413,6 +420,22 @@ impl Model {
             self.durable_entries.insert(path.to_owned(), file);
         }
         self.overwrite(path, |content| *content = bytes.to_vec())
+    }
+
+    /// Those directly in `dir`, in an order that nobody may rely on.
+    fn shuffled_below<'a>(
+        &self,
+        dir: &Path,
+        paths: impl Iterator<Item = &'a PathBuf>,
+    ) -> Vec<PathBuf> {
+        let mut below: Vec<PathBuf> =
+            paths.filter(|path| path.parent() == Some(dir)).cloned().collect();
+        below.sort_by_cached_key(|path| {
+            let mut hasher = DefaultHasher::new();
+            (self.seed, path).hash(&mut hasher);
+            hasher.finish()
+        });
+        below
     }
 
     fn check_power(&self) -> io::Result<()> {

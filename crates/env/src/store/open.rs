@@ -1,0 +1,206 @@
+//! From an address to a store.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use url::Url;
+
+use super::remote::RemoteBackend;
+use super::{StoreError, TierStore};
+use crate::random::RealRandom;
+use crate::real_disk::RealDisk;
+
+const CONNECT_MS_MAX: u64 = 5_000;
+const RETRIES_MAX: usize = 3;
+const RETRY_MS_MAX: u64 = 5_000;
+
+/// Opens the store at `url`: `file:///directory`, `s3://bucket/prefix`,
+/// `gs://bucket/prefix`, `az://container/prefix` or `memory://`.
+///
+/// The options are those of the `object_store` crate for the kind of store
+/// (`region`, `endpoint`, `access_key_id`, `allow_http`, …) and override what
+/// `AWS_*`, `GOOGLE_*` and `AZURE_*` in the environment say. An `http://`
+/// endpoint needs no `allow_http`. A directory is made if absent, and cleaned
+/// of what a crash has left; this blocks. Nothing else is reached yet:
+/// [`TierStore::probe`] does that.
+pub fn open_store(url: &str, options: &[(String, String)]) -> Result<TierStore, StoreError> {
+    let invalid = |error: &dyn Display| StoreError::other(url, error.to_string());
+    let parsed = Url::parse(url).map_err(|error| invalid(&error))?;
+    let root = || object_store::path::Path::from_url_path(parsed.path());
+    let remote = |store: Arc<dyn ObjectStore>| {
+        let root = root().map_err(|error| invalid(&error))?;
+        Ok(TierStore::of(RemoteBackend::new(store, root, address(&parsed))))
+    };
+    match parsed.scheme() {
+        "file" => {
+            refuse_options(url, options)?;
+            let directory = parsed
+                .to_file_path()
+                .map_err(|()| invalid(&"a file store is file:///absolute/directory"))?;
+            let random = Arc::new(RealRandom::new());
+            TierStore::in_directory(Arc::new(RealDisk::new()), random, &directory)
+        }
+        "memory" => {
+            refuse_options(url, options)?;
+            Ok(TierStore::in_memory())
+        }
+        "s3" => remote(s3(&parsed, options).map_err(|error| invalid(&error))?),
+        "gs" => remote(gcs(&parsed, options).map_err(|error| invalid(&error))?),
+        "az" => remote(azure(&parsed, options).map_err(|error| invalid(&error))?),
+        scheme => Err(invalid(&format!("unknown scheme {scheme}: use file, s3, gs, az or memory"))),
+    }
+}
+
+/// The address of the store in an absolute `directory`.
+pub fn file_url(directory: &Path) -> Option<String> {
+    let url = Url::from_file_path(directory).ok()?;
+    Some(url.into())
+}
+
+/// Without credentials or query.
+fn address(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    format!("{}://{host}{}", url.scheme(), url.path())
+}
+
+fn refuse_options(url: &str, options: &[(String, String)]) -> Result<(), StoreError> {
+    match options.first() {
+        None => Ok(()),
+        Some((key, _)) => Err(StoreError::other(url, format!("unknown option {key}"))),
+    }
+}
+
+fn s3(url: &Url, options: &[(String, String)]) -> object_store::Result<Arc<dyn ObjectStore>> {
+    let mut builder = AmazonS3Builder::new();
+    builder = builder.with_client_options(client_options()).with_retry(retries());
+    for (key, value) in settings::<AmazonS3ConfigKey>(&["AWS_"], options)? {
+        if key == AmazonS3ConfigKey::Endpoint {
+            builder = builder.with_allow_http(value.starts_with("http://"));
+        }
+        builder = builder.with_config(key, value);
+    }
+    Ok(Arc::new(builder.with_url(bare(url)).build()?))
+}
+
+fn gcs(url: &Url, options: &[(String, String)]) -> object_store::Result<Arc<dyn ObjectStore>> {
+    let mut builder = GoogleCloudStorageBuilder::new();
+    builder = builder.with_client_options(client_options()).with_retry(retries());
+    for (key, value) in settings::<GoogleConfigKey>(&["GOOGLE_", "SERVICE_ACCOUNT"], options)? {
+        if key == GoogleConfigKey::BaseUrl {
+            let client_options = client_options().with_allow_http(value.starts_with("http://"));
+            builder = builder.with_client_options(client_options);
+        }
+        builder = builder.with_config(key, value);
+    }
+    Ok(Arc::new(builder.with_url(bare(url)).build()?))
+}
+
+fn azure(url: &Url, options: &[(String, String)]) -> object_store::Result<Arc<dyn ObjectStore>> {
+    let mut builder = MicrosoftAzureBuilder::new();
+    builder = builder.with_client_options(client_options()).with_retry(retries());
+    for (key, value) in settings::<AzureConfigKey>(&["AZURE_", "MSI_ENDPOINT"], options)? {
+        if key == AzureConfigKey::Endpoint {
+            builder = builder.with_allow_http(value.starts_with("http://"));
+        }
+        builder = builder.with_config(key, value);
+    }
+    Ok(Arc::new(builder.with_url(bare(url)).build()?))
+}
+
+/// What the environment says, as far as the store knows it, and then the
+/// options, each of which it must know.
+fn settings<Key: FromStr<Err = object_store::Error>>(
+    prefixes: &[&str],
+    options: &[(String, String)],
+) -> object_store::Result<Vec<(Key, String)>> {
+    let mut settings = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else {
+            continue;
+        };
+        if prefixes.iter().any(|prefix| name.starts_with(prefix))
+            && let Ok(key) = Key::from_str(&name.to_ascii_lowercase())
+        {
+            settings.push((key, value.to_owned()));
+        }
+    }
+    for (name, value) in options {
+        settings.push((Key::from_str(&name.to_ascii_lowercase())?, value.clone()));
+    }
+    Ok(settings)
+}
+
+/// The address that a builder takes its bucket from.
+fn bare(url: &Url) -> String {
+    format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
+/// Without a limit on whole requests, which [`RemoteBackend`] sets by length.
+fn client_options() -> ClientOptions {
+    let connect = Duration::from_millis(CONNECT_MS_MAX);
+    ClientOptions::new().with_timeout_disabled().with_connect_timeout(connect)
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig::default(),
+        max_retries: RETRIES_MAX,
+        retry_timeout: Duration::from_millis(RETRY_MS_MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str, options: &[(&str, &str)]) -> String {
+        let options: Vec<(String, String)> =
+            options.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        match open_store(url, &options) {
+            Ok(store) => store.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn each_scheme_opens_its_store() {
+        assert_eq!(check("memory://", &[]), "memory://");
+        assert_eq!(check("s3://bucket/a/b/", &[("region", "x")]), "s3://bucket/a/b/");
+        assert_eq!(check("s3://id:secret@bucket/a?x=y", &[]), "s3://bucket/a");
+        assert_eq!(check("gs://bucket", &[("skip_signature", "true")]), "gs://bucket");
+        assert_eq!(check("az://container/a", &[("account_name", "x")]), "az://container/a");
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_address_is_said() {
+        for (url, options, reason) in [
+            ("/var/data", None, "relative URL without a base"),
+            ("ftp://host/a", None, "unknown scheme ftp"),
+            ("file://host/a", None, "file:///absolute/directory"),
+            ("file:///a", Some(("region", "x")), "unknown option region"),
+            ("s3://bucket", Some(("regoin", "x")), "regoin"),
+            ("s3://bucket/a//b", None, "empty path segment"),
+            ("az://container", None, "ccount"),
+        ] {
+            let text = check(url, options.as_slice());
+            assert!(text.starts_with(url) && text.contains(reason), "{url}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_directory_has_an_address_whatever_its_name() {
+        let parent = tempfile::tempdir().expect("a temporary directory");
+        let directory = parent.path().join("a b%20#?ö");
+        let url = file_url(&directory).expect("an address");
+        open_store(&url, &[]).expect("a store");
+        assert!(directory.is_dir(), "{url}");
+        assert_eq!(file_url(Path::new("relative")), None);
+    }
+}
