@@ -26,8 +26,9 @@ pub(crate) enum Outcome {
     /// Refused, or never sent: the records are nowhere. The status is zero
     /// where no connection was made.
     Definite { status: u16, problem: String },
-    /// The answer was lost, or says so: the records may be there or not.
-    Indefinite { problem: String },
+    /// The answer was lost, or says so: the records may be there or not. The
+    /// status is zero where no answer came.
+    Indefinite { status: u16, problem: String },
 }
 
 /// A partition as a stream's description has it.
@@ -125,7 +126,7 @@ impl Client {
             Ok(text) => text,
             // A refusal is known by its status alone.
             Err(error) if answer.status().is_client_error() => error.to_string(),
-            Err(error) => return Outcome::Indefinite { problem: error.to_string() },
+            Err(error) => return Outcome::Indefinite { status: 0, problem: error.to_string() },
         };
         outcome_of_answer(status, &text, partition)
     }
@@ -197,7 +198,7 @@ fn outcome_of_error(error: &ureq::Error) -> Outcome {
         ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
             Outcome::Definite { status: 0, problem }
         }
-        _ => Outcome::Indefinite { problem },
+        _ => Outcome::Indefinite { status: 0, problem },
     }
 }
 
@@ -214,20 +215,21 @@ struct Appended {
 }
 
 fn outcome_of_answer(status: u16, text: &str, partition: u32) -> Outcome {
-    match status {
+    let problem = match status {
         200..300 => match serde_json::from_str::<Appends>(text).map(|answer| answer.appends) {
             Ok(appends) => match appends.as_slice() {
                 [one] if one.partition == partition => {
-                    Outcome::Acked { base_offset: one.base_offset, count: one.count }
+                    return Outcome::Acked { base_offset: one.base_offset, count: one.count };
                 }
-                _ => Outcome::Indefinite { problem: format!("other partitions: {text}") },
+                _ => format!("other partitions: {text}"),
             },
-            Err(error) => Outcome::Indefinite { problem: format!("{error} in {text}") },
+            Err(error) => format!("{error} in {text}"),
         },
         // The request was understood and refused before any commit.
-        400..500 | 507 => Outcome::Definite { status, problem: text.to_owned() },
-        _ => Outcome::Indefinite { problem: format!("status {status}: {text}") },
-    }
+        400..500 | 507 => return Outcome::Definite { status, problem: text.to_owned() },
+        _ => text.to_owned(),
+    };
+    Outcome::Indefinite { status, problem }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::e2e::client::{Client, Outcome};
 use crate::e2e::history::{Attempt, History, Id};
 use crate::e2e::mount::{self, Mount};
-use crate::e2e::server::{Options, Server};
+use crate::e2e::server::Server;
 use crate::e2e::{Context, eventually, load};
 use crate::steps::Report;
 
@@ -38,8 +38,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         Ok(disk) => disk,
         Err(error) => return Ok(Report::could_not_run(format!("{error:#}"))),
     };
-    let options =
-        Options::new(context.binary(), directory.path()).with_data(disk.path().join("data"));
+    let options = context.options(directory.path()).with_data(disk.path().join("data"));
     let server = Server::start(&options)?;
     let client = server.client();
     client.create_stream("filler", 1, json!({ "chunk_max_age_ms": 500 }))?;
@@ -57,6 +56,8 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     // Room comes from truncation alone, without a restart.
     let end = history.checked_to(0);
     client.truncate("filler", 0, end).context("truncation on a full disk")?;
+    let start = client.partitions("filler")?.first().map(|partition| partition.start_offset);
+    ensure!(start == Some(end), "truncated at {end}, but it starts at {start:?}");
     eventually(RESUME_MAX, || {
         let lines = vec![Id { writer: 1, sequence: 0 }.line()];
         match client.append("other", 0, &lines) {

@@ -312,7 +312,7 @@ mod tests {
     }
 
     fn unknown(sequence: u64, count: u64) -> Attempt {
-        attempt(sequence, count, Outcome::Indefinite { problem: "reset".to_owned() })
+        attempt(sequence, count, Outcome::Indefinite { status: 0, problem: "reset".to_owned() })
     }
 
     fn refused(sequence: u64) -> Attempt {

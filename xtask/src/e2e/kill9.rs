@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::e2e::history::History;
 use crate::e2e::load::{self, Writers};
-use crate::e2e::server::{Options, Server, Starting};
+use crate::e2e::server::{Server, Starting};
 use crate::e2e::{Context, tiered};
 use crate::steps::Report;
 
@@ -24,7 +24,7 @@ const READ_ALL_EVERY: u64 = 10;
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
     let directory = context.directory("kill9")?;
-    let options = Options::new(context.binary(), directory.path());
+    let options = context.options(directory.path());
     let mut random = context.random(1);
     let mut history = History::new(PARTITIONS);
     let mut writers = Writers::new("load", PARTITIONS, WRITERS);

@@ -13,8 +13,8 @@ use crate::e2e::history::{Attempt, History, Id, Seen};
 /// Records in one append are 1 to this many.
 const BATCH_RECORDS_MAX: u64 = 8;
 
-/// After a definite refusal a writer waits this long, so that a full disk is
-/// not met with a storm.
+/// After a refusal a writer waits this long, so that a full disk is not met
+/// with a storm.
 const REFUSED_PAUSE: Duration = Duration::from_millis(2);
 
 /// What the writers go on from, over restarts.
@@ -32,7 +32,7 @@ impl Writers {
     }
 
     /// Lets all writers and one reader work in closed loops while `during`
-    /// runs; they end when it returns, or at the first answer that is lost.
+    /// runs; they end when it returns, or where no answer comes.
     /// Whatever they were told goes into `history`.
     pub(crate) fn run<T>(
         &mut self,
@@ -91,9 +91,12 @@ fn write(
         let lines: Vec<String> =
             (first.sequence..*next).map(|sequence| Id { writer, sequence }.line()).collect();
         let outcome = client.append(stream, partition, &lines);
-        let lost =
-            matches!(outcome, Outcome::Indefinite { .. } | Outcome::Definite { status: 0, .. });
-        let refused = matches!(outcome, Outcome::Definite { .. });
+        let (lost, refused) = match outcome {
+            Outcome::Acked { .. } => (false, false),
+            Outcome::Definite { status, .. } | Outcome::Indefinite { status, .. } => {
+                (status == 0, status != 0)
+            }
+        };
         attempts.push(Attempt { partition, first, count, outcome });
         if lost {
             break;

@@ -4,6 +4,7 @@
 //! and ends what it started. What the machine does not allow (root, a network)
 //! is reported as a gap, never as a pass.
 
+mod bit_flips;
 mod client;
 mod enospc;
 mod history;
@@ -15,9 +16,10 @@ mod power_cut;
 mod proxy;
 mod s3;
 mod server;
+mod sync_faults;
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -25,6 +27,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::e2e::client::Client;
+use crate::e2e::server::Options;
 use crate::python;
 use crate::steps::Report;
 use crate::workspace::Workspace;
@@ -47,6 +50,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "power_cut",
         about: "the disk forgets what was not synced: nothing acknowledged is lost",
         run: power_cut::run,
+    },
+    Scenario {
+        name: "sync_faults",
+        about: "a sync that fails, or kills: nothing acknowledged is lost, appends resume",
+        run: sync_faults::run,
+    },
+    Scenario {
+        name: "bit_flips",
+        about: "any flipped bit is found or harmless: wrong bytes are never served",
+        run: bit_flips::run,
     },
     Scenario {
         name: "enospc",
@@ -91,9 +104,9 @@ impl<'a> Context<'a> {
         StdRng::seed_from_u64(self.seed.wrapping_add(stream.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 
-    /// The development build of the product.
-    fn binary(&self) -> PathBuf {
-        self.workspace.binary()
+    /// A server of the development build in `directory`.
+    fn options(&self, directory: &Path) -> Options {
+        Options::new(self.workspace.binary(), directory)
     }
 
     /// A Python with the clients of requirements.txt, or why there is none.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::e2e::client::{Outcome, Record};
-use crate::e2e::server::{Options, Server};
+use crate::e2e::server::Server;
 use crate::e2e::{Context, tiered};
 use crate::steps::Report;
 use crate::workspace::run_quietly;
@@ -40,7 +40,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         Err(reason) => return Ok(Report::could_not_run(reason)),
     };
     let directory = context.directory("parquet_readers")?;
-    let options = Options::new(context.binary(), directory.path());
+    let options = context.options(directory.path());
     let server = Server::start(&options)?;
     let client = server.client();
     let config = json!({ "chunk_target_bytes": 65_536, "chunk_max_age_ms": 200 });

@@ -11,7 +11,7 @@ use crate::e2e::Context;
 use crate::e2e::history::History;
 use crate::e2e::load::{self, Writers};
 use crate::e2e::mount::{self, Mount};
-use crate::e2e::server::{Options, Server};
+use crate::e2e::server::Server;
 use crate::steps::Report;
 
 const PARTITIONS: u32 = 4;
@@ -36,8 +36,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         Ok(disk) => disk,
         Err(error) => return Ok(Report::could_not_run(format!("{error:#}"))),
     };
-    let options =
-        Options::new(context.binary(), directory.path()).with_data(disk.path().join("data"));
+    let options = context.options(directory.path()).with_data(disk.path().join("data"));
     let mut random = context.random(2);
     let mut history = History::new(PARTITIONS);
     let mut writers = Writers::new("load", PARTITIONS, WRITERS);

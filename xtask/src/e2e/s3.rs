@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::e2e::history::History;
 use crate::e2e::load::{self, Writers};
 use crate::e2e::proxy::{Mode, Proxy};
-use crate::e2e::server::{Options, Server};
+use crate::e2e::server::Server;
 use crate::e2e::{Context, eventually, tiered};
 use crate::steps::Report;
 
@@ -31,7 +31,8 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     let directory = context.directory("s3")?;
     let store = Store::start(&python, directory.path())?;
     let proxy = Proxy::start(store.address)?;
-    let options = Options::new(context.binary(), directory.path())
+    let options = context
+        .options(directory.path())
         .with_arguments(&["--tier2", &format!("s3://{BUCKET}/streams")])
         .with_variable("AWS_ENDPOINT", &proxy.url())
         .with_variable("AWS_ALLOW_HTTP", "true")

@@ -30,6 +30,8 @@ pub(crate) struct Options {
     binary: PathBuf,
     data: PathBuf,
     log: PathBuf,
+    /// A program and its arguments that starts the binary in its own process.
+    wrapper: Vec<String>,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
 }
@@ -42,6 +44,7 @@ impl Options {
             binary,
             data: directory.join("data"),
             log: directory.join("server.log"),
+            wrapper: Vec::new(),
             arguments: Vec::new(),
             variables: Vec::new(),
         }
@@ -55,6 +58,13 @@ impl Options {
     /// Puts the data elsewhere.
     pub(crate) fn with_data(mut self, data: PathBuf) -> Self {
         self.data = data;
+        self
+    }
+
+    /// Starts the binary through `wrapper`, which must become the binary, so
+    /// that its process is the one that is killed.
+    pub(crate) fn with_wrapper(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -179,7 +189,15 @@ impl Starting {
             .append(true)
             .open(&options.log)
             .with_context(|| format!("cannot open {}", options.log.display()))?;
-        let mut child = Command::new(&options.binary)
+        let mut command = match options.wrapper.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&options.binary);
+                command
+            }
+            None => Command::new(&options.binary),
+        };
+        let mut child = command
             .arg("serve")
             .arg("--data")
             .arg(&options.data)
