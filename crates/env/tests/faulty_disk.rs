@@ -194,6 +194,25 @@ fn one_name_changes_in_order() {
 }
 
 #[test]
+fn a_later_replacement_needs_the_earlier_one() {
+    let faulty = FaultyDisk::new(7);
+    for name in ["/t", "/u"] {
+        faulty.write_file(Path::new(name), name.as_bytes()).expect("a file");
+    }
+    let disk = faulty.disk();
+    disk.rename(Path::new("/t"), Path::new("/a")).expect("a rename");
+    disk.rename(Path::new("/u"), Path::new("/a")).expect("a rename");
+    assert_eq!(
+        outcomes(&faulty, |found| (found.files(), read(found))),
+        BTreeSet::from([
+            (vec![path("/t"), path("/u")], None),
+            (vec![path("/a"), path("/u")], Some(b"/t".to_vec())),
+            (vec![path("/a")], Some(b"/u".to_vec())),
+        ])
+    );
+}
+
+#[test]
 fn a_rename_between_directories_is_the_targets_to_sync() {
     let faulty = FaultyDisk::new(7);
     let disk = faulty.disk();
