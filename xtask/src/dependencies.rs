@@ -12,7 +12,7 @@ use crate::steps::Report;
 use crate::workspace::{Workspace, run, run_quietly};
 
 /// The version of cargo-deny that the full test installs.
-const CARGO_DENY_VERSION: &str = "0.18.9";
+const CARGO_DENY_VERSION: &str = "0.20.2";
 
 /// The part of deny.toml that the quick check knows.
 #[derive(Debug, Deserialize)]

@@ -14,6 +14,7 @@ mod mount;
 mod parquet_readers;
 mod power_cut;
 mod proxy;
+mod readme;
 mod s3;
 mod server;
 mod sync_faults;
@@ -76,6 +77,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "tier 2 on an S3 server that goes away, comes back and loses answers",
         run: s3::run,
     },
+    Scenario { name: "readme", about: "the README, followed word by word", run: readme::run },
 ];
 
 /// What every scenario is given.
