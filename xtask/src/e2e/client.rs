@@ -60,6 +60,15 @@ impl Record {
     }
 }
 
+/// A live chunk of a stream.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Chunk {
+    pub(crate) partition: u32,
+    pub(crate) base_offset: u64,
+    pub(crate) next_offset: u64,
+    pub(crate) path: String,
+}
+
 /// Records from one read and the offset to go on from.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -109,6 +118,16 @@ impl Client {
         let partitions = description["partitions"].take();
         serde_json::from_value(partitions)
             .with_context(|| format!("partitions in the description {text}"))
+    }
+
+    /// The live chunks of a stream, by partition and offset.
+    pub(crate) fn chunks(&self, name: &str) -> Result<Vec<Chunk>> {
+        let text = self.get_text(&format!("/v1/streams/{name}/chunks"))?;
+        let mut answer: Value = serde_json::from_str(&text).context("a list of chunks")?;
+        let mut chunks: Vec<Chunk> = serde_json::from_value(answer["chunks"].take())
+            .with_context(|| format!("chunks in {text}"))?;
+        chunks.sort_by_key(|chunk| (chunk.partition, chunk.base_offset));
+        Ok(chunks)
     }
 
     /// Appends lines to a partition as NDJSON, one request.
@@ -226,6 +245,9 @@ fn outcome_of_answer(status: u16, text: &str, partition: u32) -> Outcome {
             Err(error) => format!("{error} in {text}"),
         },
         // The request was understood and refused before any commit.
+        503 if text.contains(r#""urn:aquifer:problem:unavailable""#) => {
+            return Outcome::Definite { status, problem: text.to_owned() };
+        }
         400..500 | 507 => return Outcome::Definite { status, problem: text.to_owned() },
         _ => text.to_owned(),
     };
@@ -245,6 +267,8 @@ mod tests {
             (200, "{", false),
             (500, "", false),
             (503, "", false),
+            (503, r#"{"type":"urn:aquifer:problem:unavailable"}"#, true),
+            (503, r#"{"type":"urn:aquifer:problem:indefinite"}"#, false),
             (413, "", true),
             (429, "", true),
             (507, "", true),
