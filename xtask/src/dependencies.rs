@@ -112,7 +112,8 @@ pub(crate) fn check_in_full(workspace: &Workspace) -> Result<Report> {
     run(&mut deny(&["check", "licenses", "bans", "sources"]))?;
     if let Err(error) = run_quietly(&mut deny(&["fetch", "db"])) {
         let reason = error.to_string();
-        let reason = reason.lines().last().unwrap_or_default();
+        let reason = reason.lines().map(str::trim).rfind(|line| !line.is_empty());
+        let reason = reason.unwrap_or_default();
         return Ok(Report::passed("licences, bans, sources")
             .with_gap(format!("advisories: the database cannot be fetched ({reason})")));
     }

@@ -34,6 +34,12 @@ enum Task {
     Test(test::Options),
     /// Runs every fuzz target for a fixed time.
     Fuzz(test::FuzzOptions),
+    /// Writes a data directory of the current format version, which the step
+    /// `upgrade` opens from then on.
+    Fixture {
+        /// The version.
+        version: u32,
+    },
     /// Names the steps of `test`.
     Steps,
 }
@@ -42,6 +48,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
         Task::Fuzz(options) => test::fuzz(&options),
+        Task::Fixture { version } => test::fixture(version),
         Task::Steps => test::list(),
     };
     match done {

@@ -128,6 +128,15 @@ pub(crate) fn fuzz(options: &FuzzOptions) -> Result<bool> {
     Ok(done.is_ok() && targets > 0)
 }
 
+/// Writes the data directory of a format version for the step `upgrade`.
+pub(crate) fn fixture(version: u32) -> Result<bool> {
+    let workspace = Workspace::load()?;
+    run_cargo(&workspace, "build -p aquifer")?;
+    let fixture = e2e::upgrade::write_fixture(&e2e::Context::new(&workspace, false), version)?;
+    println!("{}", fixture.display());
+    Ok(true)
+}
+
 /// Prints the names of all steps.
 pub(crate) fn list() -> Result<bool> {
     for Step { name, about, full_only, .. } in STEPS {

@@ -103,6 +103,12 @@ impl Client {
         text_of_success("/v1/streams", answer).map(drop)
     }
 
+    /// Deletes a stream.
+    pub(crate) fn delete_stream(&self, name: &str) -> Result<()> {
+        let path = format!("/v1/streams/{name}");
+        text_of_success(&path, self.agent.delete(self.at(&path)).call()?).map(drop)
+    }
+
     /// Moves the start of `partition` to `offset`.
     pub(crate) fn truncate(&self, name: &str, partition: u32, offset: u64) -> Result<()> {
         let path = format!("/v1/streams/{name}/truncate");

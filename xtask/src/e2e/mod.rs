@@ -18,6 +18,7 @@ mod readme;
 mod s3;
 mod server;
 mod sync_faults;
+pub(crate) mod upgrade;
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -76,6 +77,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "s3",
         about: "tier 2 on an S3 server that goes away, comes back and loses answers",
         run: s3::run,
+    },
+    Scenario {
+        name: "upgrade",
+        about: "data directories of earlier format versions open and go on",
+        run: upgrade::run,
     },
     Scenario { name: "readme", about: "the README, followed word by word", run: readme::run },
 ];

@@ -112,6 +112,11 @@ impl Server {
         Client::new(&self.url)
     }
 
+    /// Whether the process has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Ends the process as a crash would: no handler runs, nothing is flushed.
     pub(crate) fn kill9(mut self) -> Result<()> {
         self.child.kill().context("cannot kill the server")?;

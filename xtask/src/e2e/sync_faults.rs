@@ -72,7 +72,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
             &inject,
         ]);
         // A fault during the start may end the start, never the data.
-        if let Ok(server) = Server::start(&traced) {
+        if let Ok(mut server) = Server::start(&traced) {
             let client = server.client();
             writers.run(&client, &mut random, &mut history, || {
                 // The load lasts this long; the fault falls somewhere into it.
@@ -83,11 +83,11 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
                 resume(&client, &mut probes, &mut history)
                     .with_context(|| format!("round {round}, {inject}\n{}", server.log_tail()))?;
             }
+            killed += u64::from(fault != "error=EIO" && server.has_ended()?);
             server.kill9()?;
         }
         let text = std::fs::read_to_string(&trace).unwrap_or_default();
         failed += u64::from(text.contains("(INJECTED)"));
-        killed += u64::from(fault != "error=EIO" && text.contains("killed by SIGKILL"));
 
         let server = Server::start(&options).with_context(|| format!("restart after {inject}"))?;
         load::check(&server.client(), "load", &mut history, true)
