@@ -1,5 +1,12 @@
 //! What every [`TierStore`] must do, run on memory, on a directory of either
-//! disk, and through a faulty store without faults.
+//! disk, and through a faulty store without faults; and on the store that
+//! `AQUIFER_TEST_STORE` names, if it does, with credentials from the usual
+//! variables (`AWS_ENDPOINT`, `AWS_ACCESS_KEY_ID`, …).
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "takes the address of a real store from the environment"
+)]
 
 use std::future::Future;
 use std::path::Path;
@@ -7,7 +14,7 @@ use std::sync::Arc;
 
 use aquifer_env::{
     FaultyDisk, FaultyStore, RealRandom, SeededRandom, StoreEntry, StoreError, StoreErrorKind,
-    TierStore, file_url, open_store,
+    TierStore, file_url, open_store, uuid_v4,
 };
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -23,6 +30,11 @@ async fn check<F: Future<Output = ()>>(test: impl Fn(TierStore) -> F) {
     let on_disk = TierStore::in_directory(disk, random, Path::new("/tier2"));
     test(on_disk.expect("a store on a faulty disk")).await;
     test(FaultyStore::new(&TierStore::in_memory(), 1).store()).await;
+    if let Ok(url) = std::env::var("AQUIFER_TEST_STORE") {
+        // Under a prefix of its own, since nothing empties it.
+        let url = format!("{url}/{}", uuid_v4(&RealRandom::new()));
+        test(open_store(&url, &[]).expect("the named store")).await;
+    }
 }
 
 fn kind<T: std::fmt::Debug>(result: Result<T, StoreError>) -> StoreErrorKind {

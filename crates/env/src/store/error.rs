@@ -104,8 +104,15 @@ impl StoreError {
     pub(super) fn from_remote(path: &str, error: object_store::Error) -> StoreError {
         use object_store::Error as Remote;
         let kind = match &error {
-            Remote::NotFound { source, .. } if is_bucket_missing(source.as_ref()) => {
+            Remote::NotFound { source, .. } if says(source.as_ref(), BUCKET_MISSING) => {
                 StoreErrorKind::Unavailable
+            }
+            Remote::AlreadyExists { source, .. } if says(source.as_ref(), RACE) => {
+                StoreErrorKind::Unavailable
+            }
+            Remote::Generic { source, .. } if says(source.as_ref(), FULL) => StoreErrorKind::Full,
+            Remote::Generic { source, .. } if says(source.as_ref(), DENIED) => {
+                StoreErrorKind::Denied
             }
             Remote::NotFound { .. } => StoreErrorKind::NotFound,
             Remote::AlreadyExists { .. } => StoreErrorKind::AlreadyExists,
@@ -115,7 +122,6 @@ impl StoreError {
             Remote::PermissionDenied { .. } | Remote::Unauthenticated { .. } => {
                 StoreErrorKind::Denied
             }
-            Remote::Generic { source, .. } if is_full(source.as_ref()) => StoreErrorKind::Full,
             Remote::Generic { .. } | Remote::JoinError { .. } => StoreErrorKind::Unavailable,
             _ => StoreErrorKind::Other,
         };
@@ -124,17 +130,18 @@ impl StoreError {
 }
 
 /// A bucket that is gone must not look like objects that are.
-fn is_bucket_missing(error: &(dyn Error + 'static)) -> bool {
-    let text = error.to_string();
-    ["NoSuchBucket", "ContainerNotFound", "specified bucket does not exist"]
-        .iter()
-        .any(|sign| text.contains(sign))
-}
-
+const BUCKET_MISSING: &[&str] =
+    &["NoSuchBucket", "ContainerNotFound", "specified bucket does not exist"];
+/// Two creates at once: neither has won yet.
+const RACE: &[&str] = &["ConditionalRequestConflict", "OperationAborted"];
 /// S3-compatible servers tell of a full disk in words of their own.
-fn is_full(error: &(dyn Error + 'static)) -> bool {
+const FULL: &[&str] = &["507 Insufficient", "StorageFull", "QuotaExceeded"];
+/// Lists do not tell a denial from other errors.
+const DENIED: &[&str] = &["status code: 401", "status code: 403"];
+
+fn says(error: &(dyn Error + 'static), signs: &[&str]) -> bool {
     let text = error.to_string();
-    ["507 Insufficient", "StorageFull", "QuotaExceeded"].iter().any(|sign| text.contains(sign))
+    signs.iter().any(|sign| text.contains(sign))
 }
 
 impl fmt::Display for StoreError {

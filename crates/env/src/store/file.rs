@@ -235,17 +235,21 @@ impl Directory {
     /// The objects directly in a folder, and the folders.
     fn list(&self, folder: &str) -> Result<(Vec<StoreEntry>, Vec<String>), StoreError> {
         let dir = self.root.join(folder);
-        let failed = |error| StoreError::from_io(folder, error);
+        let shown = match folder {
+            "" => self.to_string(),
+            folder => folder.to_owned(),
+        };
+        let failed = |error| StoreError::from_io(&shown, error);
         let (files, dirs) = match (self.disk.list(&dir), self.disk.list_dirs(&dir)) {
             (Ok(files), Ok(dirs)) => (files, dirs),
             (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-                self.check_mounted(folder)?;
+                self.check_mounted(&shown)?;
                 return Ok((Vec::new(), Vec::new()));
             }
             (Err(error), _) | (_, Err(error)) => return Err(failed(error)),
         };
         if folder.is_empty() {
-            self.check_mounted(folder)?;
+            self.check_mounted(&shown)?;
         }
         let below = |path: &Path| {
             let name = path.file_name()?.to_str()?;

@@ -134,7 +134,10 @@ impl Backend for RemoteBackend {
             "" => String::new(),
             root => format!("{root}/"),
         };
-        let folder = folder.to_owned();
+        let folder = match folder {
+            "" => self.address.clone(),
+            folder => folder.to_owned(),
+        };
         let listed = self.store.list(Some(&location));
         let bounded_list = stream::try_unfold(listed, move |mut listed| {
             let folder = folder.clone();
