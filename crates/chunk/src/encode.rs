@@ -1,0 +1,257 @@
+//! Writing a chunk into memory.
+
+use aquifer_types::{Batch, Timestamp};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+
+use crate::rows_builder::{Order, RowsBuilder};
+use crate::{ChunkSpec, ChunkStats, Error, Rows, checksum, metadata, schema};
+
+/// What the files say wrote them. Readers of old Parquet libraries parse it to
+/// know whose faults to expect; it changes only when the bytes may.
+const CREATED_BY: &str = "aquifer version 1.0 (build chunk-1)";
+/// Records become rows in runs of at most about this many bytes.
+const BLOCK_BYTES: usize = 1 << 20;
+/// Statistics of keys are cut to this many bytes.
+const STATISTICS_BYTES_MAX: usize = 64;
+/// Parquet's row groups have a 16-bit number.
+const ROW_GROUPS_MAX: usize = i16::MAX as usize;
+
+/// How chunks are encoded.
+#[derive(Debug, Clone)]
+pub struct EncodeOptions {
+    /// zstd's level, 1 to 22.
+    pub zstd_level: i32,
+    /// A row group ends at about this many bytes of records.
+    pub row_group_bytes_max: usize,
+    /// A data page of keys, headers or values ends at about this many bytes,
+    /// before compression. The least that a read decompresses.
+    pub page_bytes: usize,
+    /// A data page ends at this many rows.
+    pub page_rows_max: usize,
+    /// The bytes of distinct keys, header keys or header values at which a
+    /// column gives up its dictionary.
+    pub dictionary_bytes_max: usize,
+    /// The most bytes that one batch may have when decompressed.
+    pub decompressed_bytes_max: usize,
+}
+
+impl Default for EncodeOptions {
+    fn default() -> Self {
+        Self {
+            zstd_level: 3,
+            row_group_bytes_max: 64 << 20,
+            page_bytes: 1 << 20,
+            page_rows_max: 8192,
+            dictionary_bytes_max: 64 << 10,
+            decompressed_bytes_max: 512 << 20,
+        }
+    }
+}
+
+/// A finished chunk.
+#[derive(Debug, Clone)]
+pub struct EncodedChunk {
+    /// The whole file.
+    pub bytes: Bytes,
+    /// What its rows amount to.
+    pub stats: ChunkStats,
+    /// The CRC-32C of all its bytes; with their length, what tells after a lost
+    /// answer whether the store has this file.
+    pub checksum: u32,
+}
+
+/// Encodes the records of one chunk, in the order of their offsets.
+pub struct ChunkEncoder {
+    spec: ChunkSpec,
+    options: EncodeOptions,
+    writer: ArrowWriter<Vec<u8>>,
+    builder: RowsBuilder,
+    order: Order,
+    stats: ChunkStats,
+    row_group_bytes: u64,
+}
+
+impl std::fmt::Debug for ChunkEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChunkEncoder")
+            .field("spec", &self.spec)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ChunkEncoder {
+    /// An encoder for the covered range of `spec`.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] where an option is out of its bounds.
+    pub fn new(spec: ChunkSpec, options: EncodeOptions) -> Result<Self, Error> {
+        let writer_options = ArrowWriterOptions::new()
+            .with_properties(properties(&options)?)
+            .with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), schema(), writer_options)
+            .map_err(Error::encode)?;
+        Ok(Self {
+            builder: RowsBuilder::new(spec.partition),
+            order: Order { from: spec.base, next: spec.next },
+            spec,
+            options,
+            writer,
+            stats: ChunkStats::default(),
+            row_group_bytes: 0,
+        })
+    }
+
+    /// Adds the records of a batch that was appended at `appended`. Control
+    /// batches hold none; batches of aborted transactions are the caller's to
+    /// leave out.
+    ///
+    /// # Errors
+    /// [`Error::Batch`], [`Error::OutOfOrder`], [`Error::TooLarge`],
+    /// [`Error::Encode`]; the encoder is of no use afterwards.
+    pub fn push_batch(&mut self, batch: &Batch, appended: Timestamp) -> Result<(), Error> {
+        if batch.header().is_control {
+            return Ok(());
+        }
+        let base_offset = batch.header().base_offset;
+        let in_batch = |source| Error::Batch { base_offset, source };
+        for record in batch.records(self.options.decompressed_bytes_max).map_err(in_batch)? {
+            let record = record.map_err(in_batch)?;
+            self.order.admit(record.offset)?;
+            self.builder.push(&record, appended)?;
+            if self.builder.bytes() >= self.block_bytes() {
+                self.write_built()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds rows of other chunks as they are, `_appended` included.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] where they are another partition's,
+    /// [`Error::OutOfOrder`], [`Error::Encode`]; the encoder is of no use
+    /// afterwards.
+    pub fn push_rows(&mut self, rows: &Rows) -> Result<(), Error> {
+        rows.check_partition(self.spec.partition)?;
+        for offset in rows.offsets() {
+            self.order.admit(offset)?;
+        }
+        self.write_built()?;
+        let blocks = (rows.raw_bytes() as usize).div_ceil(self.block_bytes()).max(1);
+        let block_rows = rows.len().div_ceil(blocks).max(1);
+        for start in (0..rows.len()).step_by(block_rows) {
+            self.write(&rows.slice(start, block_rows))?;
+        }
+        Ok(())
+    }
+
+    /// The memory in use, about: what is encoded and what waits to be.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.builder.bytes() + self.writer.memory_size() + self.writer.bytes_written()
+    }
+
+    /// The rows so far and what they amount to, but for records that were
+    /// pushed last and are not rows yet.
+    #[must_use]
+    pub const fn stats(&self) -> &ChunkStats {
+        &self.stats
+    }
+
+    /// Ends the chunk. One without rows is a chunk as well.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn finish(mut self) -> Result<EncodedChunk, Error> {
+        self.write_built()?;
+        self.writer.flush().map_err(Error::encode)?;
+        self.writer.sync().map_err(Error::encode)?;
+        let body = self.writer.inner();
+        let body_end = body.len() as u64;
+        let mut pairs = metadata::encode(&self.spec, &self.stats);
+        pairs.push(KeyValue::new(checksum::KEY_GRID.to_owned(), checksum::grid_of(body)));
+        pairs.push(KeyValue::new(
+            checksum::KEY_TAIL.to_owned(),
+            checksum::tail_placeholder(body_end),
+        ));
+        for pair in pairs {
+            self.writer.append_key_value_metadata(pair);
+        }
+        self.writer.finish().map_err(Error::encode)?;
+        let mut file = std::mem::take(self.writer.inner_mut());
+        checksum::seal_tail(&mut file, body_end)
+            .ok_or_else(|| Error::encode("the footer has no place for its checksum"))?;
+        let checksum = crc32c::crc32c(&file);
+        Ok(EncodedChunk { bytes: file.into(), stats: self.stats, checksum })
+    }
+
+    /// What is written at once, small against a row group so that its bound is
+    /// kept.
+    fn block_bytes(&self) -> usize {
+        (self.options.row_group_bytes_max / 8).clamp(1, BLOCK_BYTES)
+    }
+
+    fn write_built(&mut self) -> Result<(), Error> {
+        if self.builder.is_empty() {
+            return Ok(());
+        }
+        let rows = self.builder.finish()?;
+        self.write(&rows)
+    }
+
+    fn write(&mut self, rows: &Rows) -> Result<(), Error> {
+        let stats = rows.stats();
+        let bytes = self.row_group_bytes.saturating_add(stats.raw_bytes);
+        if self.row_group_bytes > 0
+            && bytes > self.options.row_group_bytes_max as u64
+            && self.writer.flushed_row_groups().len() < ROW_GROUPS_MAX - 1
+        {
+            self.writer.flush().map_err(Error::encode)?;
+            self.row_group_bytes = 0;
+        }
+        self.row_group_bytes += stats.raw_bytes;
+        self.stats.add(&stats);
+        self.writer.write(rows.record_batch()).map_err(Error::encode)
+    }
+}
+
+fn properties(options: &EncodeOptions) -> Result<WriterProperties, Error> {
+    let column = |name: &str| ColumnPath::new(name.split('/').map(str::to_owned).collect());
+    let level = ZstdLevel::try_new(options.zstd_level).map_err(Error::encode)?;
+    let mut properties = WriterProperties::builder()
+        .set_created_by(CREATED_BY.to_owned())
+        .set_compression(Compression::ZSTD(level))
+        .set_max_row_group_row_count(None)
+        .set_data_page_size_limit(options.page_bytes.max(1))
+        .set_data_page_row_count_limit(options.page_rows_max.max(1))
+        .set_dictionary_page_size_limit(options.dictionary_bytes_max)
+        .set_statistics_truncate_length(Some(STATISTICS_BYTES_MAX))
+        .set_column_index_truncate_length(Some(STATISTICS_BYTES_MAX))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_sorting_columns(Some(vec![SortingColumn {
+            column_idx: schema::OFFSET as i32,
+            descending: false,
+            nulls_first: false,
+        }]));
+    for name in ["_offset", "_timestamp", "_appended"] {
+        properties = properties
+            .set_column_dictionary_enabled(column(name), false)
+            .set_column_encoding(column(name), Encoding::DELTA_BINARY_PACKED)
+            .set_column_statistics_enabled(column(name), EnabledStatistics::Page);
+    }
+    for name in ["_key", "_headers/list/element/key", "_headers/list/element/value", "_value"] {
+        properties =
+            properties.set_column_encoding(column(name), Encoding::DELTA_LENGTH_BYTE_ARRAY);
+    }
+    Ok(properties
+        .set_column_statistics_enabled(column("_key"), EnabledStatistics::Page)
+        .set_column_dictionary_enabled(column("_value"), false)
+        .build())
+}
