@@ -1,26 +1,7 @@
 //! A disk in memory that loses, tears and refuses what a real one may. For
 //! tests only (feature `faulty`).
 //!
-//! It keeps two pictures: what processes see (the page cache) and what a power
-//! cut leaves (the durable image), and between them the list of what is still
-//! *pending*. The model, harsher than any one file system:
-//!
-//! - A write is pending, sector by sector, until its file is synced; a cut may
-//!   keep any subset of the sectors. A sector is written whole, with whatever
-//!   the page cache held in it at that moment.
-//! - A change of a file's length is pending until the file is synced. Lengths
-//!   of one file become durable in order; a length that is kept while data is
-//!   lost shows zeros, a length that is lost takes the data behind it along.
-//! - A created, renamed or removed name is pending until its directory (for a
-//!   rename, the target's) is synced; syncing the file does not help it. A cut
-//!   may keep any subset, in order for each name. A rename is atomic.
-//! - A directory is durable when `create_dir_all` returns.
-//! - A failed sync of a file drops the pending writes: reads see them until the
-//!   cut, later syncs succeed, and the cut loses them, as on Linux.
-//!
-//! Operations that change something are counted from 1, so that a test runs a
-//! script once, reads [`FaultyDisk::operations`], and then runs it again for
-//! each crash point.
+//! [`FaultyDisk`] has the fault model.
 
 mod crash;
 mod model;
@@ -37,7 +18,28 @@ use crash::Coverage;
 pub use crash::CrashChoice;
 use model::{FileId, Model, SyncFailure};
 
-/// The faulty disk. Clones are handles to the same disk.
+/// A disk in memory under a test's control. Clones are handles to the same disk.
+///
+/// It keeps two pictures: what processes see (the page cache) and what a power
+/// cut leaves (the durable image), and between them the list of what is still
+/// *pending*. The model, harsher than any one file system:
+///
+/// - A write is pending, sector by sector, until its file is synced; a cut may
+///   keep any subset of the sectors. A sector is written whole, with whatever
+///   the page cache held in it at that moment.
+/// - A change of a file's length is pending until the file is synced. Lengths
+///   of one file become durable in order; a length that is kept while data is
+///   lost shows zeros, a length that is lost takes the data behind it along.
+/// - A created, renamed or removed name is pending until its directory (for a
+///   rename, the target's) is synced; syncing the file does not help it. A cut
+///   may keep any subset, in order for each name. A rename is atomic.
+/// - A directory is durable when `create_dir_all` returns.
+/// - A failed sync of a file drops the pending writes: reads see them until the
+///   cut, later syncs succeed, and the cut loses them, as on Linux.
+///
+/// Operations that change something are counted from 1, so that a test runs a
+/// script once, reads [`FaultyDisk::operations`], and then runs it again for
+/// each crash point.
 #[derive(Debug, Clone)]
 pub struct FaultyDisk {
     model: Arc<Mutex<Model>>,

@@ -22,13 +22,13 @@
     reason = "this crate is what the bans in clippy.toml point to"
 )]
 
-pub mod clock;
-pub mod directory_lock;
-pub mod disk;
+mod clock;
+mod directory_lock;
+mod disk;
 #[cfg(feature = "faulty")]
-pub mod faulty_disk;
-pub mod random;
-pub mod real_disk;
+mod faulty_disk;
+mod random;
+mod real_disk;
 pub mod store;
 pub mod tasks;
 
