@@ -98,7 +98,7 @@ impl ChunkEncoder {
         let writer = ArrowWriter::try_new_with_options(Vec::new(), schema(), writer_options)
             .map_err(Error::encode)?;
         Ok(Self {
-            builder: RowsBuilder::new(spec.partition),
+            builder: RowsBuilder::new(spec.partition, BLOCK_BYTES),
             order: Order { from: spec.base, next: spec.next },
             spec,
             options,

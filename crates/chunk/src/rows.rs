@@ -89,7 +89,7 @@ impl Rows {
         batches: impl IntoIterator<Item = (&'a Batch, Timestamp)>,
         decompressed_bytes_max: usize,
     ) -> Result<Self, Error> {
-        let mut builder = RowsBuilder::new(partition);
+        let mut builder = RowsBuilder::new(partition, 0);
         let mut order = Order { from: Offset::ZERO, next: Offset::MAX };
         for (batch, appended) in batches {
             if batch.header().is_control {

@@ -25,6 +25,7 @@ const HEADER_OVERHEAD_BYTES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct RowsBuilder {
     partition: PartitionIndex,
+    room: usize,
     offsets: Vec<i64>,
     timestamps: Vec<i64>,
     appended: Vec<i64>,
@@ -37,9 +38,11 @@ pub(crate) struct RowsBuilder {
 }
 
 impl RowsBuilder {
-    pub(crate) fn new(partition: PartitionIndex) -> Self {
+    /// Room for `bytes` of records is kept from the start.
+    pub(crate) fn new(partition: PartitionIndex, bytes: usize) -> Self {
         Self {
             partition,
+            room: bytes,
             offsets: Vec::new(),
             timestamps: Vec::new(),
             appended: Vec::new(),
@@ -47,7 +50,7 @@ impl RowsBuilder {
             header_ends: vec![0],
             header_keys: StringBuilder::new(),
             header_values: BinaryBuilder::new(),
-            values: BinaryBuilder::new(),
+            values: BinaryBuilder::with_capacity(0, bytes),
             bytes: 0,
         }
     }
@@ -92,6 +95,8 @@ impl RowsBuilder {
     /// The rows so far; the builder is empty again.
     pub(crate) fn finish(&mut self) -> Result<Rows, Error> {
         let count = self.offsets.len();
+        let next = BinaryBuilder::with_capacity(count, self.room);
+        let mut values = std::mem::replace(&mut self.values, next);
         let headers = StructArray::try_new(
             header_fields(),
             vec![
@@ -120,7 +125,7 @@ impl RowsBuilder {
             Arc::new(time(&mut self.appended)),
             Arc::new(self.keys.finish()),
             Arc::new(headers),
-            Arc::new(self.values.finish()),
+            Arc::new(values.finish()),
         ];
         self.bytes = 0;
         Rows::try_new(RecordBatch::try_new(schema(), columns).map_err(Error::encode)?)
