@@ -103,6 +103,10 @@ impl GroupBuilder {
         self.frames_crc = 0;
     }
 
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Takes on the frames of a group that was read.
     pub(crate) fn copy_from(&mut self, group: &Group<'_>) {
         self.bytes.clear();

@@ -41,6 +41,8 @@ mod format;
 mod group;
 mod journal;
 mod layout;
+pub mod pipeline;
+mod prepare;
 mod reader;
 mod recovery;
 mod scan;

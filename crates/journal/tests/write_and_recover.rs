@@ -1,5 +1,9 @@
 //! Writing and reading back without faults, and each rule by an example.
-#![allow(clippy::disallowed_methods, reason = "tests look at the files themselves")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests look at the files themselves"
+)]
 
 mod common;
 
