@@ -1,5 +1,7 @@
 //! `cargo xtask test`: its steps, in order.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 use clap::Args;
 
@@ -17,6 +19,10 @@ pub(crate) struct Options {
     /// Run only this step; may be given several times.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// Run the end-to-end scenarios against this binary, not the one that is
+    /// built.
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
 }
 
 /// Options of `cargo xtask fuzz`.
@@ -98,12 +104,21 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let scenarios: Vec<_> = e2e::SCENARIOS.iter().filter(|of| chosen(of.name, false)).collect();
     if !scenarios.is_empty() {
         let mut built = false;
-        runner.step("build", || {
-            let report = run_cargo(&workspace, "build -p aquifer")?;
-            built = true;
-            Ok(report)
-        });
-        let context = e2e::Context::new(&workspace, options.full);
+        let binary = match &options.binary {
+            Some(binary) => {
+                built = true;
+                std::path::absolute(binary)?
+            }
+            None => {
+                runner.step("build", || {
+                    let report = run_cargo(&workspace, "build -p aquifer")?;
+                    built = true;
+                    Ok(report)
+                });
+                workspace.binary()
+            }
+        };
+        let context = e2e::Context::new(&workspace, binary, options.full);
         for scenario in scenarios {
             runner.step(scenario.name, || {
                 if !built {
@@ -132,7 +147,10 @@ pub(crate) fn fuzz(options: &FuzzOptions) -> Result<bool> {
 pub(crate) fn fixture(version: u32) -> Result<bool> {
     let workspace = Workspace::load()?;
     run_cargo(&workspace, "build -p aquifer")?;
-    let fixture = e2e::upgrade::write_fixture(&e2e::Context::new(&workspace, false), version)?;
+    let fixture = e2e::upgrade::write_fixture(
+        &e2e::Context::new(&workspace, workspace.binary(), false),
+        version,
+    )?;
     println!("{}", fixture.display());
     Ok(true)
 }

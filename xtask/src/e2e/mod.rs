@@ -89,6 +89,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 /// What every scenario is given.
 pub(crate) struct Context<'a> {
     workspace: &'a Workspace,
+    binary: PathBuf,
     /// Raise counts.
     full: bool,
     seed: u64,
@@ -97,9 +98,9 @@ pub(crate) struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// Takes the seed from `AQUIFER_SEED`, else from the clock, and prints it.
-    pub(crate) fn new(workspace: &'a Workspace, full: bool) -> Self {
+    pub(crate) fn new(workspace: &'a Workspace, binary: PathBuf, full: bool) -> Self {
         let seed = aquifer_testkit::seed_from_env("AQUIFER_SEED");
-        Self { workspace, full, seed, python: OnceCell::new() }
+        Self { workspace, binary, full, seed, python: OnceCell::new() }
     }
 
     /// `quick`, or `full` in the full test.
@@ -112,9 +113,9 @@ impl<'a> Context<'a> {
         StdRng::seed_from_u64(self.seed.wrapping_add(stream.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 
-    /// A server of the development build in `directory`.
+    /// A server of the binary under test in `directory`.
     fn options(&self, directory: &Path) -> Options {
-        Options::new(self.workspace.binary(), directory)
+        Options::new(self.binary.clone(), directory)
     }
 
     /// A Python with the clients of requirements.txt, or why there is none.

@@ -43,7 +43,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     for place in ["bin", "target/release", "target/debug"] {
         let place = directory.path().join(place);
         std::fs::create_dir_all(&place)?;
-        std::os::unix::fs::symlink(context.workspace.binary(), place.join("aquifer"))?;
+        std::os::unix::fs::symlink(&context.binary, place.join("aquifer"))?;
     }
     let script = directory.path().join("readme.sh");
     std::fs::write(&script, script_of(&lines))?;

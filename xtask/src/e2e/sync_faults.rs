@@ -22,8 +22,9 @@ const WRITERS: u32 = 4;
 /// Rounds of each kind in the quick and in the full test.
 const ROUNDS: (u64, u64) = (4, 100);
 
-/// The fault hits a sync up to this one of a thread.
-const SYNC_MAX: u64 = 120;
+/// The fault hits a thread's sync between 1 and two to this power, early ones
+/// as often as late ones.
+const SYNC_POWER_MAX: u32 = 7;
 
 /// A round's load.
 const LOAD: Duration = Duration::from_millis(700);
@@ -55,8 +56,9 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     let rounds = 2 * context.count(ROUNDS.0, ROUNDS.1);
     for round in 0..rounds {
         let fault = if round % 2 == 0 { "error=EIO" } else { "signal=SIGKILL" };
+        let most = 1u64 << random.random_range(0..=SYNC_POWER_MAX);
         let inject =
-            format!("inject=fsync,fdatasync:{fault}:when={}", random.random_range(1..=SYNC_MAX));
+            format!("inject=fsync,fdatasync:{fault}:when={}", random.random_range(1..=most));
         let trace_path = trace.to_string_lossy();
         // With -D strace is the child, and the server keeps the process id.
         let traced = options.clone().with_wrapper(&[
@@ -72,7 +74,9 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
             &inject,
         ]);
         // A fault during the start may end the start, never the data.
-        if let Ok(mut server) = Server::start(&traced) {
+        let started = Server::start(&traced);
+        let at_start = started.is_err();
+        if let Ok(mut server) = started {
             let client = server.client();
             writers.run(&client, &mut random, &mut history, || {
                 // The load lasts this long; the fault falls somewhere into it.
@@ -86,6 +90,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
             killed += u64::from(fault != "error=EIO" && server.has_ended()?);
             server.kill9()?;
         }
+        killed += u64::from(fault != "error=EIO" && at_start);
         let text = std::fs::read_to_string(&trace).unwrap_or_default();
         failed += u64::from(text.contains("(INJECTED)"));
 
