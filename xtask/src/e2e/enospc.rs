@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 
 use crate::e2e::client::{Client, Outcome};
-use crate::e2e::history::{Attempt, History, Id};
+use crate::e2e::history::{Attempt, History, Id, LARGE_WRITERS};
 use crate::e2e::mount::{self, Mount};
 use crate::e2e::server::Server;
 use crate::e2e::{Context, eventually, load};
@@ -16,11 +16,11 @@ use crate::steps::Report;
 /// Small enough to fill in seconds, large enough for the journal's files.
 const DISK_BYTES: u64 = 192 << 20;
 
-/// Records in one append; with [`Id::line`] about 32 KiB.
-const APPEND_RECORDS: u64 = 128;
+/// Records in one append: about 256 KiB.
+const APPEND_RECORDS: u64 = 8;
 
 /// Appends after which the disk must have been full.
-const APPENDS_MAX: u64 = 50_000;
+const APPENDS_MAX: u64 = 10_000;
 
 /// Refusals in a row that count as full: tiering and recycling may make room
 /// in between.
@@ -97,7 +97,7 @@ fn fill(client: &Client, next: &mut u64, history: &mut History) -> Result<()> {
 }
 
 fn append(client: &Client, next: &mut u64) -> Attempt {
-    let first = Id { writer: 0, sequence: *next };
+    let first = Id { writer: LARGE_WRITERS, sequence: *next };
     *next += APPEND_RECORDS;
     let lines: Vec<String> =
         (first.sequence..*next).map(|sequence| Id { sequence, ..first }.line()).collect();

@@ -15,6 +15,11 @@ use crate::e2e::client::Outcome;
 /// Violations that are listed before the rest is only counted.
 const VIOLATIONS_MAX: usize = 20;
 
+/// Writers from this number on write large records.
+pub(crate) const LARGE_WRITERS: u32 = 1 << 16;
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// The name of one record: its writer and its number in the writer's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Id {
@@ -30,20 +35,26 @@ impl Display for Id {
 
 impl Id {
     /// A JSON line that names the record and fills it with bytes that follow
-    /// from its name, so that damage shows.
+    /// from its name, so that damage shows; up to half a KiB, or 64 KiB from
+    /// [`LARGE_WRITERS`] on.
     pub(crate) fn line(self) -> String {
         let mut state = (u64::from(self.writer) << 40) ^ self.sequence ^ 0x5851_f42d_4c95_7f2d;
         let mut draw = || {
             state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
-            state >> 33
+            state >> 32
         };
-        let mut filling = String::new();
-        for _ in 0..draw() % 64 {
-            filling.push_str(&format!("{:08x}", draw()));
+        let words_max = if self.writer < LARGE_WRITERS { 64 } else { 8192 };
+        let words = draw() % words_max;
+        let mut line = format!(r#"{{"id":"{self}","filling":""#);
+        line.reserve(words as usize * 8 + 2);
+        for _ in 0..words {
+            let word = draw();
+            line.extend((0..8).map(|at| DIGITS[(word >> (4 * at)) as usize & 15] as char));
         }
-        format!(r#"{{"id":"{self}","filling":"{filling}"}}"#)
+        line.push_str("\"}");
+        line
     }
 
     /// The record that `line` names, if every byte is as it was written.
