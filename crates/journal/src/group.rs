@@ -103,6 +103,19 @@ impl GroupBuilder {
         self.frames_crc = 0;
     }
 
+    /// Header and frames as they were last written.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// Header and frames as they were last written, without a copy.
+    #[must_use]
+    pub fn into_bytes(mut self) -> bytes::Bytes {
+        self.bytes.truncate(self.len);
+        bytes::Bytes::from(self.bytes)
+    }
+
     pub(crate) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }

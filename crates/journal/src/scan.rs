@@ -149,18 +149,21 @@ impl Window {
     }
 
     fn fill(&mut self, position: u64, len: u64, held: Option<usize>) -> Result<(), Error> {
-        let kept = match held {
-            Some(skip) => {
-                self.bytes.copy_within(skip..self.filled, 0);
-                self.filled - skip
-            }
-            None => 0,
-        };
-        (self.start, self.filled) = (position, kept);
+        let skip = held.unwrap_or(self.filled);
+        let kept = self.filled - skip;
         let wanted = len.max(READ_BYTES).min(self.end.saturating_sub(position)) as usize;
         if self.bytes.len() < wanted {
-            self.bytes.resize(wanted, 0);
+            let mut larger = vec![0; wanted];
+            if let (Some(to), Some(from)) =
+                (larger.get_mut(..kept), self.bytes.get(skip..self.filled))
+            {
+                to.copy_from_slice(from);
+            }
+            self.bytes = larger;
+        } else {
+            self.bytes.copy_within(skip..self.filled, 0);
         }
+        (self.start, self.filled) = (position, kept);
         if let Some(rest) = self.bytes.get_mut(kept..wanted) {
             let read = self.opened.read_at(rest, position + kept as u64);
             read.map_err(|error| self.failed(error))?;
