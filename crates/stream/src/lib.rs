@@ -1,1 +1,29 @@
-//! To be written.
+//! Streams: the ledger, the read path, tiering and retention.
+//!
+//! [`StreamStore`] is the whole of it for the doors above: create streams,
+//! append to them, read them back. Below it, [`ledger`] is the only way in to
+//! state that changes, [`read`] the only way out to the bytes, [`tier`] moves
+//! them from the journal into Parquet. It knows no protocol.
+
+mod api;
+mod chunk_meta;
+mod error;
+mod index;
+mod ledger;
+mod metrics;
+mod options;
+mod read;
+mod store;
+mod tier;
+
+pub use api::{
+    AppendAnswer, AppendRequest, Appended, Block, ChunkDescription, GroupDescription,
+    GroupPosition, Health, Isolation, NewStream, PartitionAppend, PartitionDescription, Position,
+    ReadAnswer, ReadRequest, StreamDescription, StreamSummary, StreamUpdate, Truncation,
+};
+pub use chunk_meta::ChunkMeta;
+pub use error::Error;
+pub use ledger::{Commit, Committed, Idempotency, Operation, Outcome, RecoveryReport};
+pub use options::Options;
+pub use read::{Cursor, Cut, View};
+pub use store::{Environment, StreamStore};

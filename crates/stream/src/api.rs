@@ -1,0 +1,280 @@
+//! What the doors ask of the store, and what they get back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aquifer_chunk::Rows;
+use aquifer_types::{
+    Batch, Epoch, GroupName, Offset, PartitionIndex, Record, StreamClass, StreamConfig, StreamId,
+    StreamPath, Timestamp,
+};
+
+/// A stream to be created.
+#[derive(Debug, Clone)]
+pub struct NewStream {
+    /// Its full name; it must not exist.
+    pub path: StreamPath,
+    /// 1 to [`aquifer_types::PARTITIONS_MAX`].
+    pub partitions: u32,
+    /// What an acknowledgement promises.
+    pub class: StreamClass,
+    /// Its configuration.
+    pub config: StreamConfig,
+}
+
+/// A change to a stream; what is absent stays.
+#[derive(Debug, Clone, Default)]
+pub struct StreamUpdate {
+    /// The whole new configuration.
+    pub config: Option<StreamConfig>,
+    /// The new number of partitions; it can only grow, and keys move when it does.
+    pub partitions: Option<u32>,
+}
+
+/// A stream in a list.
+#[derive(Debug, Clone)]
+pub struct StreamSummary {
+    /// Its full name.
+    pub path: StreamPath,
+    /// Its identity.
+    pub id: StreamId,
+    /// The number of its partitions.
+    pub partitions: u32,
+    /// Its class.
+    pub class: StreamClass,
+    /// Its configuration.
+    pub config: StreamConfig,
+    /// When it was created.
+    pub created: Timestamp,
+    /// The records between start and end of all partitions, gaps counted in.
+    pub records: u64,
+    /// The bytes that its records take in the journal and in tier 2.
+    pub bytes: u64,
+}
+
+/// One partition of a described stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionDescription {
+    /// Its number.
+    pub partition: PartitionIndex,
+    /// The earliest offset that can be read.
+    pub start_offset: Offset,
+    /// The first offset that is not yet in a chunk.
+    pub tiered_offset: Offset,
+    /// The first offset that an open transaction hides; the end without one.
+    pub stable_offset: Offset,
+    /// The offset that the next record gets.
+    pub end_offset: Offset,
+    /// The number of live chunks.
+    pub chunks: u64,
+    /// The bytes of batches in the journal and of chunks in tier 2.
+    pub bytes: u64,
+    /// The epoch in which it is appended to.
+    pub epoch: Epoch,
+}
+
+/// Everything about a stream.
+#[derive(Debug, Clone)]
+pub struct StreamDescription {
+    /// As in a list.
+    pub summary: StreamSummary,
+    /// In order of their numbers.
+    pub partitions: Vec<PartitionDescription>,
+}
+
+/// A position in a partition to read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// The earliest record that is kept.
+    Earliest,
+    /// Behind the last record that is visible.
+    Latest,
+    /// This offset.
+    Offset(Offset),
+    /// The first record with this timestamp or a later one; the end where there
+    /// is none.
+    Time(Timestamp),
+}
+
+/// Where to cut a stream off at its beginning.
+#[derive(Debug, Clone)]
+pub enum Truncation {
+    /// Records below these offsets go; other partitions stay.
+    Cut(BTreeMap<PartitionIndex, Offset>),
+    /// In every partition, all before the first record with this timestamp or a
+    /// later one.
+    Time(Timestamp),
+    /// Everything that is there now.
+    All,
+}
+
+/// Batches for one partition.
+#[derive(Debug, Clone)]
+pub struct PartitionAppend {
+    /// The partition's number.
+    pub partition: PartitionIndex,
+    /// One batch, validated by [`Batch::accept`] or built by a `BatchBuilder`.
+    pub batch: Batch,
+    /// The append happens only if the partition's end is exactly here.
+    pub expected_offset: Option<Offset>,
+}
+
+/// Appends to one stream that happen together or not at all.
+#[derive(Debug, Clone)]
+pub struct AppendRequest {
+    /// The stream's full name.
+    pub path: StreamPath,
+    /// In the order in which they are to be appended.
+    pub appends: Vec<PartitionAppend>,
+    /// The same key within a day gives the first answer again and appends
+    /// nothing; 1 to 255 bytes.
+    pub idempotency_key: Option<String>,
+}
+
+/// Where a batch was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Appended {
+    /// The partition's number.
+    pub partition: PartitionIndex,
+    /// The offset of the batch's first record.
+    pub base_offset: Offset,
+    /// The number of its records.
+    pub count: u32,
+}
+
+/// The answer to an append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppendAnswer {
+    /// One for each batch, in the order of the request; for a duplicate, those
+    /// of the first time.
+    pub appends: Vec<Appended>,
+    /// Whether it had been appended before.
+    pub is_duplicate: bool,
+    /// When the server appended it; with a server-set timestamp, the records'.
+    pub appended: Timestamp,
+}
+
+/// What an open transaction hides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Only what is stable.
+    #[default]
+    Committed,
+    /// All that is durable.
+    Uncommitted,
+}
+
+/// A read of one partition.
+#[derive(Debug, Clone)]
+pub struct ReadRequest {
+    /// The stream's full name.
+    pub path: StreamPath,
+    /// The partition's number.
+    pub partition: PartitionIndex,
+    /// Where to begin.
+    pub from: Position,
+    /// The most bytes of records; at least one batch is answered all the same.
+    pub bytes_max: usize,
+    /// How long to wait where nothing is there yet.
+    pub wait: Duration,
+    /// What to leave out.
+    pub isolation: Isolation,
+}
+
+/// A piece of a partition, in the form in which it lies.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a block is moved once, its bytes are shared")]
+pub enum Block {
+    /// A batch of the journal, as its producer sent it. It may begin before the
+    /// position that was asked for.
+    Batch(Batch),
+    /// Rows of a chunk.
+    Rows(Rows),
+}
+
+/// The answer to a read.
+#[derive(Debug, Clone)]
+pub struct ReadAnswer {
+    /// In order of offsets.
+    pub blocks: Vec<Block>,
+    /// The position that was asked for, as an offset; records before it that a
+    /// block holds are to be skipped.
+    pub from: Offset,
+    /// Where to go on: behind the last block, and behind a gap that follows it.
+    pub next_offset: Offset,
+    /// The earliest offset that can be read.
+    pub start_offset: Offset,
+    /// The end of what is stable.
+    pub stable_offset: Offset,
+    /// The end of the partition.
+    pub end_offset: Offset,
+}
+
+impl ReadAnswer {
+    /// The records from the position that was asked for, in order.
+    ///
+    /// # Errors
+    /// [`crate::Error`] where a stored batch cannot be decoded.
+    pub fn records(&self) -> Result<Vec<Record>, crate::Error> {
+        let mut records = Vec::new();
+        for block in &self.blocks {
+            block.records_from(self.from, &mut records)?;
+        }
+        Ok(records)
+    }
+}
+
+/// A consumer's named position in one partition.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct GroupPosition {
+    /// The offset of the next record to be read.
+    pub offset: Offset,
+    /// The consumer's own note; at most 4 KiB.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub metadata: String,
+    /// When it was committed.
+    pub committed: Timestamp,
+}
+
+/// The positions of a consumer group.
+#[derive(Debug, Clone)]
+pub struct GroupDescription {
+    /// The group's name.
+    pub group: GroupName,
+    /// By stream and partition.
+    pub positions: BTreeMap<StreamPath, BTreeMap<PartitionIndex, GroupPosition>>,
+}
+
+/// A live chunk.
+#[derive(Debug, Clone)]
+pub struct ChunkDescription {
+    /// The partition's number.
+    pub partition: PartitionIndex,
+    /// The first offset of the range that it covers.
+    pub base_offset: Offset,
+    /// The first offset behind that range.
+    pub next_offset: Offset,
+    /// The path of its object under the root of tier 2.
+    pub object_path: String,
+    /// The object's size.
+    pub object_bytes: u64,
+    /// The rows in it.
+    pub records: u64,
+    /// The bytes of its records' keys, headers and values.
+    pub raw_bytes: u64,
+    /// The lowest timestamp of a record, and the highest.
+    pub timestamps: Option<(Timestamp, Timestamp)>,
+}
+
+/// How the store is, for health and readiness.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// Whether appends are taken; if not, why.
+    pub appends: Result<(), String>,
+    /// Whether tier 2 answered its last request; if not, why.
+    pub tier2: Result<(), String>,
+    /// Bytes of journal files in use, and their limit.
+    pub journal_bytes: (u64, u64),
+    /// Age of the oldest record that is only in the journal, in ms.
+    pub tiering_lag_ms: u64,
+}

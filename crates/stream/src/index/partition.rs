@@ -1,0 +1,223 @@
+//! One partition as readers see it: its offsets, its tail and its chunks.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use aquifer_journal::FileId;
+use aquifer_types::{BatchHeader, ChunkId, Epoch, Offset, Partition, Timestamp};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::chunk_meta::ChunkMeta;
+
+/// Where a batch of the tail lies in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TailEntry {
+    pub(crate) base: Offset,
+    pub(crate) next: Offset,
+    pub(crate) max_timestamp: Timestamp,
+    pub(crate) appended: Timestamp,
+    pub(crate) file: FileId,
+    pub(crate) position: u64,
+    pub(crate) len: u32,
+    pub(crate) epoch: Epoch,
+}
+
+impl TailEntry {
+    pub(crate) fn new(
+        batch: &BatchHeader,
+        appended: Timestamp,
+        file: FileId,
+        position: u64,
+    ) -> Self {
+        Self {
+            base: batch.base_offset,
+            next: batch.next_offset(),
+            max_timestamp: batch.max_timestamp,
+            appended,
+            file,
+            position,
+            len: batch.total_bytes() as u32,
+            epoch: batch.epoch,
+        }
+    }
+}
+
+/// Live chunks in order of their offsets, side by side. Never changed, only
+/// replaced.
+pub(crate) type ChunkList = Arc<Vec<Arc<ChunkMeta>>>;
+
+/// The chunk of `list` that covers `offset`, or the first one behind it.
+pub(crate) fn chunk_at(list: &ChunkList, offset: Offset) -> Option<&Arc<ChunkMeta>> {
+    let at = list.partition_point(|chunk| chunk.next <= offset);
+    list.get(at)
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct PartitionState {
+    pub(crate) start: Offset,
+    pub(crate) tiered: Offset,
+    pub(crate) end: Offset,
+    /// Batches at or above the tiered offset, in order.
+    pub(crate) tail: VecDeque<TailEntry>,
+    pub(crate) tail_bytes: u64,
+    pub(crate) chunks: ChunkList,
+    pub(crate) chunk_bytes: u64,
+    pub(crate) is_deleted: bool,
+}
+
+/// A partition that is read, appended to and watched.
+#[derive(Debug)]
+pub(crate) struct PartitionLog {
+    pub(crate) partition: Partition,
+    state: Mutex<PartitionState>,
+    end: watch::Sender<Offset>,
+}
+
+impl PartitionLog {
+    pub(crate) fn new(partition: Partition) -> Self {
+        Self { partition, state: Mutex::default(), end: watch::Sender::new(Offset::ZERO) }
+    }
+
+    /// Looks at the state; `look` must be short, the writer may wait for it.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&PartitionState) -> T) -> T {
+        look(&self.state.lock())
+    }
+
+    /// Follows the end of the partition; also told when its stream is deleted.
+    pub(crate) fn watch(&self) -> watch::Receiver<Offset> {
+        self.end.subscribe()
+    }
+
+    pub(crate) fn append(&self, entry: TailEntry) {
+        let mut state = self.state.lock();
+        debug_assert!(entry.base >= state.end, "appends come in order");
+        state.end = entry.next;
+        state.tail_bytes += u64::from(entry.len);
+        state.tail.push_back(entry);
+        drop(state);
+        self.end.send_replace(entry.next);
+    }
+
+    /// Wakes everybody who waits for records.
+    pub(crate) fn wake(&self) {
+        self.end.send_modify(|_| ());
+    }
+
+    /// Moves the end on without a record, as after an unclean start.
+    pub(crate) fn skip_to(&self, end: Offset) {
+        let mut state = self.state.lock();
+        state.end = state.end.max(end);
+        let end = state.end;
+        drop(state);
+        self.end.send_replace(end);
+    }
+
+    /// Adds a chunk at its place and drops the tail below it; returns the files
+    /// of the batches dropped. Applying it again changes nothing.
+    pub(crate) fn add_chunk(&self, chunk: &ChunkMeta) -> Vec<FileId> {
+        let mut state = self.state.lock();
+        if chunk.next > state.start && !state.chunks.iter().any(|c| c.id == chunk.id) {
+            let mut chunks = Vec::with_capacity(state.chunks.len() + 1);
+            chunks.extend(state.chunks.iter().cloned());
+            let at = chunks.partition_point(|other| other.base < chunk.base);
+            chunks.insert(at, Arc::new(chunk.clone()));
+            state.set_chunks(chunks);
+        }
+        state.tiered = state.tiered.max(chunk.next);
+        state.end = state.end.max(chunk.next);
+        state.drop_tail()
+    }
+
+    /// Puts `added` in the place of `removed`, which are returned.
+    pub(crate) fn replace_chunks(
+        &self,
+        removed: &[ChunkId],
+        added: &ChunkMeta,
+    ) -> Vec<Arc<ChunkMeta>> {
+        let mut state = self.state.lock();
+        let (gone, mut chunks): (Vec<_>, Vec<_>) = state
+            .chunks
+            .iter()
+            .cloned()
+            .partition(|chunk| removed.contains(&chunk.id) && chunk.id != added.id);
+        if added.next > state.start && !chunks.iter().any(|chunk| chunk.id == added.id) {
+            let at = chunks.partition_point(|other| other.base < added.base);
+            chunks.insert(at, Arc::new(added.clone()));
+        }
+        state.set_chunks(chunks);
+        gone
+    }
+
+    /// Moves the start; returns the chunks that fell away and the files of the
+    /// batches dropped.
+    pub(crate) fn truncate(&self, start: Offset) -> (Vec<Arc<ChunkMeta>>, Vec<FileId>) {
+        let mut state = self.state.lock();
+        state.start = state.start.max(start);
+        state.tiered = state.tiered.max(state.start);
+        state.end = state.end.max(state.start);
+        let start = state.start;
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            state.chunks.iter().cloned().partition(|chunk| chunk.next <= start);
+        if !gone.is_empty() {
+            state.set_chunks(kept);
+        }
+        (gone, state.drop_tail())
+    }
+
+    /// Empties the partition of a deleted stream.
+    pub(crate) fn delete(&self) -> (Vec<Arc<ChunkMeta>>, Vec<FileId>) {
+        let mut state = self.state.lock();
+        state.is_deleted = true;
+        state.start = state.end;
+        state.tiered = state.end;
+        let gone = state.chunks.to_vec();
+        state.set_chunks(Vec::new());
+        let files = state.drop_tail();
+        drop(state);
+        self.wake();
+        (gone, files)
+    }
+
+    /// Sets what the catalog and the snapshot know, at a start.
+    pub(crate) fn restore(&self, restore: impl FnOnce(&mut PartitionState)) {
+        let mut state = self.state.lock();
+        restore(&mut state);
+        let end = state.end;
+        drop(state);
+        self.end.send_replace(end);
+    }
+}
+
+impl PartitionState {
+    /// The first offset that an open transaction hides; the end while there are
+    /// none.
+    pub(crate) fn stable(&self) -> Offset {
+        self.end
+    }
+
+    pub(crate) fn set_chunks(&mut self, chunks: Vec<Arc<ChunkMeta>>) {
+        self.chunk_bytes = chunks.iter().map(|chunk| chunk.object_bytes).sum();
+        self.chunks = Arc::new(chunks);
+    }
+
+    /// Drops the batches that a chunk or the start has passed.
+    pub(crate) fn drop_tail(&mut self) -> Vec<FileId> {
+        let mut files = Vec::new();
+        while let Some(first) = self.tail.front() {
+            if first.next > self.tiered {
+                break;
+            }
+            self.tail_bytes -= u64::from(first.len);
+            files.push(first.file);
+            self.tail.pop_front();
+        }
+        files
+    }
+
+    /// The position in the tail of the batch that holds `offset`, or of the
+    /// first one behind it.
+    pub(crate) fn tail_at(&self, offset: Offset) -> usize {
+        self.tail.partition_point(|entry| entry.next <= offset)
+    }
+}

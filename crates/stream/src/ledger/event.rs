@@ -1,0 +1,288 @@
+//! What happened: the facts that the ledger decides, writes and replays.
+//!
+//! An [`Event`] is decided once, against the state before it, and applied
+//! without any check ever after: replay never validates old facts against
+//! today's configuration.
+//!
+//! Frame layout: the frame's kind is the event's, its meta is below, its
+//! payload is the batch of an append and empty otherwise.
+//!
+//! | kind | event | meta |
+//! |---|---|---|
+//! | 1 | records were appended | binary, 44 bytes, below |
+//! | 2 | anything about streams, chunks, groups and answers | JSON of [`Event`] |
+//! | 3–9 | reserved: transactions, checkpoints, leases, producer ids | |
+//!
+//! Append meta, little endian: version (1) u8, flags u8 (0), reserved u16,
+//! partition u32, stream id 16 bytes, base offset i64, appended ms i64,
+//! epoch u32. Everything else about the batch is in its own header.
+
+use aquifer_types::{
+    Batch, BatchHeader, ChunkId, Epoch, GroupName, Offset, Partition, PartitionIndex, StreamClass,
+    StreamConfig, StreamId, StreamPath, TenantName, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::api::{Appended, GroupPosition};
+use crate::chunk_meta::ChunkMeta;
+
+pub(crate) const KIND_APPEND: u8 = 1;
+pub(crate) const KIND_EVENT: u8 = 2;
+
+const APPEND_VERSION: u8 = 1;
+const APPEND_META_BYTES: usize = 44;
+
+/// A batch that was given its place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AppendEvent {
+    pub(crate) partition: Partition,
+    pub(crate) appended: Timestamp,
+    /// The batch's header with base offset and epoch set.
+    pub(crate) batch: BatchHeader,
+}
+
+/// A fact other than an append.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Event {
+    StreamCreated {
+        id: StreamId,
+        path: StreamPath,
+        partitions: u32,
+        class: StreamClass,
+        config: StreamConfig,
+        created: Timestamp,
+        epoch: Epoch,
+    },
+    StreamAltered {
+        id: StreamId,
+        config: StreamConfig,
+    },
+    /// The new number of partitions.
+    PartitionsAdded {
+        id: StreamId,
+        partitions: u32,
+    },
+    StreamDeleted {
+        id: StreamId,
+        at: Timestamp,
+    },
+    /// Nothing below `start` is readable any more.
+    Truncated {
+        partition: Partition,
+        start: Offset,
+        at: Timestamp,
+    },
+    UploadIntended {
+        chunk: ChunkId,
+        partition: Partition,
+        object_path: String,
+        at: Timestamp,
+    },
+    /// The upload's object is garbage, whether or not it is there.
+    UploadAbandoned {
+        chunk: ChunkId,
+        object_path: String,
+        at: Timestamp,
+    },
+    ChunkAdded {
+        chunk: ChunkMeta,
+    },
+    ChunksReplaced {
+        removed: Vec<ChunkId>,
+        added: ChunkMeta,
+        at: Timestamp,
+    },
+    GarbageCollected {
+        object_paths: Vec<String>,
+    },
+    PositionsCommitted {
+        tenant: TenantName,
+        group: GroupName,
+        positions: Vec<(Partition, GroupPosition)>,
+    },
+    GroupDeleted {
+        tenant: TenantName,
+        group: GroupName,
+    },
+    /// The answer to a request with an idempotency key.
+    AnswerKept {
+        tenant: TenantName,
+        key: String,
+        answer: KeptAnswer,
+    },
+    /// A relaxed partition goes on at `through` after an unclean start.
+    OffsetsReserved {
+        partition: Partition,
+        through: Offset,
+    },
+    /// Where a partition goes on after an unclean start or a recovery.
+    OffsetsSkipped {
+        partition: Partition,
+        end: Offset,
+    },
+}
+
+/// The first answer to a request, for whoever repeats it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptAnswer {
+    pub(crate) stream: StreamId,
+    pub(crate) appends: Vec<Appended>,
+    pub(crate) at: Timestamp,
+    /// CRC-32C over the request's batches, to tell a repetition from another
+    /// request under the same key.
+    pub(crate) request_checksum: u32,
+}
+
+impl AppendEvent {
+    pub(crate) fn encode(&self) -> [u8; APPEND_META_BYTES] {
+        let mut meta = [0; APPEND_META_BYTES];
+        meta[0] = APPEND_VERSION;
+        meta[4..8].copy_from_slice(&self.partition.index.get().to_le_bytes());
+        meta[8..24].copy_from_slice(self.partition.stream.as_bytes());
+        meta[24..32].copy_from_slice(&self.batch.base_offset.get().to_le_bytes());
+        meta[32..40].copy_from_slice(&self.appended.get().to_le_bytes());
+        meta[40..44].copy_from_slice(&self.batch.epoch.get().to_le_bytes());
+        meta
+    }
+
+    /// Decodes an append and checks its batch, which lies beside it.
+    pub(crate) fn decode(meta: &[u8], payload: &[u8]) -> Result<Self, Error> {
+        let damaged = |why: String| Error::Damaged { at: "an append frame".into(), why };
+        let meta: &[u8; APPEND_META_BYTES] =
+            meta.try_into().map_err(|_| damaged(format!("its meta has {} bytes", meta.len())))?;
+        if meta[0] != APPEND_VERSION {
+            return Err(damaged(format!("its version is {}", meta[0])));
+        }
+        let word = |at: usize| {
+            let mut bytes = [0; 4];
+            bytes.copy_from_slice(&meta[at..at + 4]);
+            u32::from_le_bytes(bytes)
+        };
+        let long = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&meta[at..at + 8]);
+            i64::from_le_bytes(bytes)
+        };
+        let mut stream = [0; 16];
+        stream.copy_from_slice(&meta[8..24]);
+        let batch = BatchHeader::read(payload).map_err(|error| damaged(error.to_string()))?;
+        if batch.base_offset.get() != long(24) || batch.epoch.get() != word(40) {
+            return Err(damaged("its batch bears another offset or epoch".into()));
+        }
+        if batch.total_bytes() != payload.len() {
+            return Err(damaged("its batch has another length".into()));
+        }
+        Ok(Self {
+            partition: Partition::new(StreamId::from_bytes(stream), PartitionIndex(word(4))),
+            appended: Timestamp(long(32)),
+            batch,
+        })
+    }
+}
+
+/// What a commit asks for; the ledger turns it into events or refuses it.
+#[derive(Debug, Clone)]
+pub enum Operation {
+    /// Append a batch.
+    Append {
+        /// To this partition.
+        partition: Partition,
+        /// Validated.
+        batch: Batch,
+        /// Only if the partition ends here.
+        expected_offset: Option<Offset>,
+    },
+    /// Create a stream under an id that was never used.
+    CreateStream {
+        /// Its id.
+        id: StreamId,
+        /// Its name, partitions, class and configuration.
+        new: crate::api::NewStream,
+    },
+    /// Replace a stream's configuration.
+    AlterStream {
+        /// The stream.
+        id: StreamId,
+        /// The whole configuration.
+        config: StreamConfig,
+    },
+    /// Let a stream have more partitions.
+    AddPartitions {
+        /// The stream.
+        id: StreamId,
+        /// How many it has then.
+        partitions: u32,
+    },
+    /// Delete a stream, its records and all positions in it.
+    DeleteStream {
+        /// The stream.
+        id: StreamId,
+    },
+    /// Make everything below an offset unreadable.
+    Truncate {
+        /// The partition.
+        partition: Partition,
+        /// The new start; at most the end.
+        start: Offset,
+    },
+    /// Announce an upload.
+    IntendUpload {
+        /// The chunk to be.
+        chunk: ChunkId,
+        /// Its partition.
+        partition: Partition,
+        /// The object's path, never used before.
+        object_path: String,
+    },
+    /// Give an announced upload up.
+    AbandonUpload {
+        /// The chunk.
+        chunk: ChunkId,
+    },
+    /// Add an uploaded chunk and move the tiered offset behind it.
+    AddChunk {
+        /// It begins at the tiered offset; its upload was announced.
+        chunk: ChunkMeta,
+    },
+    /// Put one chunk in the place of several.
+    ReplaceChunks {
+        /// Live chunks that lie in a row.
+        removed: Vec<ChunkId>,
+        /// It covers what they cover; its upload was announced.
+        added: ChunkMeta,
+    },
+    /// Forget objects that were deleted.
+    CollectGarbage {
+        /// Their paths.
+        object_paths: Vec<String>,
+    },
+    /// Commit a group's positions.
+    CommitPositions {
+        /// The group's tenant.
+        tenant: TenantName,
+        /// The group.
+        group: GroupName,
+        /// Offsets and notes.
+        positions: Vec<(Partition, Offset, String)>,
+    },
+    /// Forget a group.
+    DeleteGroup {
+        /// The group's tenant.
+        tenant: TenantName,
+        /// The group.
+        group: GroupName,
+    },
+}
+
+/// What an operation came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// A batch has its place.
+    Appended(Appended),
+    /// The batch had been appended before, there.
+    Duplicate(Appended),
+    /// It was done.
+    Done,
+}

@@ -1,0 +1,406 @@
+//! The state that decisions are made on: everything that the next commit may
+//! depend on, and nothing that only readers need.
+//!
+//! The writer decides speculatively, on top of groups that are not synced yet,
+//! so every application leaves an [`Undo`] behind; replay and roll-back use the
+//! same code as serving does.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aquifer_types::{
+    ChunkId, Epoch, GroupName, Offset, Partition, PartitionIndex, StreamClass, StreamConfig,
+    StreamId, StreamPath, TenantName, Timestamp,
+};
+
+use super::answers::{Answers, AnswersUndo};
+use super::event::{AppendEvent, Event};
+use super::producer::Producers;
+use crate::Error;
+use crate::api::GroupPosition;
+use crate::chunk_meta::ChunkMeta;
+
+/// The positions of one group.
+pub(crate) type Positions = BTreeMap<Partition, GroupPosition>;
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HotState {
+    /// The server's epoch, which appends bear.
+    pub(crate) epoch: Epoch,
+    pub(crate) streams: HashMap<StreamId, HotStream>,
+    pub(crate) names: BTreeMap<StreamPath, StreamId>,
+    pub(crate) groups: BTreeMap<(TenantName, GroupName), Positions>,
+    pub(crate) group_positions: usize,
+    pub(crate) partitions: u64,
+    pub(crate) answers: Answers,
+    pub(crate) intents: BTreeMap<ChunkId, Intent>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct HotStream {
+    pub(crate) path: StreamPath,
+    pub(crate) class: StreamClass,
+    pub(crate) config: StreamConfig,
+    pub(crate) created: Timestamp,
+    pub(crate) partitions: Vec<HotPartition>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HotPartition {
+    pub(crate) start: Offset,
+    pub(crate) tiered: Offset,
+    pub(crate) end: Offset,
+    /// Where a relaxed partition goes on after an unclean start.
+    pub(crate) reserved: Offset,
+    pub(crate) chunks: BTreeMap<Offset, HotChunk>,
+    pub(crate) producers: Producers,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HotChunk {
+    pub(crate) id: ChunkId,
+    pub(crate) next: Offset,
+}
+
+/// An upload that was announced and neither committed nor given up.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Intent {
+    pub(crate) partition: Partition,
+    pub(crate) object_path: String,
+    pub(crate) at: Timestamp,
+}
+
+/// How to take an application back.
+#[derive(Debug)]
+pub(crate) enum Undo {
+    Append {
+        partition: Partition,
+        end: Offset,
+        producer: Option<super::producer::ProducerUndo>,
+    },
+    StreamCreated(StreamId),
+    StreamDeleted(StreamId, Box<HotStream>, BTreeMap<(TenantName, GroupName), Positions>),
+    Config(StreamId, Box<StreamConfig>),
+    PartitionCount(StreamId, usize),
+    Start {
+        partition: Partition,
+        start: Offset,
+        tiered: Offset,
+        chunks: Vec<(Offset, HotChunk)>,
+    },
+    Intent(ChunkId, Option<Intent>),
+    ChunkAdded {
+        chunk: (ChunkId, Option<Intent>),
+        at: Partition,
+        base: Offset,
+        tiered: Offset,
+    },
+    ChunksReplaced {
+        chunk: (ChunkId, Option<Intent>),
+        at: Partition,
+        base: Offset,
+        removed: Vec<(Offset, HotChunk)>,
+    },
+    Group(TenantName, GroupName, Option<Positions>),
+    Answer(AnswersUndo),
+    Reserved(Partition, Offset),
+    End(Partition, Offset),
+}
+
+impl HotState {
+    pub(crate) fn stream(&self, id: StreamId) -> Option<&HotStream> {
+        self.streams.get(&id)
+    }
+
+    fn partition_mut(&mut self, at: Partition) -> Option<&mut HotPartition> {
+        self.streams.get_mut(&at.stream)?.partitions.get_mut(at.index.get() as usize)
+    }
+
+    /// The stream of a partition that a request names, or the error for it.
+    pub(crate) fn require(&self, at: Partition) -> Result<(&HotStream, &HotPartition), Error> {
+        let stream =
+            self.stream(at.stream).ok_or_else(|| Error::Overtaken("the stream is gone".into()))?;
+        let partition = stream.partitions.get(at.index.get() as usize).ok_or_else(|| {
+            Error::PartitionNotFound {
+                path: stream.path.clone(),
+                partitions: stream.partitions.len() as u32,
+                partition: at.index.get(),
+            }
+        })?;
+        Ok((stream, partition))
+    }
+
+    /// Applies an append. Of an unknown partition nothing is applied: its stream
+    /// was deleted later in the journal that is being replayed.
+    pub(crate) fn apply_append(&mut self, event: &AppendEvent) -> Option<Undo> {
+        let partition = self.partition_mut(event.partition)?;
+        let end = partition.end;
+        partition.end = partition.end.max(event.batch.next_offset());
+        let producer = partition.producers.record(&event.batch, event.appended);
+        Some(Undo::Append { partition: event.partition, end, producer })
+    }
+
+    /// Applies a fact; `None` where it concerns what does not exist any more.
+    pub(crate) fn apply(&mut self, event: &Event) -> Option<Undo> {
+        match event {
+            Event::StreamCreated { id, path, partitions, class, config, created, .. } => {
+                self.streams.insert(
+                    *id,
+                    HotStream {
+                        path: path.clone(),
+                        class: *class,
+                        config: config.clone(),
+                        created: *created,
+                        partitions: vec![HotPartition::default(); *partitions as usize],
+                    },
+                );
+                self.names.insert(path.clone(), *id);
+                self.partitions += u64::from(*partitions);
+                Some(Undo::StreamCreated(*id))
+            }
+            Event::StreamAltered { id, config } => {
+                let stream = self.streams.get_mut(id)?;
+                let old = std::mem::replace(&mut stream.config, config.clone());
+                Some(Undo::Config(*id, Box::new(old)))
+            }
+            Event::PartitionsAdded { id, partitions } => {
+                let stream = self.streams.get_mut(id)?;
+                let old = stream.partitions.len();
+                let new = (*partitions as usize).max(old);
+                stream.partitions.resize(new, HotPartition::default());
+                self.partitions += (new - old) as u64;
+                Some(Undo::PartitionCount(*id, old))
+            }
+            Event::StreamDeleted { id, .. } => {
+                let stream = self.streams.remove(id)?;
+                self.names.remove(&stream.path);
+                self.partitions -= stream.partitions.len() as u64;
+                let groups = self.groups.clone();
+                for positions in self.groups.values_mut() {
+                    positions.retain(|partition, _| partition.stream != *id);
+                }
+                self.groups.retain(|_, positions| !positions.is_empty());
+                self.count_positions();
+                Some(Undo::StreamDeleted(*id, Box::new(stream), groups))
+            }
+            Event::Truncated { partition: at, start, .. } => {
+                let partition = self.partition_mut(*at)?;
+                let undo_start = partition.start;
+                let undo_tiered = partition.tiered;
+                partition.start = partition.start.max(*start);
+                partition.tiered = partition.tiered.max(partition.start);
+                let gone: Vec<_> = partition
+                    .chunks
+                    .iter()
+                    .take_while(|(_, chunk)| chunk.next <= partition.start)
+                    .map(|(base, chunk)| (*base, *chunk))
+                    .collect();
+                for (base, _) in &gone {
+                    partition.chunks.remove(base);
+                }
+                Some(Undo::Start {
+                    partition: *at,
+                    start: undo_start,
+                    tiered: undo_tiered,
+                    chunks: gone,
+                })
+            }
+            Event::UploadIntended { chunk, partition, object_path, at } => {
+                let intent =
+                    Intent { partition: *partition, object_path: object_path.clone(), at: *at };
+                Some(Undo::Intent(*chunk, self.intents.insert(*chunk, intent)))
+            }
+            Event::UploadAbandoned { chunk, .. } => {
+                Some(Undo::Intent(*chunk, self.intents.remove(chunk)))
+            }
+            Event::ChunkAdded { chunk } => {
+                let intent = (chunk.id, self.intents.remove(&chunk.id));
+                let partition = self.partition_mut(chunk.partition)?;
+                let tiered = partition.tiered;
+                partition.tiered = partition.tiered.max(chunk.next);
+                partition.chunks.insert(chunk.base, HotChunk { id: chunk.id, next: chunk.next });
+                Some(Undo::ChunkAdded {
+                    chunk: intent,
+                    at: chunk.partition,
+                    base: chunk.base,
+                    tiered,
+                })
+            }
+            Event::ChunksReplaced { removed, added, .. } => {
+                let intent = (added.id, self.intents.remove(&added.id));
+                let partition = self.partition_mut(added.partition)?;
+                let gone: Vec<_> = partition
+                    .chunks
+                    .range(added.base..added.next)
+                    .filter(|(_, chunk)| removed.contains(&chunk.id))
+                    .map(|(base, chunk)| (*base, *chunk))
+                    .collect();
+                for (base, _) in &gone {
+                    partition.chunks.remove(base);
+                }
+                partition.chunks.insert(added.base, HotChunk { id: added.id, next: added.next });
+                Some(Undo::ChunksReplaced {
+                    chunk: intent,
+                    at: added.partition,
+                    base: added.base,
+                    removed: gone,
+                })
+            }
+            Event::GarbageCollected { .. } => None,
+            Event::PositionsCommitted { tenant, group, positions } => {
+                let name = (tenant.clone(), group.clone());
+                let old = self.groups.get(&name).cloned();
+                let kept = self.groups.entry(name).or_default();
+                let before = kept.len();
+                kept.extend(positions.iter().map(|(at, position)| (*at, position.clone())));
+                self.group_positions += kept.len() - before;
+                Some(Undo::Group(tenant.clone(), group.clone(), old))
+            }
+            Event::GroupDeleted { tenant, group } => {
+                let old = self.groups.remove(&(tenant.clone(), group.clone()));
+                self.group_positions -= old.as_ref().map_or(0, BTreeMap::len);
+                Some(Undo::Group(tenant.clone(), group.clone(), old))
+            }
+            Event::AnswerKept { tenant, key, answer } => {
+                Some(Undo::Answer(self.answers.keep(tenant, key, answer.clone())))
+            }
+            Event::OffsetsReserved { partition: at, through } => {
+                let partition = self.partition_mut(*at)?;
+                let old = std::mem::replace(&mut partition.reserved, *through);
+                Some(Undo::Reserved(*at, old))
+            }
+            Event::OffsetsSkipped { partition: at, end } => {
+                let partition = self.partition_mut(*at)?;
+                let old = partition.end;
+                partition.end = partition.end.max(*end);
+                Some(Undo::End(*at, old))
+            }
+        }
+    }
+
+    /// Takes applications back, the last one first.
+    pub(crate) fn undo(&mut self, undos: impl DoubleEndedIterator<Item = Undo>) {
+        for undo in undos.rev() {
+            self.undo_one(undo);
+        }
+    }
+
+    fn undo_one(&mut self, undo: Undo) {
+        match undo {
+            Undo::Append { partition, end, producer } => {
+                if let Some(partition) = self.partition_mut(partition) {
+                    partition.end = end;
+                    if let Some(producer) = producer {
+                        partition.producers.undo(producer);
+                    }
+                }
+            }
+            Undo::StreamCreated(id) => {
+                if let Some(stream) = self.streams.remove(&id) {
+                    self.names.remove(&stream.path);
+                    self.partitions -= stream.partitions.len() as u64;
+                }
+            }
+            Undo::StreamDeleted(id, stream, groups) => {
+                self.names.insert(stream.path.clone(), id);
+                self.partitions += stream.partitions.len() as u64;
+                self.streams.insert(id, *stream);
+                self.groups = groups;
+                self.count_positions();
+            }
+            Undo::Config(id, config) => {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    stream.config = *config;
+                }
+            }
+            Undo::PartitionCount(id, count) => {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    self.partitions -= (stream.partitions.len() - count) as u64;
+                    stream.partitions.truncate(count);
+                }
+            }
+            Undo::Start { partition, start, tiered, chunks } => {
+                if let Some(partition) = self.partition_mut(partition) {
+                    partition.start = start;
+                    partition.tiered = tiered;
+                    partition.chunks.extend(chunks);
+                }
+            }
+            Undo::Intent(chunk, Some(intent)) => {
+                self.intents.insert(chunk, intent);
+            }
+            Undo::Intent(chunk, None) => {
+                self.intents.remove(&chunk);
+            }
+            Undo::ChunkAdded { chunk: (id, intent), at, base, tiered } => {
+                self.intents.extend(intent.map(|intent| (id, intent)));
+                if let Some(partition) = self.partition_mut(at) {
+                    partition.chunks.remove(&base);
+                    partition.tiered = tiered;
+                }
+            }
+            Undo::ChunksReplaced { chunk: (id, intent), at, base, removed } => {
+                self.intents.extend(intent.map(|intent| (id, intent)));
+                if let Some(partition) = self.partition_mut(at) {
+                    partition.chunks.remove(&base);
+                    partition.chunks.extend(removed);
+                }
+            }
+            Undo::Group(tenant, group, old) => {
+                match old {
+                    Some(old) => self.groups.insert((tenant, group), old),
+                    None => self.groups.remove(&(tenant, group)),
+                };
+                self.count_positions();
+            }
+            Undo::Answer(undo) => self.answers.undo(undo),
+            Undo::Reserved(partition, reserved) => {
+                if let Some(partition) = self.partition_mut(partition) {
+                    partition.reserved = reserved;
+                }
+            }
+            Undo::End(partition, end) => {
+                if let Some(partition) = self.partition_mut(partition) {
+                    partition.end = end;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn count_positions(&mut self) {
+        self.group_positions = self.groups.values().map(BTreeMap::len).sum();
+    }
+
+    /// Every partition, with its stream.
+    pub(crate) fn all_partitions(
+        &self,
+    ) -> impl Iterator<Item = (Partition, &HotStream, &HotPartition)> {
+        self.streams.iter().flat_map(|(id, stream)| {
+            stream.partitions.iter().enumerate().map(move |(index, partition)| {
+                (Partition::new(*id, PartitionIndex(index as u32)), stream, partition)
+            })
+        })
+    }
+}
+
+impl HotPartition {
+    /// Checks that `removed` lie in a row and that `added` covers just them.
+    pub(crate) fn check_replacement(
+        &self,
+        removed: &[ChunkId],
+        added: &ChunkMeta,
+    ) -> Result<(), Error> {
+        let mut at = added.base;
+        let mut found = 0;
+        for (base, chunk) in self.chunks.range(added.base..added.next) {
+            if *base != at || !removed.contains(&chunk.id) {
+                break;
+            }
+            at = chunk.next;
+            found += 1;
+        }
+        if found != removed.len() || at != added.next || found == 0 {
+            return Err(Error::Overtaken("the chunks to be replaced are not live any more".into()));
+        }
+        Ok(())
+    }
+}

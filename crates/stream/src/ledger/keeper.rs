@@ -1,0 +1,288 @@
+//! What can wait: the catalog, snapshots, journal files that nobody needs, and
+//! room on the disk.
+//!
+//! The keeper applies what was published to the catalog, stores snapshots, and
+//! releases journal files that lie below the oldest snapshot that is kept, the
+//! catalog's position and every live batch. It prepares the next files ahead.
+//! A crash at any point loses nothing: the journal still has it all.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aquifer_catalog::{Catalog, Change};
+use aquifer_journal::FileId;
+use aquifer_types::GroupSequence;
+use parking_lot::{Condvar, Mutex};
+
+use super::local::Shared;
+use super::recovery::Places;
+use super::snapshot;
+use crate::Error;
+
+/// How often the keeper looks without being told.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Changes that go to the catalog in one transaction.
+const CHANGES_MAX: usize = 10_000;
+
+/// What was published and is not yet in the catalog.
+pub(crate) struct CatalogQueue {
+    state: Mutex<CatalogState>,
+    changed: Condvar,
+    /// Everything through it is in the catalog.
+    applied: AtomicU64,
+}
+
+#[derive(Default)]
+struct CatalogState {
+    waiting: VecDeque<(GroupSequence, Vec<Change>)>,
+    changes: usize,
+    /// The last group that was published.
+    published: GroupSequence,
+    is_woken: bool,
+    is_closed: bool,
+}
+
+impl CatalogQueue {
+    pub(crate) fn new(applied: GroupSequence) -> Self {
+        Self {
+            state: Mutex::new(CatalogState { published: applied, ..CatalogState::default() }),
+            changed: Condvar::new(),
+            applied: AtomicU64::new(applied.get()),
+        }
+    }
+
+    pub(crate) fn push(&self, sequence: GroupSequence, changes: Vec<Change>) {
+        let mut state = self.state.lock();
+        state.published = sequence;
+        if changes.is_empty() {
+            return;
+        }
+        state.changes += changes.len();
+        state.waiting.push_back((sequence, changes));
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn wake(&self) {
+        self.state.lock().is_woken = true;
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Changes that wait for the catalog.
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().changes
+    }
+}
+
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    catalog: Catalog,
+    places: Places,
+    /// Everything through it is in the oldest snapshot that is kept.
+    snapshot_oldest: GroupSequence,
+    /// Journal bytes written when the last snapshot was asked for.
+    snapshot_at_bytes: u64,
+}
+
+impl Keeper {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        catalog: Catalog,
+        snapshot_oldest: GroupSequence,
+    ) -> Self {
+        let places = Places::new(&shared.options);
+        Self { shared, catalog, places, snapshot_oldest, snapshot_at_bytes: 0 }
+    }
+
+    pub(crate) fn run(mut self) {
+        loop {
+            let is_closed = self.wait();
+            if let Err(error) = self.apply_catalog() {
+                tracing::error!(%error, "the catalog could not be written, it is tried again");
+            }
+            self.ask_for_snapshot();
+            let snapshot = self.shared.snapshot.lock().take();
+            if let Some((hot, sequence)) = snapshot {
+                self.store_snapshot(&hot, sequence);
+            }
+            if is_closed {
+                self.finish();
+                return;
+            }
+            self.keep_disk();
+            self.release();
+            let now = self.shared.now();
+            self.shared.core.lock().sequencer.forget_aged(now);
+        }
+    }
+
+    fn wait(&self) -> bool {
+        let queue = &self.shared.catalog;
+        let mut state = queue.state.lock();
+        if state.waiting.is_empty() && !state.is_woken && !state.is_closed {
+            queue.changed.wait_for(&mut state, INTERVAL);
+        }
+        state.is_woken = false;
+        state.is_closed
+    }
+
+    /// Applies what waits, a transaction for all of it.
+    fn apply_catalog(&mut self) -> Result<(), Error> {
+        let queue = &self.shared.catalog;
+        loop {
+            let mut state = queue.state.lock();
+            let mut taken = Vec::new();
+            let mut changes = 0;
+            while changes < CHANGES_MAX
+                && let Some((sequence, some)) = state.waiting.pop_front()
+            {
+                changes += some.len();
+                taken.push((sequence, some));
+            }
+            // With nothing left, the catalog stands where publishing stands.
+            let through = match state.waiting.front() {
+                Some((next, _)) => GroupSequence(next.get() - 1),
+                None => state.published,
+            };
+            drop(state);
+            let synced = GroupSequence(self.shared.last_synced.load(Ordering::Acquire));
+            let through = through
+                .min(synced)
+                .max(taken.last().map_or(GroupSequence(0), |(sequence, _)| *sequence));
+            let is_due = !taken.is_empty() || self.lags_by_a_file(through);
+            if !is_due {
+                return Ok(());
+            }
+            let all: Vec<Change> = taken.iter().flat_map(|(_, some)| some.clone()).collect();
+            if let Err(error) = self.catalog.apply(through.get(), &all) {
+                let mut state = queue.state.lock();
+                for entry in taken.into_iter().rev() {
+                    state.waiting.push_front(entry);
+                }
+                return Err(Error::NotWritten(error.to_string()));
+            }
+            queue.state.lock().changes -= changes;
+            queue.applied.store(through.get(), Ordering::Release);
+            if taken.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the catalog's position alone keeps a journal file.
+    fn lags_by_a_file(&self, through: GroupSequence) -> bool {
+        let applied = GroupSequence(self.shared.catalog.applied.load(Ordering::Acquire));
+        if through <= applied {
+            return false;
+        }
+        let firsts = self.shared.first_sequences.lock();
+        firsts.values().any(|first| *first > applied && *first <= through)
+    }
+
+    fn ask_for_snapshot(&mut self) {
+        let written = self.shared.journal_bytes_written.load(Ordering::Relaxed);
+        if written - self.snapshot_at_bytes >= self.shared.options.snapshot_journal_bytes {
+            self.snapshot_at_bytes = written;
+            self.shared.core.lock().wants_snapshot = true;
+        }
+    }
+
+    fn store_snapshot(&mut self, hot: &super::hot_state::HotState, sequence: GroupSequence) {
+        match snapshot::write(&*self.shared.disk, &self.places.ledger, hot, sequence) {
+            Ok(oldest) => self.snapshot_oldest = oldest,
+            Err(error) => tracing::error!(%error, "the snapshot could not be stored"),
+        }
+    }
+
+    /// The last snapshot of an orderly stop, so that the next start is short.
+    fn finish(&mut self) {
+        let (hot, sequence) = {
+            let core = self.shared.core.lock();
+            let sequence = GroupSequence(self.shared.last_synced.load(Ordering::Acquire));
+            (core.sequencer.hot.clone(), sequence)
+        };
+        if sequence.get() > 0 {
+            self.store_snapshot(&hot, sequence);
+        }
+        if let Err(error) = self.catalog.checkpoint() {
+            tracing::warn!(%error, "the catalog's log could not be folded in");
+        }
+    }
+
+    /// Prepares journal files; when the disk is full gives the reserve up, and
+    /// takes it back when there is room.
+    fn keep_disk(&mut self) {
+        let maintenance = &self.shared.maintenance;
+        let mut error = None;
+        while error.is_none() && maintenance.missing_files() > 0 {
+            match maintenance.prepare_next() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(failed) => error = Some(failed),
+            }
+        }
+        let is_full = self.shared.is_disk_full.load(Ordering::Acquire);
+        match error {
+            Some(failed) if is_full => match maintenance.release_reserve() {
+                Ok(true) => {
+                    tracing::warn!(
+                        "the disk is full: the reserve is used for tiering and truncation"
+                    );
+                    self.shared.catalog.wake();
+                }
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, %failed, "the reserve cannot be released"),
+            },
+            Some(failed) => tracing::warn!(error = %failed, "no journal file could be prepared"),
+            None => match maintenance.fill_reserve() {
+                Ok(()) if is_full => {
+                    self.shared.is_disk_full.store(false, Ordering::Release);
+                    *self.shared.failure.lock() = None;
+                    tracing::info!("the disk has room again: appends are taken");
+                }
+                Ok(()) => {}
+                Err(error) if is_full => tracing::debug!(%error, "the disk is still full"),
+                Err(error) => tracing::warn!(%error, "the reserve could not be filled"),
+            },
+        }
+    }
+
+    /// Gives journal files up that nobody needs.
+    fn release(&mut self) {
+        let applied = GroupSequence(self.shared.catalog.applied.load(Ordering::Acquire));
+        let needed = applied.min(self.snapshot_oldest);
+        let live = self.shared.index.files.oldest();
+        let mut firsts = self.shared.first_sequences.lock();
+        // A file is needed unless the next one begins at or below what follows
+        // the snapshot and the catalog.
+        let mut through: Option<FileId> = None;
+        let files: Vec<_> = firsts.iter().map(|(file, first)| (*file, *first)).collect();
+        for pair in files.windows(2) {
+            let [(file, _), (_, next_first)] = pair else { continue };
+            if next_first.get() > needed.get() + 1 || live.is_some_and(|live| *file >= live) {
+                break;
+            }
+            through = Some(*file);
+        }
+        let Some(through) = through else { return };
+        if let Err(error) = self.catalog.checkpoint() {
+            tracing::warn!(%error, "the catalog's log could not be folded in");
+            return;
+        }
+        match self.shared.maintenance.release_through(through) {
+            Ok(_) => {
+                firsts.retain(|file, _| *file > through);
+                drop(firsts);
+                self.shared.count_journal_bytes();
+            }
+            Err(error) => tracing::warn!(%error, "journal files could not be released"),
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The ledger of one machine.
+//!
+//! Callers decide their commits themselves, one at a time, under a lock, into
+//! the group that is being assembled ([`Core`]); the writer's thread takes that
+//! group whenever the disk is free ([`super::writer`]), so the next one is
+//! assembled while the last one syncs, and as large as what is waiting. The
+//! publisher answers ([`super::publisher`]), the keeper does what can wait
+//! ([`super::keeper`]).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use aquifer_env::{Clock, Disk, tasks};
+use aquifer_journal::{FileId, JournalReader, Maintenance};
+use aquifer_types::{GroupSequence, Timestamp};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::event::Operation;
+use super::hot_state::{HotState, Undo};
+use super::keeper::{CatalogQueue, Keeper};
+use super::publisher::PublishQueue;
+use super::recovery::Recovery;
+use super::sequencer::{Assembly, Commit, Committed, Reply, Sequencer};
+use super::writer::Writer;
+use crate::Error;
+use crate::index::Index;
+use crate::metrics::Metrics;
+use crate::options::Options;
+
+/// What callers and the writer share under one lock.
+pub(crate) struct Core {
+    pub(crate) sequencer: Sequencer,
+    pub(crate) assembly: Assembly,
+    /// Commits that did not fit into the group that is being assembled.
+    pub(crate) backlog: VecDeque<(Commit, Reply)>,
+    /// How to take back the group that is being written.
+    pub(crate) in_flight: Vec<Undo>,
+    pub(crate) is_stopping: bool,
+    pub(crate) wants_snapshot: bool,
+}
+
+/// What all parts of the ledger share.
+pub(crate) struct Shared {
+    pub(crate) options: Arc<Options>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) core: Mutex<Core>,
+    /// Tells the writer that there is something to write.
+    pub(crate) work: Condvar,
+    pub(crate) publishing: PublishQueue,
+    pub(crate) catalog: CatalogQueue,
+    pub(crate) maintenance: Maintenance,
+    /// The first group in each journal file.
+    pub(crate) first_sequences: Mutex<BTreeMap<FileId, GroupSequence>>,
+    /// The state behind a synced group, for the keeper to store.
+    pub(crate) snapshot: Mutex<Option<(HotState, GroupSequence)>>,
+    pub(crate) journal_bytes: AtomicU64,
+    pub(crate) journal_bytes_written: AtomicU64,
+    pub(crate) last_synced: AtomicU64,
+    /// Appends are refused: the disk is full.
+    pub(crate) is_disk_full: AtomicBool,
+    /// Why the journal cannot be written, while it cannot.
+    pub(crate) failure: Mutex<Option<Error>>,
+}
+
+/// The ledger of one machine; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct LocalLedger {
+    shared: Arc<Shared>,
+    permits: Arc<Semaphore>,
+    reader: JournalReader,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl std::fmt::Debug for LocalLedger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalLedger").finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// Decides a commit into the group, or lets it wait for the next one.
+    fn add(&mut self, commit: Commit, reply: Reply, now: Timestamp) {
+        if self.is_stopping {
+            // Dropping the reply tells the caller.
+            return;
+        }
+        if self.backlog.is_empty() && self.has_room(&commit) {
+            self.sequencer.add(&commit, reply, now, &mut self.assembly);
+        } else {
+            self.backlog.push_back((commit, reply));
+        }
+    }
+
+    fn has_room(&self, commit: &Commit) -> bool {
+        let group = &self.assembly.group;
+        group.is_empty()
+            || group.len_bytes() as usize + commit.payload_bytes()
+                <= self.sequencer.options.group_bytes_max
+    }
+
+    /// Decides what was waiting for room, as far as there is some.
+    pub(crate) fn drain_backlog(&mut self, now: Timestamp) {
+        while let Some((commit, reply)) = self.backlog.pop_front() {
+            if !self.has_room(&commit) {
+                self.backlog.push_front((commit, reply));
+                return;
+            }
+            self.sequencer.add(&commit, reply, now, &mut self.assembly);
+        }
+    }
+}
+
+impl Commit {
+    /// The bytes of its batches.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        self.operations
+            .iter()
+            .map(|operation| match operation {
+                Operation::Append { batch, .. } => batch.bytes().len(),
+                _ => 0,
+            })
+            .sum()
+    }
+
+    /// Whether it may use what is held back for the time when the disk is full.
+    fn is_privileged(&self) -> bool {
+        self.operations.iter().all(|operation| {
+            matches!(
+                operation,
+                Operation::Truncate { .. }
+                    | Operation::DeleteStream { .. }
+                    | Operation::IntendUpload { .. }
+                    | Operation::AbandonUpload { .. }
+                    | Operation::AddChunk { .. }
+                    | Operation::ReplaceChunks { .. }
+                    | Operation::CollectGarbage { .. }
+            )
+        })
+    }
+}
+
+impl LocalLedger {
+    /// Begins to serve from what was recovered.
+    pub(crate) fn start(
+        recovery: Recovery,
+        options: Arc<Options>,
+        clock: Arc<dyn Clock>,
+        disk: Arc<dyn Disk>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        let Recovery {
+            hot,
+            index,
+            journal,
+            catalog,
+            snapshot_oldest,
+            first_sequences,
+            last_sequence,
+            ..
+        } = recovery;
+        let maintenance = journal.maintenance();
+        let reader = journal.reader();
+        let permits = Arc::new(Semaphore::new(options.commit_queue_bytes_max));
+        let applied = last_sequence;
+        let shared = Arc::new(Shared {
+            core: Mutex::new(Core {
+                assembly: Assembly::new(options.group_bytes_max),
+                sequencer: Sequencer { hot, options: options.clone() },
+                backlog: VecDeque::new(),
+                in_flight: Vec::new(),
+                is_stopping: false,
+                wants_snapshot: false,
+            }),
+            options,
+            clock,
+            disk,
+            index,
+            metrics,
+            work: Condvar::new(),
+            publishing: PublishQueue::default(),
+            catalog: CatalogQueue::new(applied),
+            maintenance,
+            first_sequences: Mutex::new(first_sequences.into_iter().collect()),
+            snapshot: Mutex::new(None),
+            journal_bytes: AtomicU64::new(0),
+            journal_bytes_written: AtomicU64::new(0),
+            last_synced: AtomicU64::new(applied.get()),
+            is_disk_full: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        });
+        shared.count_journal_bytes();
+        let writer = Writer::new(shared.clone(), journal);
+        let keeper = Keeper::new(shared.clone(), catalog, snapshot_oldest);
+        let publisher = shared.clone();
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            tasks::spawn_thread(name, work)
+                .map_err(|error| Error::Start(format!("cannot start thread {name}: {error}")))
+        };
+        let threads = vec![
+            spawn("aq-journal", Box::new(move || writer.run()))?,
+            spawn("aq-publish", Box::new(move || publisher.run_publisher()))?,
+            spawn("aq-keeper", Box::new(move || keeper.run()))?,
+        ];
+        Ok(Self { shared, permits, reader, threads: Arc::new(Mutex::new(threads)) })
+    }
+
+    /// Does all operations of a commit, or none; answers when that is durable.
+    ///
+    /// # Errors
+    /// [`Error`] says whether certainly nothing was done
+    /// ([`Error::is_definite`]).
+    pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed, Error> {
+        let bytes = commit.payload_bytes() + 256;
+        let options = &self.shared.options;
+        if bytes > options.commit_bytes_max {
+            return Err(Error::TooLarge {
+                what: "the request".into(),
+                size: bytes as u64,
+                limit: options.commit_bytes_max as u64,
+                limit_name: "commit_bytes_max",
+            });
+        }
+        if self.shared.is_disk_full.load(Ordering::Acquire) && !commit.is_privileged() {
+            return Err(Error::StorageFull("free space, or truncate streams".into()));
+        }
+        let weight = u32::try_from(bytes.min(options.commit_queue_bytes_max)).unwrap_or(u32::MAX);
+        let permit = self.permits.clone().acquire_many_owned(weight).await;
+        let permit = permit.map_err(|_| Error::Stopping)?;
+        let (sender, receiver) = oneshot::channel();
+        let reply: Reply = Box::new(move |result| {
+            drop(permit);
+            let _ = sender.send(result);
+        });
+        let now = self.shared.now();
+        self.shared.core.lock().add(commit, reply, now);
+        self.shared.work.notify_one();
+        receiver.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// Reads the journal's files.
+    pub(crate) fn reader(&self) -> JournalReader {
+        self.reader.clone()
+    }
+
+    /// Looks at the state that decisions are made on; it may be ahead of what is
+    /// durable.
+    pub(crate) fn with_hot<T>(&self, look: impl FnOnce(&HotState) -> T) -> T {
+        look(&self.shared.core.lock().sequencer.hot)
+    }
+
+    /// Bytes of the journal's files.
+    pub(crate) fn journal_bytes(&self) -> u64 {
+        self.shared.journal_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Why appends are refused, while they are.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        if self.shared.is_disk_full.load(Ordering::Acquire) {
+            return Some(Error::StorageFull("free space, or truncate streams".into()));
+        }
+        self.shared.failure.lock().clone()
+    }
+
+    /// The oldest journal file that has to stay for its records.
+    pub(crate) fn oldest_live_file(&self) -> Option<FileId> {
+        self.shared.index.files.oldest()
+    }
+
+    /// Changes that the catalog has not applied.
+    pub(crate) fn catalog_changes_waiting(&self) -> usize {
+        self.shared.catalog.len()
+    }
+
+    /// Lets the keeper look at once for files to be released.
+    pub(crate) fn wake_keeper(&self) {
+        self.shared.catalog.wake();
+    }
+
+    /// Finishes what was taken in, marks the journal as clean and stops.
+    pub(crate) async fn stop(&self) {
+        self.shared.core.lock().is_stopping = true;
+        self.shared.work.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        tasks::run_blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a thread of the ledger panicked");
+                }
+            }
+        })
+        .await;
+    }
+}
+
+impl Shared {
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp(self.clock.now_ms())
+    }
+
+    pub(crate) fn count_journal_bytes(&self) {
+        let bytes = self.maintenance.files().iter().map(|(_, bytes)| bytes).sum();
+        self.journal_bytes.store(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,22 @@
+//! The ledger: the only door to state that changes while serving.
+//!
+//! A [`Commit`] is several operations that happen together or not at all. It is
+//! decided in the order of arrival, written to the journal with whatever else
+//! is waiting, synced, published, and only then answered.
+
+pub(crate) mod answers;
+pub(crate) mod event;
+pub(crate) mod hot_state;
+mod keeper;
+mod local;
+pub(crate) mod producer;
+pub(crate) mod publisher;
+pub(crate) mod recovery;
+pub(crate) mod sequencer;
+pub(crate) mod snapshot;
+mod writer;
+
+pub use event::{Operation, Outcome};
+pub(crate) use local::LocalLedger;
+pub use recovery::RecoveryReport;
+pub use sequencer::{Commit, Committed, Idempotency};

@@ -1,0 +1,104 @@
+//! Publishing and answering, in the order of the groups.
+//!
+//! The writer publishes a group itself where nothing waits behind it, which
+//! saves a lone caller a change of thread; otherwise the publisher's thread
+//! does, so that the disk is not idle meanwhile.
+
+use std::collections::VecDeque;
+
+use aquifer_journal::Written;
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use super::local::Shared;
+use super::sequencer::{Committed, Fact, Reply};
+use crate::Error;
+
+/// Groups that may wait to be published; beyond it the writer waits.
+const QUEUE_MAX: usize = 8;
+
+/// A group that was written, with everybody who waits for it.
+pub(crate) struct Publication {
+    pub(crate) written: Option<Written>,
+    pub(crate) group: Bytes,
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) replies: Vec<(Reply, Result<Committed, Error>)>,
+}
+
+#[derive(Default)]
+pub(crate) struct PublishQueue {
+    state: Mutex<QueueState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    waiting: VecDeque<Publication>,
+    is_busy: bool,
+    is_closed: bool,
+}
+
+impl PublishQueue {
+    /// Lets the publisher stop when it has done what is waiting.
+    pub(crate) fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Shared {
+    /// Publishes now, or lets the publisher do it; always in order.
+    pub(crate) fn hand_on(&self, publication: Publication, is_more_waiting: bool) {
+        let queue = &self.publishing;
+        let mut state = queue.state.lock();
+        if !is_more_waiting && state.waiting.is_empty() && !state.is_busy {
+            state.is_busy = true;
+            drop(state);
+            self.publish(publication);
+            queue.state.lock().is_busy = false;
+        } else {
+            while state.waiting.len() >= QUEUE_MAX {
+                queue.changed.wait(&mut state);
+            }
+            state.waiting.push_back(publication);
+        }
+        queue.changed.notify_all();
+    }
+
+    pub(crate) fn run_publisher(&self) {
+        let queue = &self.publishing;
+        let mut state = queue.state.lock();
+        loop {
+            if !state.is_busy
+                && let Some(publication) = state.waiting.pop_front()
+            {
+                state.is_busy = true;
+                drop(state);
+                queue.changed.notify_all();
+                self.publish(publication);
+                state = queue.state.lock();
+                state.is_busy = false;
+                continue;
+            }
+            if state.is_closed && state.waiting.is_empty() && !state.is_busy {
+                self.catalog.close();
+                return;
+            }
+            queue.changed.wait(&mut state);
+        }
+    }
+
+    fn publish(&self, publication: Publication) {
+        let Publication { written, group, facts, replies } = publication;
+        if let Some(written) = written {
+            // Readers may look for a batch as soon as it is in the index.
+            self.index.tail_cache.add(written.file, written.position, group);
+            let changes =
+                self.index.publish_group(written.sequence, written.file, written.position, &facts);
+            self.catalog.push(written.sequence, changes);
+        }
+        for (reply, result) in replies {
+            reply(result);
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! Starting: from the newest whole snapshot, the catalog and the journal to the
+//! state in which the last run stopped.
+//!
+//! The snapshot holds the hot state through group S, the catalog the cold
+//! metadata through group C. Every group that the journal still has is read:
+//! its batches above the tiered offset make the index of the tail, its facts
+//! behind S go into the hot state, those behind C into the catalog. All facts
+//! go into the index, which converges (see [`crate::index`]). Reading changes
+//! nothing on disk; a start that is refused leaves everything as it was.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aquifer_catalog::{Catalog, Change, Snapshot};
+use aquifer_env::{Clock, Disk};
+use aquifer_journal::{Durability, FileId, Group, GroupBuilder, Journal, Recovered};
+use aquifer_types::{
+    Epoch, GroupSequence, Partition, PartitionIndex, StreamClass, StreamId, StreamName, StreamPath,
+    TenantName, Timestamp,
+};
+
+use super::event::{AppendEvent, Event, KIND_APPEND, KIND_EVENT};
+use super::hot_state::HotState;
+use super::snapshot;
+use crate::Error;
+use crate::index::{Garbage, Index, TailEntry, Tombstone, chunk_of_row};
+use crate::options::Options;
+
+/// Where things lie in the data directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    pub(crate) journal: PathBuf,
+    pub(crate) ledger: PathBuf,
+    pub(crate) catalog: PathBuf,
+}
+
+impl Places {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            journal: options.data.join("journal"),
+            ledger: options.data.join("ledger"),
+            catalog: options.data.join("catalog.sqlite"),
+        }
+    }
+}
+
+/// A ledger that was brought up to date and may begin to serve.
+pub(crate) struct Recovery {
+    pub(crate) hot: HotState,
+    pub(crate) index: Arc<Index>,
+    pub(crate) journal: Journal,
+    pub(crate) catalog: Catalog,
+    /// Everything through it is in the snapshot that the next start needs.
+    pub(crate) snapshot_oldest: GroupSequence,
+    /// The first group that each journal file holds.
+    pub(crate) first_sequences: Vec<(FileId, GroupSequence)>,
+    /// The last group; the catalog has everything through it.
+    pub(crate) last_sequence: GroupSequence,
+    pub(crate) report: RecoveryReport,
+}
+
+/// What a start found, for the log.
+#[derive(Debug, Clone, Default)]
+pub struct RecoveryReport {
+    /// The epoch that began.
+    pub epoch: Epoch,
+    /// Groups read from the journal.
+    pub groups: u64,
+    /// Batches that are only in the journal.
+    pub batches: u64,
+    /// Bytes cut off behind the last whole group; nothing acknowledged.
+    pub torn_bytes: u64,
+    /// Whether the last run shut down in order.
+    pub was_clean: bool,
+}
+
+/// Brings the state back. `catalog` is given so that a test can bring its own.
+pub(crate) fn recover(
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+    options: &Options,
+    mut catalog: Catalog,
+) -> Result<Recovery, Error> {
+    let places = Places::new(options);
+    let start = |error: &dyn std::fmt::Display| Error::Start(error.to_string());
+    disk.create_dir_all(&places.ledger).map_err(|error| start(&error))?;
+    let found = snapshot::read_newest(disk, &places.ledger)?;
+    for error in &found.damaged {
+        tracing::warn!(%error, "a snapshot is damaged, an older one is used");
+    }
+    let (mut journal, recovered) = open_journal(disk, clock, options, &places, found.hot.epoch)?;
+    let (epoch, mut journal_first) = (journal.1, recovered.first_sequence());
+    let applied = GroupSequence(catalog.applied_position().map_err(|e| start(&e))?.unwrap_or(0));
+    if journal_first > recovered.last_sequence() {
+        journal_first = GroupSequence(recovered.last_sequence().get() + 1);
+    }
+    check_reach(&recovered, journal_first, found.sequence, applied)?;
+
+    let index = Arc::new(Index::new(options.tail_cache_bytes_max, options.chunk_grace_ms));
+    let rows = catalog.load().map_err(|error| start(&error))?;
+    let mut hot = found.hot;
+    index.restore(&hot, rows)?;
+    let mut replay = Replay {
+        hot: &mut hot,
+        index: &index,
+        catalog: &mut catalog,
+        snapshot: found.sequence,
+        applied,
+        pending: Vec::new(),
+        report: RecoveryReport {
+            epoch,
+            was_clean: recovered.is_clean_shutdown(),
+            torn_bytes: recovered.torn_tail().map_or(0, |torn| torn.bytes),
+            ..RecoveryReport::default()
+        },
+    };
+    recovered.for_each_group(journal_first, |group| replay.group(&group))?;
+    replay.flush(recovered.last_sequence())?;
+    let report = replay.report;
+    hot.epoch = epoch;
+    check_agreement(&hot, &index)?;
+    let first_sequences =
+        recovered.files().iter().map(|file| (file.file, file.first_sequence)).collect();
+    journal.0.start().map_err(from_journal)?;
+    let mut last_sequence = recovered.last_sequence();
+    if !report.was_clean
+        && let Some(skipped) = skip_relaxed(&mut hot, &index, &mut journal.0)?
+    {
+        last_sequence = skipped;
+    }
+    Ok(Recovery {
+        hot,
+        index,
+        journal: journal.0,
+        catalog,
+        snapshot_oldest: found.oldest,
+        first_sequences,
+        last_sequence,
+        report,
+    })
+}
+
+/// Opens the journal under an epoch above every earlier one.
+fn open_journal(
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+    options: &Options,
+    places: &Places,
+    known: Epoch,
+) -> Result<((Journal, Epoch), Recovered), Error> {
+    let journal_options = aquifer_journal::Options {
+        file_bytes: options.journal_file_bytes,
+        group_bytes_max: (options.commit_bytes_max + options.group_bytes_max) as u64 + (1 << 20),
+        disk_reserve_bytes: options.disk_reserve_bytes,
+        clock: clock.clone(),
+        ..aquifer_journal::Options::default()
+    };
+    let mut epoch = Epoch(known.get() + 1);
+    loop {
+        let opened = Journal::open(disk.clone(), &places.journal, journal_options.clone(), epoch);
+        match opened {
+            Ok((journal, recovered)) => return Ok(((journal, epoch), recovered)),
+            Err(aquifer_journal::Error::Fenced { found, .. }) if found >= epoch => {
+                epoch = Epoch(found.get() + 1);
+            }
+            Err(error) => return Err(from_journal(error)),
+        }
+    }
+}
+
+/// Refuses a journal that does not reach from the snapshot and the catalog on,
+/// or ends before them.
+fn check_reach(
+    recovered: &Recovered,
+    first: GroupSequence,
+    snapshot: GroupSequence,
+    applied: GroupSequence,
+) -> Result<(), Error> {
+    let last = recovered.last_sequence();
+    let needed = GroupSequence(snapshot.min(applied).get() + 1);
+    if first > needed && last >= needed {
+        return Err(Error::Start(format!(
+            "the journal begins at group {first}, but the snapshot ends at {snapshot} and the catalog at {applied}: journal files or a snapshot are missing"
+        )));
+    }
+    if last < snapshot || last < applied {
+        return Err(Error::Start(format!(
+            "the journal ends at group {last}, but the snapshot ends at {snapshot} and the catalog at {applied}: journal files are missing"
+        )));
+    }
+    Ok(())
+}
+
+/// INV-01: what decisions are made on and what readers see agree.
+fn check_agreement(hot: &HotState, index: &Index) -> Result<(), Error> {
+    for (at, stream, partition) in hot.all_partitions() {
+        let Some(log) = index.partition(at) else {
+            return Err(Error::Internal(format!("INV-01: {} {at} is not published", stream.path)));
+        };
+        let seen = log.with(|state| (state.start, state.tiered, state.end));
+        if seen != (partition.start, partition.tiered, partition.end) {
+            return Err(Error::Internal(format!(
+                "INV-01: {} {at}: decided {:?}, published {seen:?}",
+                stream.path,
+                (partition.start, partition.tiered, partition.end)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// After an unclean stop relaxed partitions go on where they had reserved, so
+/// that no offset that was acknowledged and lost is given again.
+fn skip_relaxed(
+    hot: &mut HotState,
+    index: &Index,
+    journal: &mut Journal,
+) -> Result<Option<GroupSequence>, Error> {
+    let skipped: Vec<Event> = hot
+        .all_partitions()
+        .filter(|(_, stream, partition)| {
+            stream.class == StreamClass::Relaxed && partition.reserved > partition.end
+        })
+        .map(|(at, _, partition)| Event::OffsetsSkipped { partition: at, end: partition.reserved })
+        .collect();
+    if skipped.is_empty() {
+        return Ok(None);
+    }
+    let mut group = GroupBuilder::new(4096);
+    for event in &skipped {
+        let meta = serde_json::to_vec(event).map_err(|e| Error::Internal(e.to_string()))?;
+        group.push(KIND_EVENT, &meta, &[]).map_err(from_journal)?;
+    }
+    let written = journal.write(&mut group, Durability::Sync).map_err(from_journal)?;
+    journal.sync().map_err(from_journal)?;
+    for event in &skipped {
+        let _ = hot.apply(event);
+        index.publish(event, &mut Vec::new());
+    }
+    Ok(Some(written.sequence))
+}
+
+struct Replay<'a> {
+    hot: &'a mut HotState,
+    index: &'a Index,
+    catalog: &'a mut Catalog,
+    snapshot: GroupSequence,
+    applied: GroupSequence,
+    pending: Vec<Change>,
+    report: RecoveryReport,
+}
+
+/// Changes that are applied to the catalog in one transaction while replaying.
+const REPLAY_CHANGES_MAX: usize = 10_000;
+
+impl Replay<'_> {
+    fn group(&mut self, group: &Group<'_>) -> Result<(), Error> {
+        self.report.groups += 1;
+        let sequence = group.sequence();
+        for frame in group.frames() {
+            let at = || format!("journal group {sequence}");
+            match frame.kind {
+                KIND_APPEND => {
+                    let event = AppendEvent::decode(frame.meta, frame.payload)?;
+                    if sequence > self.snapshot {
+                        let _ = self.hot.apply_append(&event);
+                    }
+                    let place = group.position() + u64::from(frame.payload_offset_in_group);
+                    self.tail(&event, group.file(), place);
+                }
+                KIND_EVENT => {
+                    let event: Event = serde_json::from_slice(frame.meta)
+                        .map_err(|e| Error::Damaged { at: at(), why: e.to_string() })?;
+                    if sequence > self.snapshot {
+                        let _ = self.hot.apply(&event);
+                    }
+                    let mut changes = Vec::new();
+                    self.index.publish(&event, &mut changes);
+                    if sequence > self.applied {
+                        self.pending.append(&mut changes);
+                    }
+                }
+                kind => {
+                    return Err(Error::Unsupported(format!(
+                        "{}: frame kind {kind} is not known; a newer version wrote this journal",
+                        at()
+                    )));
+                }
+            }
+        }
+        if self.pending.len() >= REPLAY_CHANGES_MAX {
+            self.flush(sequence)?;
+        }
+        Ok(())
+    }
+
+    fn tail(&mut self, event: &AppendEvent, file: FileId, place: u64) {
+        let Some(log) = self.index.partition(event.partition) else { return };
+        let entry = TailEntry::new(&event.batch, event.appended, file, place);
+        let mut is_kept = false;
+        log.restore(|state| {
+            state.end = state.end.max(entry.next);
+            if entry.next > state.tiered {
+                state.tail_bytes += u64::from(entry.len);
+                state.tail.push_back(entry);
+                is_kept = true;
+            }
+        });
+        if is_kept {
+            self.report.batches += 1;
+            self.index.files.add(file, 1);
+        }
+    }
+
+    fn flush(&mut self, through: GroupSequence) -> Result<(), Error> {
+        if through > self.applied {
+            self.catalog
+                .apply(through.get(), &self.pending)
+                .map_err(|error| Error::Start(error.to_string()))?;
+            self.applied = through;
+        }
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+impl Index {
+    /// Fills the index from the snapshot's state and the catalog's rows.
+    fn restore(&self, hot: &HotState, rows: Snapshot) -> Result<(), Error> {
+        let unreadable =
+            |error: &dyn std::fmt::Display| Error::Start(format!("the catalog: {error}"));
+        let mut ignored = Vec::new();
+        for row in &rows.streams {
+            let path = StreamPath::new(
+                TenantName::new(&row.tenant).map_err(|e| unreadable(&e))?,
+                StreamName::new(&row.name).map_err(|e| unreadable(&e))?,
+            );
+            let event = Event::StreamCreated {
+                id: StreamId(row.stream_id),
+                path,
+                partitions: row.partitions as u32,
+                class: row.class.parse().map_err(|e| unreadable(&e))?,
+                config: serde_json::from_str(&row.config_json).map_err(|e| unreadable(&e))?,
+                created: Timestamp(row.created_ms),
+                epoch: Epoch(0),
+            };
+            self.publish(&event, &mut ignored);
+        }
+        for (id, stream) in &hot.streams {
+            let created = Event::StreamCreated {
+                id: *id,
+                path: stream.path.clone(),
+                partitions: stream.partitions.len() as u32,
+                class: stream.class,
+                config: stream.config.clone(),
+                created: stream.created,
+                epoch: Epoch(0),
+            };
+            let count = stream.partitions.len() as u32;
+            let grown = Event::PartitionsAdded { id: *id, partitions: count };
+            let altered = Event::StreamAltered { id: *id, config: stream.config.clone() };
+            for event in [created, grown, altered] {
+                self.publish(&event, &mut ignored);
+            }
+        }
+        for (at, _, partition) in hot.all_partitions() {
+            if let Some(log) = self.partition(at) {
+                log.restore(|state| {
+                    state.start = partition.start;
+                    state.tiered = partition.tiered;
+                    state.end = partition.end;
+                });
+            }
+        }
+        for ((tenant, group), positions) in &hot.groups {
+            let positions: Vec<_> = positions.iter().map(|(at, p)| (*at, p.clone())).collect();
+            self.groups.write().commit(tenant, group, &positions);
+        }
+        let mut chunks: std::collections::HashMap<Partition, Vec<Arc<crate::ChunkMeta>>> =
+            std::collections::HashMap::new();
+        for row in rows.chunks {
+            let chunk = chunk_of_row(row);
+            chunks.entry(chunk.partition).or_default().push(Arc::new(chunk));
+        }
+        for (at, mut list) in chunks {
+            list.sort_by_key(|chunk| chunk.base);
+            if let Some(log) = self.partition(at) {
+                log.restore(|state| {
+                    let next = list.last().map_or(state.tiered, |chunk| chunk.next);
+                    state.tiered = state.tiered.max(next);
+                    state.end = state.end.max(next);
+                    state.set_chunks(list);
+                });
+            }
+        }
+        for row in &rows.partitions {
+            let at = Partition::new(StreamId(row.stream_id), PartitionIndex(row.partition as u32));
+            if let Some(log) = self.partition(at) {
+                let _ = log.truncate(aquifer_types::Offset(row.start_offset));
+            }
+        }
+        let mut garbage = self.garbage.lock();
+        for row in rows.garbage {
+            let kept = Garbage {
+                since: Timestamp(row.since_ms),
+                due: Timestamp(row.due_ms),
+                reason: "kept",
+            };
+            garbage.insert(row.object_path, kept);
+        }
+        drop(garbage);
+        let mut tombstones = self.tombstones.lock();
+        for row in rows.tombstones {
+            let (Ok(tenant), Ok(name)) = (TenantName::new(&row.tenant), StreamName::new(&row.name))
+            else {
+                continue;
+            };
+            let id = StreamId(row.stream_id);
+            let path = StreamPath::new(tenant, name);
+            tombstones.insert(id, Tombstone { id, path, at: Timestamp(row.deleted_ms) });
+        }
+        Ok(())
+    }
+}
+
+/// The journal's errors as the store says them.
+pub(crate) fn from_journal(error: aquifer_journal::Error) -> Error {
+    use aquifer_types::ErrorKind;
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    match error.kind() {
+        ErrorKind::StorageFull => Error::StorageFull(text),
+        ErrorKind::Damaged => Error::Damaged { at: "the journal".into(), why: text },
+        ErrorKind::Indefinite => Error::Indefinite(text),
+        ErrorKind::Unsupported => Error::Unsupported(text),
+        _ if error.is_definite() => Error::NotWritten(text),
+        _ => Error::Indefinite(text),
+    }
+}
+
+impl From<aquifer_journal::Error> for Error {
+    fn from(error: aquifer_journal::Error) -> Self {
+        from_journal(error)
+    }
+}

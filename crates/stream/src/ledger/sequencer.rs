@@ -1,0 +1,469 @@
+//! Turns commits into groups: decides each against the hot state, in the order
+//! of arrival, and writes what it decided into the group that is assembled.
+//!
+//! No I/O and no threads here; a crash in the middle leaves nothing, because
+//! nothing is told to anybody before the group is synced.
+
+use std::sync::Arc;
+
+use aquifer_journal::{FrameAt, GroupBuilder};
+use aquifer_types::{
+    CommitId, Offset, PARTITIONS_MAX, Partition, StreamClass, StreamId, TenantName, Timestamp,
+};
+
+use super::event::{AppendEvent, Event, KIND_APPEND, KIND_EVENT, KeptAnswer, Operation, Outcome};
+use super::hot_state::{HotState, Undo};
+use crate::Error;
+use crate::api::Appended;
+use crate::options::Options;
+
+/// How far ahead a relaxed partition reserves offsets.
+pub(crate) const RELAXED_RESERVE: u64 = 1 << 20;
+
+/// Several operations that happen together or not at all.
+#[derive(Debug)]
+pub struct Commit {
+    /// Names this attempt.
+    pub id: CommitId,
+    /// What is to be done, in order.
+    pub operations: Vec<Operation>,
+    /// Makes a repetition of the same request harmless.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// The identity of a request that may be repeated.
+#[derive(Debug, Clone)]
+pub struct Idempotency {
+    /// Whose key it is.
+    pub tenant: TenantName,
+    /// The key.
+    pub key: String,
+    /// The stream that is appended to.
+    pub stream: StreamId,
+    /// A checksum of what is appended.
+    pub request_checksum: u32,
+}
+
+/// What a commit came to.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// One for each operation.
+    pub outcomes: Vec<Outcome>,
+    /// When it was appended.
+    pub at: Timestamp,
+}
+
+/// Told once the group that a commit was decided in is synced.
+pub(crate) type Reply = Box<dyn FnOnce(Result<Committed, Error>) + Send>;
+
+/// A fact in a group that is to be published when the group is synced.
+#[derive(Debug)]
+pub(crate) enum Fact {
+    Append(AppendEvent, FrameAt),
+    Other(Event),
+}
+
+/// A group that is being assembled, with all that hangs on it.
+pub(crate) struct Assembly {
+    pub(crate) group: GroupBuilder,
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) replies: Vec<(Reply, Result<Committed, Error>)>,
+    pub(crate) undos: Vec<Undo>,
+    pub(crate) must_sync: bool,
+    /// The state behind this group, when a snapshot is due.
+    pub(crate) snapshot: Option<Box<HotState>>,
+}
+
+impl Assembly {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            group: GroupBuilder::new(capacity),
+            facts: Vec::new(),
+            replies: Vec::new(),
+            undos: Vec::new(),
+            must_sync: false,
+            snapshot: None,
+        }
+    }
+}
+
+/// The decisions of the ledger.
+#[derive(Debug)]
+pub(crate) struct Sequencer {
+    pub(crate) hot: HotState,
+    pub(crate) options: Arc<Options>,
+}
+
+impl Sequencer {
+    /// Decides a commit and adds it to the group; its reply waits there,
+    /// whatever was decided.
+    pub(crate) fn add(
+        &mut self,
+        commit: &Commit,
+        reply: Reply,
+        now: Timestamp,
+        assembly: &mut Assembly,
+    ) {
+        let (undos_before, facts_before) = (assembly.undos.len(), assembly.facts.len());
+        let result = self.decide(commit, now, assembly);
+        if result.is_err() {
+            // Nothing of a refused commit was written: frames are pushed only
+            // when all of its operations are decided.
+            assembly.facts.truncate(facts_before);
+            self.hot.undo(assembly.undos.drain(undos_before..));
+        }
+        assembly.replies.push((reply, result));
+    }
+
+    fn decide(
+        &mut self,
+        commit: &Commit,
+        now: Timestamp,
+        assembly: &mut Assembly,
+    ) -> Result<Committed, Error> {
+        if let Some(idempotency) = &commit.idempotency
+            && let Some(committed) = self.kept_answer(idempotency)?
+        {
+            return Ok(committed);
+        }
+        // The keeper forgets the oldest beyond the limit; this is for bursts.
+        let answers_max = self.options.idempotency_keys_max;
+        if commit.idempotency.is_some() && self.hot.answers.len() >= 2 * answers_max {
+            return Err(Error::Throttled {
+                what: "the number of kept idempotency keys",
+                limit: answers_max as u64,
+                limit_name: "idempotency_keys_max",
+            });
+        }
+        let mut outcomes = Vec::with_capacity(commit.operations.len());
+        let mut frames = Frames { facts: Vec::new(), must_sync: false };
+        for operation in &commit.operations {
+            outcomes.push(self.decide_one(operation, now, &mut frames, &mut assembly.undos)?);
+        }
+        if let Some(idempotency) = &commit.idempotency {
+            let appends = outcomes.iter().filter_map(|outcome| match outcome {
+                Outcome::Appended(appended) | Outcome::Duplicate(appended) => Some(*appended),
+                Outcome::Done => None,
+            });
+            let event = Event::AnswerKept {
+                tenant: idempotency.tenant.clone(),
+                key: idempotency.key.clone(),
+                answer: KeptAnswer {
+                    stream: idempotency.stream,
+                    appends: appends.collect(),
+                    at: now,
+                    request_checksum: idempotency.request_checksum,
+                },
+            };
+            self.apply(event, &mut frames, &mut assembly.undos);
+        }
+        write_frames(frames, assembly)?;
+        Ok(Committed { outcomes, at: now })
+    }
+
+    fn kept_answer(&self, idempotency: &Idempotency) -> Result<Option<Committed>, Error> {
+        let Some(kept) = self.hot.answers.get(&idempotency.tenant, &idempotency.key) else {
+            return Ok(None);
+        };
+        if kept.stream != idempotency.stream
+            || kept.request_checksum != idempotency.request_checksum
+        {
+            return Err(Error::Invalid(format!(
+                "the idempotency key {:?} was used for another request; use a new key",
+                idempotency.key
+            )));
+        }
+        Ok(Some(Committed {
+            outcomes: kept.appends.iter().copied().map(Outcome::Duplicate).collect(),
+            at: kept.at,
+        }))
+    }
+
+    fn apply<'a>(&mut self, event: Event, frames: &mut Frames<'a>, undos: &mut Vec<Undo>) {
+        undos.extend(self.hot.apply(&event));
+        frames.must_sync = true;
+        frames.facts.push(Pending::Other(event));
+    }
+
+    fn decide_one<'a>(
+        &mut self,
+        operation: &'a Operation,
+        now: Timestamp,
+        frames: &mut Frames<'a>,
+        undos: &mut Vec<Undo>,
+    ) -> Result<Outcome, Error> {
+        let event = match operation {
+            Operation::Append { partition, batch, expected_offset } => {
+                return self.append(*partition, batch, *expected_offset, now, frames, undos);
+            }
+            Operation::CreateStream { id, new } => self.create_stream(*id, new, now)?,
+            Operation::AlterStream { id, config } => {
+                self.live(*id)?;
+                Event::StreamAltered { id: *id, config: config.clone() }
+            }
+            Operation::AddPartitions { id, partitions } => {
+                let have = self.live(*id)?.partitions.len() as u32;
+                if *partitions < have || *partitions > PARTITIONS_MAX {
+                    return Err(Error::Invalid(format!(
+                        "the stream has {have} partitions; it can have {have} to {PARTITIONS_MAX}, not {partitions}"
+                    )));
+                }
+                self.check_partitions(u64::from(partitions - have))?;
+                Event::PartitionsAdded { id: *id, partitions: *partitions }
+            }
+            Operation::DeleteStream { id } => {
+                self.live(*id)?;
+                Event::StreamDeleted { id: *id, at: now }
+            }
+            Operation::Truncate { partition, start } => {
+                let (_, hot) = self.hot.require(*partition)?;
+                if *start > hot.end || *start < Offset::ZERO {
+                    return Err(Error::out_of_range(*partition, *start, hot.start, hot.end));
+                }
+                if *start <= hot.start {
+                    return Ok(Outcome::Done);
+                }
+                Event::Truncated { partition: *partition, start: *start, at: now }
+            }
+            Operation::IntendUpload { chunk, partition, object_path } => {
+                self.hot.require(*partition)?;
+                Event::UploadIntended {
+                    chunk: *chunk,
+                    partition: *partition,
+                    object_path: object_path.clone(),
+                    at: now,
+                }
+            }
+            Operation::AbandonUpload { chunk } => {
+                let Some(intent) = self.hot.intents.get(chunk) else { return Ok(Outcome::Done) };
+                Event::UploadAbandoned {
+                    chunk: *chunk,
+                    object_path: intent.object_path.clone(),
+                    at: now,
+                }
+            }
+            Operation::AddChunk { chunk } => {
+                let (_, hot) = self.hot.require(chunk.partition)?;
+                self.check_intent(chunk.id)?;
+                if chunk.base != hot.tiered || chunk.next > hot.end || chunk.next <= chunk.base {
+                    return Err(Error::Overtaken(format!(
+                        "chunk {} covers {} to {}, the tiered offset is {}",
+                        chunk.id, chunk.base, chunk.next, hot.tiered
+                    )));
+                }
+                Event::ChunkAdded { chunk: chunk.clone() }
+            }
+            Operation::ReplaceChunks { removed, added } => {
+                let (_, hot) = self.hot.require(added.partition)?;
+                self.check_intent(added.id)?;
+                hot.check_replacement(removed, added)?;
+                Event::ChunksReplaced { removed: removed.clone(), added: added.clone(), at: now }
+            }
+            Operation::CollectGarbage { object_paths } => {
+                Event::GarbageCollected { object_paths: object_paths.clone() }
+            }
+            Operation::CommitPositions { tenant, group, positions } => {
+                self.commit_positions(tenant, group, positions, now)?
+            }
+            Operation::DeleteGroup { tenant, group } => {
+                if !self.hot.groups.contains_key(&(tenant.clone(), group.clone())) {
+                    return Err(Error::GroupNotFound(group.to_string()));
+                }
+                Event::GroupDeleted { tenant: tenant.clone(), group: group.clone() }
+            }
+        };
+        self.apply(event, frames, undos);
+        Ok(Outcome::Done)
+    }
+
+    fn append<'a>(
+        &mut self,
+        at: Partition,
+        batch: &'a aquifer_types::Batch,
+        expected_offset: Option<Offset>,
+        now: Timestamp,
+        frames: &mut Frames<'a>,
+        undos: &mut Vec<Undo>,
+    ) -> Result<Outcome, Error> {
+        let (stream, partition) = self.hot.require(at)?;
+        let class = stream.class;
+        if let Some(known) = partition.producers.check(batch.header(), at.index)? {
+            return Ok(Outcome::Duplicate(known));
+        }
+        if let Some(expected) = expected_offset
+            && expected != partition.end
+        {
+            return Err(Error::UnexpectedOffset {
+                partition: at.index.get(),
+                expected,
+                actual: partition.end,
+            });
+        }
+        if batch.header().producer_id.is_some()
+            && partition.producers.len() >= self.options.producers_per_partition_max
+        {
+            return Err(Error::Throttled {
+                what: "the number of idempotent producers of the partition",
+                limit: self.options.producers_per_partition_max as u64,
+                limit_name: "producers_per_partition_max",
+            });
+        }
+        let base = partition.end;
+        let mut placed = *batch.header();
+        placed.base_offset = base;
+        placed.epoch = self.hot.epoch;
+        let next = placed.next_offset();
+        if next == Offset::MAX {
+            return Err(Error::Invalid("the partition has no offsets left".into()));
+        }
+        match class {
+            StreamClass::Relaxed if next > partition.reserved => {
+                let through = next.plus(RELAXED_RESERVE);
+                self.apply(Event::OffsetsReserved { partition: at, through }, frames, undos);
+            }
+            StreamClass::Relaxed => {}
+            StreamClass::Durable | StreamClass::Shared => frames.must_sync = true,
+        }
+        let event = AppendEvent { partition: at, appended: now, batch: placed };
+        undos.extend(self.hot.apply_append(&event));
+        frames.facts.push(Pending::Append(event, batch));
+        Ok(Outcome::Appended(Appended {
+            partition: at.index,
+            base_offset: base,
+            count: placed.record_count,
+        }))
+    }
+
+    fn live(&self, id: StreamId) -> Result<&super::hot_state::HotStream, Error> {
+        self.hot.stream(id).ok_or_else(|| Error::Overtaken("the stream is gone".into()))
+    }
+
+    fn check_intent(&self, chunk: aquifer_types::ChunkId) -> Result<(), Error> {
+        if self.hot.intents.contains_key(&chunk) {
+            return Ok(());
+        }
+        Err(Error::Overtaken(format!("the upload of chunk {chunk} was given up")))
+    }
+
+    fn check_partitions(&self, more: u64) -> Result<(), Error> {
+        if self.hot.partitions + more > self.options.partitions_max {
+            return Err(Error::Throttled {
+                what: "the number of partitions of all streams",
+                limit: self.options.partitions_max,
+                limit_name: "partitions_max",
+            });
+        }
+        Ok(())
+    }
+
+    fn create_stream(
+        &self,
+        id: StreamId,
+        new: &crate::api::NewStream,
+        now: Timestamp,
+    ) -> Result<Event, Error> {
+        if self.hot.names.contains_key(&new.path) {
+            return Err(Error::StreamExists(new.path.clone()));
+        }
+        if self.hot.streams.len() as u64 >= self.options.streams_max {
+            return Err(Error::Throttled {
+                what: "the number of streams",
+                limit: self.options.streams_max,
+                limit_name: "streams_max",
+            });
+        }
+        self.check_partitions(u64::from(new.partitions))?;
+        Ok(Event::StreamCreated {
+            id,
+            path: new.path.clone(),
+            partitions: new.partitions,
+            class: new.class,
+            config: new.config.clone(),
+            created: now,
+            epoch: self.hot.epoch,
+        })
+    }
+
+    fn commit_positions(
+        &self,
+        tenant: &TenantName,
+        group: &aquifer_types::GroupName,
+        positions: &[(Partition, Offset, String)],
+        now: Timestamp,
+    ) -> Result<Event, Error> {
+        let mut kept = Vec::with_capacity(positions.len());
+        for (partition, offset, metadata) in positions {
+            self.hot.require(*partition)?;
+            kept.push((
+                *partition,
+                crate::api::GroupPosition {
+                    offset: *offset,
+                    metadata: metadata.clone(),
+                    committed: now,
+                },
+            ));
+        }
+        if self.hot.group_positions + kept.len() > self.options.group_positions_max {
+            return Err(Error::Throttled {
+                what: "the number of kept group positions",
+                limit: self.options.group_positions_max as u64,
+                limit_name: "group_positions_max",
+            });
+        }
+        Ok(Event::PositionsCommitted {
+            tenant: tenant.clone(),
+            group: group.clone(),
+            positions: kept,
+        })
+    }
+
+    /// Forgets what has aged: the answers kept for idempotency keys and idle
+    /// producers.
+    pub(crate) fn forget_aged(&mut self, now: Timestamp) {
+        let before = |ms: u64| Timestamp(now.get().saturating_sub_unsigned(ms));
+        self.hot
+            .answers
+            .forget(before(self.options.idempotency_key_ms), self.options.idempotency_keys_max);
+        let idle = before(self.options.producer_idle_ms_max);
+        for stream in self.hot.streams.values_mut() {
+            for partition in &mut stream.partitions {
+                partition.producers.forget_idle(idle);
+            }
+        }
+    }
+}
+
+/// What one commit will write, once all of it is decided.
+struct Frames<'a> {
+    facts: Vec<Pending<'a>>,
+    must_sync: bool,
+}
+
+enum Pending<'a> {
+    Append(AppendEvent, &'a aquifer_types::Batch),
+    Other(Event),
+}
+
+fn write_frames(frames: Frames<'_>, assembly: &mut Assembly) -> Result<(), Error> {
+    let failed = |error: aquifer_journal::Error| Error::Internal(error.to_string());
+    for pending in frames.facts {
+        match pending {
+            Pending::Append(event, batch) => {
+                let header = batch.placed_header(event.batch.base_offset, event.batch.epoch);
+                let at = assembly
+                    .group
+                    .push(KIND_APPEND, &event.encode(), &[&header, batch.records_bytes()])
+                    .map_err(failed)?;
+                assembly.facts.push(Fact::Append(event, at));
+            }
+            Pending::Other(event) => {
+                let meta = serde_json::to_vec(&event)
+                    .map_err(|error| Error::Internal(error.to_string()))?;
+                assembly.group.push(KIND_EVENT, &meta, &[]).map_err(failed)?;
+                assembly.facts.push(Fact::Other(event));
+            }
+        }
+    }
+    assembly.must_sync |= frames.must_sync;
+    Ok(())
+}

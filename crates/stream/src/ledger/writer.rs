@@ -1,0 +1,213 @@
+//! The thread that owns the journal: takes what was assembled, writes it,
+//! syncs it and hands it on to be published.
+//!
+//! A crash before the sync leaves nothing that anybody was told of; after it,
+//! everything of the group. When writing fails, what was decided on top of the
+//! failed group is taken back and answered, before anything else is decided.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use aquifer_journal::{Durability, GroupBuilder, Journal, Written};
+use bytes::Bytes;
+
+use super::local::Shared;
+use super::publisher::Publication;
+use super::recovery::from_journal;
+use super::sequencer::Assembly;
+use crate::Error;
+
+/// Without work for this long, a sync mark is written.
+const IDLE_MARK: Duration = Duration::from_millis(200);
+/// Groups below this part of the largest are copied for the cache, so that a
+/// small group does not hold the memory of a large one.
+const COPIED_PART: usize = 4;
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    journal: Journal,
+    spare: Option<GroupBuilder>,
+    /// The last group with facts in it: sync marks have numbers of their own.
+    last_written: u64,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, journal: Journal) -> Self {
+        let last_written = shared.last_synced.load(Ordering::Acquire);
+        Self { shared, journal, spare: None, last_written }
+    }
+
+    pub(crate) fn run(mut self) {
+        while let Some(assembly) = self.take() {
+            self.write(assembly);
+        }
+        // What was published is in the journal: the mark says that it is whole.
+        self.settle(true);
+        self.shared.publishing.close();
+    }
+
+    /// Waits for the next group; `None` when the ledger stops and nothing waits.
+    fn take(&mut self) -> Option<Assembly> {
+        let shared = self.shared.clone();
+        let mut core = shared.core.lock();
+        loop {
+            if core.assembly.replies.is_empty() && !core.backlog.is_empty() {
+                core.drain_backlog(shared.now());
+            }
+            if !core.assembly.replies.is_empty() {
+                break;
+            }
+            if core.is_stopping {
+                return None;
+            }
+            let is_unsynced = self.journal.unsynced_bytes() > 0;
+            let wait = if is_unsynced {
+                IDLE_MARK.min(Duration::from_millis(shared.options.relaxed_sync_ms_max))
+            } else {
+                IDLE_MARK
+            };
+            let timed_out = shared.work.wait_for(&mut core, wait).timed_out();
+            if timed_out && core.assembly.replies.is_empty() && !core.is_stopping {
+                drop(core);
+                self.settle(false);
+                core = shared.core.lock();
+            }
+        }
+        let capacity = shared.options.group_bytes_max;
+        let fresh = self.spare.take().unwrap_or_else(|| GroupBuilder::new(capacity));
+        let fresh = Assembly { group: fresh, ..Assembly::new(0) };
+        let mut assembly = std::mem::replace(&mut core.assembly, fresh);
+        core.in_flight = std::mem::take(&mut assembly.undos);
+        if core.wants_snapshot && assembly.must_sync {
+            core.wants_snapshot = false;
+            // Everything decided so far is in this group or before it.
+            let hot = core.sequencer.hot.clone();
+            assembly.snapshot = Some(Box::new(hot));
+        }
+        Some(assembly)
+    }
+
+    /// Makes certain what is only written, and says so.
+    fn settle(&mut self, is_clean: bool) {
+        match self.journal.sync() {
+            Ok(()) => self.shared.last_synced.store(self.last_written, Ordering::Release),
+            Err(error) => tracing::error!(%error, "the journal could not be synced"),
+        }
+        if let Err(error) = self.journal.write_sync_mark(is_clean) {
+            tracing::error!(%error, "the journal could not be marked");
+        }
+    }
+
+    fn write(&mut self, mut assembly: Assembly) {
+        let bytes = assembly.group.len_bytes();
+        let written = if assembly.group.is_empty() {
+            Ok(None)
+        } else {
+            self.write_group(&mut assembly).map(Some)
+        };
+        match written {
+            Ok(written) => {
+                self.shared.core.lock().in_flight.clear();
+                self.shared.metrics.groups.inc();
+                self.shared.metrics.journal_bytes_written.inc_by(bytes);
+                self.hand_on(assembly, written);
+            }
+            Err(error) => {
+                // What was written and not synced is void, its numbers are free.
+                self.last_written = self.last_written.min(self.journal.synced_through().get());
+                self.fail(assembly, from_journal(error));
+            }
+        }
+    }
+
+    fn write_group(&mut self, assembly: &mut Assembly) -> Result<Written, aquifer_journal::Error> {
+        let started = self.shared.clock.monotonic_ns();
+        let durability = if assembly.must_sync { Durability::Sync } else { Durability::Relaxed };
+        let file_before = self.journal.current_file();
+        let written = self.journal.write(&mut assembly.group, durability)?;
+        if assembly.must_sync {
+            self.journal.sync()?;
+            self.shared.last_synced.store(written.sequence.get(), Ordering::Release);
+        }
+        self.last_written = written.sequence.get();
+        let elapsed = self.shared.clock.monotonic_ns().saturating_sub(started);
+        self.shared.metrics.sync_seconds.observe(elapsed as f64 / 1e9);
+        self.shared.journal_bytes_written.fetch_add(assembly.group.len_bytes(), Ordering::Relaxed);
+        if file_before != Some(written.file) {
+            self.shared.first_sequences.lock().insert(written.file, written.sequence);
+            self.shared.count_journal_bytes();
+            self.shared.catalog.wake();
+        }
+        if self.shared.failure.lock().take().is_some() {
+            tracing::info!("the journal can be written again");
+        }
+        Ok(written)
+    }
+
+    fn hand_on(&mut self, assembly: Assembly, written: Option<Written>) {
+        let Assembly { mut group, facts, replies, snapshot, .. } = assembly;
+        let group_bytes = if written.is_some() {
+            let copy_below = self.shared.options.group_bytes_max / COPIED_PART;
+            if (group.len_bytes() as usize) < copy_below {
+                let bytes = Bytes::copy_from_slice(group.bytes());
+                group.clear();
+                self.spare = Some(group);
+                bytes
+            } else {
+                group.into_bytes()
+            }
+        } else {
+            self.spare = Some(group);
+            Bytes::new()
+        };
+        if let (Some(hot), Some(written)) = (snapshot, written) {
+            *self.shared.snapshot.lock() = Some((*hot, written.sequence));
+            self.shared.catalog.wake();
+        }
+        let publication = Publication { written, group: group_bytes, facts, replies };
+        let is_more_waiting = !self.shared.core.lock().assembly.replies.is_empty();
+        self.shared.hand_on(publication, is_more_waiting);
+    }
+
+    /// Answers everybody of a group that could not be written, and of the one
+    /// that was decided on top of it.
+    fn fail(&mut self, assembly: Assembly, error: Error) {
+        tracing::error!(%error, "the journal could not be written");
+        let mut core = self.shared.core.lock();
+        let behind = std::mem::replace(
+            &mut core.assembly,
+            Assembly::new(self.shared.options.group_bytes_max),
+        );
+        core.sequencer.hot.undo(behind.undos.into_iter());
+        let in_flight = std::mem::take(&mut core.in_flight);
+        core.sequencer.hot.undo(in_flight.into_iter());
+        drop(core);
+        let is_full = matches!(error, Error::StorageFull(_));
+        if is_full {
+            self.shared.is_disk_full.store(true, Ordering::Release);
+            self.shared.catalog.wake();
+        }
+        *self.shared.failure.lock() = Some(error.clone());
+        let above = if error.is_definite() {
+            error.clone()
+        } else {
+            Error::NotWritten(format!("the group before failed: {error}"))
+        };
+        let answers = |replies: Vec<_>, failure: Error| -> Vec<_> {
+            replies
+                .into_iter()
+                .map(|(reply, result): (super::sequencer::Reply, Result<_, Error>)| {
+                    // A refusal stands only if what it was decided on stands.
+                    let _ = result;
+                    (reply, Err(failure.clone()))
+                })
+                .collect()
+        };
+        let mut replies = answers(assembly.replies, error);
+        replies.extend(answers(behind.replies, above));
+        let publication =
+            Publication { written: None, group: Bytes::new(), facts: Vec::new(), replies };
+        self.shared.hand_on(publication, true);
+    }
+}

@@ -1,0 +1,125 @@
+//! What the store counts, for Prometheus.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// The store's metrics; gauges are set when they are asked for.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) groups: Counter,
+    pub(crate) journal_bytes_written: Counter,
+    pub(crate) sync_seconds: Histogram,
+    pub(crate) appends: Counter,
+    pub(crate) append_records: Counter,
+    pub(crate) append_bytes: Counter,
+    pub(crate) append_seconds: Histogram,
+    pub(crate) append_failures: Counter,
+    pub(crate) reads: Counter,
+    pub(crate) read_bytes: Counter,
+    pub(crate) chunks_written: Counter,
+    pub(crate) chunk_bytes_written: Counter,
+    pub(crate) chunk_raw_bytes: Counter,
+    pub(crate) chunk_encode_seconds: Histogram,
+    pub(crate) chunk_put_seconds: Histogram,
+    pub(crate) chunks_compacted: Counter,
+    pub(crate) tier_failures: Counter,
+    pub(crate) manifests: Counter,
+    pub(crate) garbage_deleted: Counter,
+    pub(crate) journal_bytes: Gauge,
+    pub(crate) tail_cache_bytes: Gauge,
+    pub(crate) chunk_cache_bytes: Gauge,
+    pub(crate) tiering_lag_ms: Gauge,
+    pub(crate) untiered_bytes: Gauge,
+    pub(crate) garbage_objects: Gauge,
+    pub(crate) leases: Gauge,
+    pub(crate) catalog_changes_waiting: Gauge,
+    pub(crate) streams: Gauge,
+    pub(crate) partitions: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let latency = || Histogram::new(exponential_buckets(0.000_05, 2.0, 18));
+        let counter = |registry: &mut Registry, name: &str, help: &str| {
+            let metric = Counter::default();
+            registry.register(name, help, metric.clone());
+            metric
+        };
+        let gauge = |registry: &mut Registry, name: &str, help: &str| {
+            let metric = Gauge::default();
+            registry.register(name, help, metric.clone());
+            metric
+        };
+        let histogram = |registry: &mut Registry, name: &str, help: &str| {
+            let metric = latency();
+            registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+            metric
+        };
+        let r = registry.sub_registry_with_prefix("aquifer");
+        Self {
+            groups: counter(r, "journal_groups", "Groups written to the journal"),
+            journal_bytes_written: counter(
+                r,
+                "journal_written_bytes",
+                "Bytes written to the journal",
+            ),
+            sync_seconds: histogram(r, "journal_sync", "Writing and syncing one group"),
+            appends: counter(r, "appends", "Append requests that were committed"),
+            append_records: counter(r, "append_records", "Records that were committed"),
+            append_bytes: counter(r, "append_bytes", "Bytes of batches that were committed"),
+            append_seconds: histogram(r, "append", "From an append request to its answer"),
+            append_failures: counter(
+                r,
+                "append_failures",
+                "Append requests that were refused or failed",
+            ),
+            reads: counter(r, "reads", "Read requests"),
+            read_bytes: counter(r, "read_bytes", "Bytes answered to read requests"),
+            chunks_written: counter(r, "chunks_written", "Chunks added by tiering"),
+            chunk_bytes_written: counter(
+                r,
+                "chunk_written_bytes",
+                "Bytes of chunks put into tier 2",
+            ),
+            chunk_raw_bytes: counter(
+                r,
+                "chunk_raw_bytes",
+                "Bytes of the records in chunks added by tiering",
+            ),
+            chunk_encode_seconds: histogram(r, "chunk_encode", "Encoding one chunk"),
+            chunk_put_seconds: histogram(r, "chunk_put", "Putting one chunk into tier 2"),
+            chunks_compacted: counter(r, "chunks_compacted", "Chunks that compaction replaced"),
+            tier_failures: counter(r, "tier_failures", "Requests to tier 2 that failed"),
+            manifests: counter(r, "manifests", "Manifests put into tier 2"),
+            garbage_deleted: counter(r, "garbage_deleted", "Objects of tier 2 that were deleted"),
+            journal_bytes: gauge(r, "journal_file_bytes", "Bytes of journal files"),
+            tail_cache_bytes: gauge(r, "tail_cache_bytes", "Recent journal bytes held in memory"),
+            chunk_cache_bytes: gauge(r, "chunk_cache_bytes", "Bytes of chunks held in memory"),
+            tiering_lag_ms: gauge(
+                r,
+                "tiering_lag_ms",
+                "Age of the oldest record that is only in the journal",
+            ),
+            untiered_bytes: gauge(
+                r,
+                "untiered_bytes",
+                "Bytes of batches that are only in the journal",
+            ),
+            garbage_objects: gauge(
+                r,
+                "garbage_objects",
+                "Objects of tier 2 that wait to be deleted",
+            ),
+            leases: gauge(r, "read_leases", "Leases that readers hold on chunks"),
+            catalog_changes_waiting: gauge(
+                r,
+                "catalog_changes_waiting",
+                "Changes that the catalog has not applied",
+            ),
+            streams: gauge(r, "streams", "Streams of all tenants"),
+            partitions: gauge(r, "partitions", "Partitions of all streams"),
+        }
+    }
+}

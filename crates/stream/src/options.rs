@@ -1,0 +1,158 @@
+//! The store's configuration: where it lives and every limit that it keeps.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the store lives and what it may use. Field names are the names in the
+/// configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// The data directory: journal, catalog, lock.
+    pub data: PathBuf,
+    /// Where chunks go; absent: `file://<data>/tier2`.
+    pub tier2: Option<String>,
+    /// Options of the object store, as it names them (`aws_endpoint`, …).
+    pub tier2_options: std::collections::BTreeMap<String, String>,
+
+    /// The size of a journal file; 1 MiB to 2 GiB.
+    pub journal_file_bytes: u64,
+    /// The most bytes of journal files; beyond it appends wait for tier 2.
+    pub journal_bytes_max: u64,
+    /// The most journal bytes that one partition may pin.
+    pub journal_partition_bytes_max: u64,
+    /// A group is cut when its commits reach this size.
+    pub group_bytes_max: usize,
+    /// The most bytes of one commit: of one request's batches together.
+    pub commit_bytes_max: usize,
+    /// The most bytes of commits that wait for the ledger.
+    pub commit_queue_bytes_max: usize,
+    /// The most records' bytes of one batch when it is decompressed.
+    pub batch_decompressed_bytes_max: usize,
+    /// Relaxed streams are synced at least this often, in ms.
+    pub relaxed_sync_ms_max: u64,
+    /// Journal bytes between two snapshots of the ledger's state.
+    pub snapshot_journal_bytes: u64,
+    /// Bytes held back on disk for tiering, truncation and snapshots when the
+    /// disk is full.
+    pub disk_reserve_bytes: u64,
+
+    /// The most streams of all tenants.
+    pub streams_max: u64,
+    /// The most partitions of all streams.
+    pub partitions_max: u64,
+    /// The most idempotent producers remembered for one partition.
+    pub producers_per_partition_max: usize,
+    /// A producer that is idle for longer is forgotten, in ms.
+    pub producer_idle_ms_max: u64,
+    /// The most answers kept for `Idempotency-Key`.
+    pub idempotency_keys_max: usize,
+    /// How long an answer is kept for `Idempotency-Key`, in ms.
+    pub idempotency_key_ms: u64,
+    /// The most positions kept for consumer groups, all groups together.
+    pub group_positions_max: usize,
+
+    /// Recent journal bytes kept in memory for tailing readers.
+    pub tail_cache_bytes_max: usize,
+    /// Bytes of chunks kept in memory for reading readers.
+    pub chunk_cache_bytes_max: usize,
+    /// The most bytes that one read answers.
+    pub read_bytes_max: usize,
+    /// A view's chunks are kept for at most this long, in ms.
+    pub view_lease_ms: u64,
+
+    /// How often the tierer looks for work, in ms.
+    pub tier_interval_ms: u64,
+    /// The most chunks that are encoded and uploaded at once.
+    pub tier_concurrency: usize,
+    /// The zstd level of chunks; 1 to 19.
+    pub chunk_zstd_level: i32,
+    /// Chunks of one partition are merged when this many small ones lie in a row.
+    pub compaction_chunks_min: usize,
+    /// Replaced, truncated and deleted chunks stay this long, in ms.
+    pub chunk_grace_ms: u64,
+    /// The shortest time between two manifests, in ms.
+    pub manifest_interval_ms_min: u64,
+    /// How many manifests are kept.
+    pub manifests_kept: usize,
+    /// How often retention is enforced, in ms.
+    pub retention_interval_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            data: "aquifer-data".into(),
+            tier2: None,
+            tier2_options: Default::default(),
+            journal_file_bytes: 64 << 20,
+            journal_bytes_max: 4 << 30,
+            journal_partition_bytes_max: 1 << 30,
+            group_bytes_max: 1 << 20,
+            commit_bytes_max: 32 << 20,
+            commit_queue_bytes_max: 64 << 20,
+            batch_decompressed_bytes_max: 64 << 20,
+            relaxed_sync_ms_max: 100,
+            snapshot_journal_bytes: 512 << 20,
+            disk_reserve_bytes: 16 << 20,
+            streams_max: 10_000,
+            partitions_max: 100_000,
+            producers_per_partition_max: 10_000,
+            producer_idle_ms_max: 24 * 3600 * 1000,
+            idempotency_keys_max: 100_000,
+            idempotency_key_ms: 24 * 3600 * 1000,
+            group_positions_max: 1_000_000,
+            tail_cache_bytes_max: 64 << 20,
+            chunk_cache_bytes_max: 128 << 20,
+            read_bytes_max: 8 << 20,
+            view_lease_ms: 10 * 60 * 1000,
+            tier_interval_ms: 500,
+            tier_concurrency: 2,
+            chunk_zstd_level: 1,
+            compaction_chunks_min: 8,
+            chunk_grace_ms: 15 * 60 * 1000,
+            manifest_interval_ms_min: 2_000,
+            manifests_kept: 3,
+            retention_interval_ms: 10_000,
+        }
+    }
+}
+
+impl Options {
+    /// Checks the bounds of every field.
+    ///
+    /// # Errors
+    /// A sentence that names the first field outside its bounds.
+    pub fn validate(&self) -> Result<(), crate::Error> {
+        let bounds: [(&str, u64, u64, u64); 9] = [
+            ("journal_file_bytes", self.journal_file_bytes, 1 << 20, 2 << 30),
+            ("journal_bytes_max", self.journal_bytes_max, 3 * self.journal_file_bytes, u64::MAX),
+            ("group_bytes_max", self.group_bytes_max as u64, 4 << 10, 32 << 20),
+            ("commit_bytes_max", self.commit_bytes_max as u64, 64 << 10, 256 << 20),
+            ("tier_interval_ms", self.tier_interval_ms, 10, 3_600_000),
+            ("tier_concurrency", self.tier_concurrency as u64, 1, 64),
+            ("chunk_zstd_level", u64::try_from(self.chunk_zstd_level).unwrap_or(0), 1, 19),
+            ("compaction_chunks_min", self.compaction_chunks_min as u64, 2, 1_000),
+            ("manifests_kept", self.manifests_kept as u64, 1, 1_000),
+        ];
+        for (name, value, low, high) in bounds {
+            if !(low..=high).contains(&value) {
+                return Err(crate::Error::Start(format!(
+                    "{name} is {value}, it must lie between {low} and {high}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The URL of tier 2.
+    #[must_use]
+    pub fn tier2_url(&self) -> String {
+        self.tier2.clone().unwrap_or_else(|| {
+            let path = std::path::absolute(self.data.join("tier2"))
+                .unwrap_or_else(|_| self.data.join("tier2"));
+            format!("file://{}", path.display())
+        })
+    }
+}

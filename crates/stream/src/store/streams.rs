@@ -1,0 +1,213 @@
+//! Creating, describing, changing and deleting streams.
+
+use std::sync::Arc;
+
+use aquifer_types::{Offset, PARTITIONS_MAX, Partition, PartitionIndex, StreamPath, TenantName};
+
+use super::StreamStore;
+use crate::Error;
+use crate::api::{
+    ChunkDescription, Isolation, NewStream, PartitionDescription, Position, StreamDescription,
+    StreamSummary, StreamUpdate, Truncation,
+};
+use crate::index::{PartitionLog, StreamIndex};
+use crate::ledger::Operation;
+
+impl StreamStore {
+    /// Creates a stream.
+    ///
+    /// # Errors
+    /// [`Error::StreamExists`]; [`Error::Invalid`] where the configuration or the
+    /// number of partitions is out of bounds.
+    pub async fn create_stream(&self, new: NewStream) -> Result<StreamDescription, Error> {
+        if new.partitions == 0 || new.partitions > PARTITIONS_MAX {
+            return Err(Error::Invalid(format!(
+                "a stream has 1 to {PARTITIONS_MAX} partitions, not {}",
+                new.partitions
+            )));
+        }
+        new.config.validate().map_err(|error| Error::Invalid(error.to_string()))?;
+        if new.class == aquifer_types::StreamClass::Shared {
+            return Err(Error::Unsupported(
+                "class shared needs the shared ledger, which does not exist yet; use durable"
+                    .into(),
+            ));
+        }
+        self.check_record_limit(&new.config)?;
+        let path = new.path.clone();
+        self.commit(vec![Operation::CreateStream { id: self.new_stream_id(), new }]).await?;
+        self.describe_stream(&path)
+    }
+
+    fn check_record_limit(&self, config: &aquifer_types::StreamConfig) -> Result<(), Error> {
+        let limit = (self.inner.options.commit_bytes_max as u64).saturating_sub(1 << 16);
+        if config.record_bytes_max > limit {
+            return Err(Error::Invalid(format!(
+                "record_bytes_max is {}, this server takes at most {limit} (commit_bytes_max)",
+                config.record_bytes_max
+            )));
+        }
+        Ok(())
+    }
+
+    /// The streams of a tenant, by name.
+    #[must_use]
+    pub fn list_streams(&self, tenant: &TenantName) -> Vec<StreamSummary> {
+        self.inner.index.streams_of(tenant).iter().map(summary).collect()
+    }
+
+    /// A stream with all its partitions.
+    ///
+    /// # Errors
+    /// [`Error::StreamNotFound`].
+    pub fn describe_stream(&self, path: &StreamPath) -> Result<StreamDescription, Error> {
+        let stream = self.inner.index.stream(path)?;
+        let epoch = self.inner.recovery.epoch;
+        let partitions = stream.partitions();
+        let partitions = partitions
+            .iter()
+            .map(|log| {
+                log.with(|state| PartitionDescription {
+                    partition: log.partition.index,
+                    start_offset: state.start,
+                    tiered_offset: state.tiered,
+                    stable_offset: state.stable(),
+                    end_offset: state.end,
+                    chunks: state.chunks.len() as u64,
+                    bytes: state.tail_bytes + state.chunk_bytes,
+                    epoch,
+                })
+            })
+            .collect();
+        Ok(StreamDescription { summary: summary(&stream), partitions })
+    }
+
+    /// Changes a stream's configuration or its number of partitions.
+    ///
+    /// # Errors
+    /// As creation; a number of partitions can only grow.
+    pub async fn update_stream(
+        &self,
+        path: &StreamPath,
+        update: StreamUpdate,
+    ) -> Result<StreamDescription, Error> {
+        let id = self.inner.index.stream(path)?.id;
+        let mut operations = Vec::new();
+        if let Some(config) = update.config {
+            config.validate().map_err(|error| Error::Invalid(error.to_string()))?;
+            self.check_record_limit(&config)?;
+            operations.push(Operation::AlterStream { id, config });
+        }
+        if let Some(partitions) = update.partitions {
+            operations.push(Operation::AddPartitions { id, partitions });
+        }
+        if !operations.is_empty() {
+            self.commit(operations).await.map_err(|error| gone(error, path))?;
+        }
+        self.describe_stream(path)
+    }
+
+    /// Makes the beginning of a stream unreadable, in one commit for all of its
+    /// partitions.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] beyond the end of a partition.
+    pub async fn truncate_stream(
+        &self,
+        path: &StreamPath,
+        to: Truncation,
+    ) -> Result<StreamDescription, Error> {
+        let stream = self.inner.index.stream(path)?;
+        let mut cut: Vec<(PartitionIndex, Offset)> = Vec::new();
+        match to {
+            Truncation::Cut(offsets) => {
+                for (index, offset) in offsets {
+                    stream.partition(index)?;
+                    cut.push((index, offset));
+                }
+            }
+            Truncation::Time(timestamp) => {
+                for log in stream.partitions().iter() {
+                    let position = Position::Time(timestamp);
+                    let offset =
+                        self.inner.reader.resolve(log, position, Isolation::Committed).await?;
+                    cut.push((log.partition.index, offset));
+                }
+            }
+            Truncation::All => {
+                for log in stream.partitions().iter() {
+                    cut.push((log.partition.index, log.with(|state| state.end)));
+                }
+            }
+        }
+        let operations = cut
+            .into_iter()
+            .map(|(index, start)| Operation::Truncate {
+                partition: Partition::new(stream.id, index),
+                start,
+            })
+            .collect();
+        self.commit(operations).await.map_err(|error| gone(error, path))?;
+        self.inner.ledger.wake_keeper();
+        self.describe_stream(path)
+    }
+
+    /// Deletes a stream; its objects in tier 2 follow after the grace time.
+    ///
+    /// # Errors
+    /// [`Error::StreamNotFound`].
+    pub async fn delete_stream(&self, path: &StreamPath) -> Result<(), Error> {
+        let id = self.inner.index.stream(path)?.id;
+        self.commit(vec![Operation::DeleteStream { id }])
+            .await
+            .map_err(|error| gone(error, path))?;
+        self.inner.ledger.wake_keeper();
+        Ok(())
+    }
+
+    /// The live chunks of a stream, by partition and offset.
+    ///
+    /// # Errors
+    /// [`Error::StreamNotFound`].
+    pub fn list_chunks(&self, path: &StreamPath) -> Result<Vec<ChunkDescription>, Error> {
+        let stream = self.inner.index.stream(path)?;
+        let mut chunks = Vec::new();
+        for log in stream.partitions().iter() {
+            let list = log.with(|state| state.chunks.clone());
+            chunks.extend(list.iter().map(|chunk| ChunkDescription {
+                partition: chunk.partition.index,
+                base_offset: chunk.base,
+                next_offset: chunk.next,
+                object_path: chunk.object_path.clone(),
+                object_bytes: chunk.object_bytes,
+                records: chunk.records,
+                raw_bytes: chunk.raw_bytes,
+                timestamps: chunk.min_timestamp.zip(chunk.max_timestamp),
+            }));
+        }
+        Ok(chunks)
+    }
+}
+
+/// A stream that went between its lookup and the decision.
+fn gone(error: Error, path: &StreamPath) -> Error {
+    match error {
+        Error::Overtaken(_) => Error::StreamNotFound(path.clone()),
+        error => error,
+    }
+}
+
+fn summary(stream: &Arc<StreamIndex>) -> StreamSummary {
+    let partitions = stream.partitions();
+    let sum = |of: fn(&PartitionLog) -> u64| partitions.iter().map(|log| of(log)).sum();
+    StreamSummary {
+        path: stream.path.clone(),
+        id: stream.id,
+        partitions: partitions.len() as u32,
+        class: stream.class,
+        config: (*stream.config()).clone(),
+        created: stream.created,
+        records: sum(|log| log.with(|state| state.end.since(state.start))),
+        bytes: sum(|log| log.with(|state| state.tail_bytes + state.chunk_bytes)),
+    }
+}

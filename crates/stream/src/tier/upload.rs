@@ -1,0 +1,326 @@
+//! Cutting chunks from the journal and adding them.
+//!
+//! Announce, encode, put, commit. A crash after the announcement leaves an
+//! object, or a part of one, under a name that the next start gives up; a crash
+//! after the commit leaves a live chunk. A put whose answer was lost is decided
+//! by comparing what is there.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use aquifer_chunk::{ChunkEncoder, ChunkSpec, EncodeOptions, EncodedChunk, TimestampType};
+use aquifer_env::store::StoreErrorKind;
+use aquifer_env::tasks;
+use aquifer_types::{ChunkId, Epoch, Offset, Timestamp};
+use futures::StreamExt;
+
+use super::{Tier, from_store};
+use crate::Error;
+use crate::chunk_meta::ChunkMeta;
+use crate::index::{PartitionLog, StreamIndex, TailEntry};
+use crate::ledger::Operation;
+use crate::read::from_chunk;
+
+/// Journal bytes that are read and encoded at once.
+const PIECE_BYTES: usize = 4 << 20;
+/// Above this part of its limit the journal's oldest files are emptied early.
+const PRESSURE_PERCENT: u64 = 70;
+
+/// A run of batches that is to become a chunk.
+struct Cut {
+    base: Offset,
+    next: Offset,
+    entries: Vec<TailEntry>,
+}
+
+/// A chunk that was encoded, before it is put.
+pub(super) struct Encoded {
+    pub(super) spec: ChunkSpec,
+    pub(super) chunk: EncodedChunk,
+}
+
+impl Tier {
+    /// Gives up what earlier runs announced and did not finish.
+    pub(super) async fn give_up_old_uploads(&self) -> Result<(), Error> {
+        let old: Vec<ChunkId> = self.ledger.with_hot(|hot| hot.intents.keys().copied().collect());
+        for chunk in old {
+            self.commit(Operation::AbandonUpload { chunk }).await?;
+        }
+        Ok(())
+    }
+
+    /// Cuts and uploads every chunk that is due, a few at once.
+    pub(super) async fn upload_due(self: &Arc<Self>) -> Result<(), Error> {
+        let due = self.find_due();
+        let concurrency = self.options.tier_concurrency;
+        let mut uploads = futures::stream::iter(due)
+            .map(|(stream, log, is_forced)| {
+                let tier = self.clone();
+                async move { tier.upload_partition(&stream, &log, is_forced).await }
+            })
+            .buffer_unordered(concurrency);
+        let mut result = Ok(());
+        while let Some(uploaded) = uploads.next().await {
+            // One partition's failure does not keep the others back.
+            if let Err(error) = uploaded {
+                tracing::debug!(%error, "an upload failed");
+                result = Err(error);
+            }
+        }
+        if result.is_ok() {
+            self.worked();
+        }
+        result
+    }
+
+    /// The partitions with a chunk to cut, the one with the oldest record first.
+    fn find_due(&self) -> Vec<(Arc<StreamIndex>, Arc<PartitionLog>, bool)> {
+        let now = self.now();
+        let age = |at: Timestamp| now.get().saturating_sub(at.get()).max(0) as u64;
+        let is_asked = self.is_pressed.swap(false, Ordering::Relaxed);
+        let is_pressed = is_asked
+            || self.ledger.journal_bytes()
+                > self.options.journal_bytes_max / 100 * PRESSURE_PERCENT;
+        let oldest_file = self.ledger.oldest_live_file();
+        let mut lag = 0;
+        let mut due = Vec::new();
+        for stream in self.reader.index.all_streams() {
+            let config = stream.config();
+            for log in stream.partitions().iter() {
+                let Some((oldest, file, bytes)) = log.with(|state| {
+                    let first = state.tail.front()?;
+                    Some((first.appended, first.file, state.tail_bytes))
+                }) else {
+                    continue;
+                };
+                let age = age(oldest);
+                lag = lag.max(age);
+                let is_forced =
+                    age >= config.chunk_max_age_ms || (is_pressed && Some(file) == oldest_file);
+                if is_forced || bytes >= config.chunk_target_bytes {
+                    due.push((oldest, stream.clone(), log.clone(), is_forced));
+                }
+            }
+        }
+        self.lag_ms.store(lag, Ordering::Relaxed);
+        due.sort_by_key(|(oldest, ..)| *oldest);
+        due.into_iter().map(|(_, stream, log, is_forced)| (stream, log, is_forced)).collect()
+    }
+
+    /// Uploads a partition's chunks until less than a whole one is left.
+    async fn upload_partition(
+        &self,
+        stream: &Arc<StreamIndex>,
+        log: &Arc<PartitionLog>,
+        is_forced: bool,
+    ) -> Result<(), Error> {
+        let target = stream.config().chunk_target_bytes;
+        let mut is_first = true;
+        loop {
+            let Some(cut) = cut(log, target, is_forced && is_first) else { return Ok(()) };
+            is_first = false;
+            self.upload(stream, log, cut).await?;
+        }
+    }
+
+    async fn upload(
+        &self,
+        stream: &Arc<StreamIndex>,
+        log: &Arc<PartitionLog>,
+        cut: Cut,
+    ) -> Result<(), Error> {
+        let spec = self.spec(stream, log, cut.base, cut.next, epochs(&cut.entries));
+        self.announce(&spec).await?;
+        let id = spec.chunk_id;
+        let result = async {
+            let encoded = self.encode(spec, &cut.entries).await?;
+            self.put(&encoded).await?;
+            Ok(encoded)
+        };
+        let encoded = match result.await {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                self.give_up(id).await;
+                return Err(error);
+            }
+        };
+        let meta = meta(&encoded);
+        let (raw, bytes) = (meta.raw_bytes, meta.object_bytes);
+        match self.commit(Operation::AddChunk { chunk: meta }).await {
+            Ok(_) => {
+                self.metrics.chunks_written.inc();
+                self.metrics.chunk_bytes_written.inc_by(bytes);
+                self.metrics.chunk_raw_bytes.inc_by(raw);
+                self.ledger.wake_keeper();
+                Ok(())
+            }
+            Err(error) => {
+                self.give_up(id).await;
+                // The stream was truncated or deleted meanwhile.
+                if matches!(error, Error::Overtaken(_)) { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+
+    pub(super) fn spec(
+        &self,
+        stream: &StreamIndex,
+        log: &PartitionLog,
+        base: Offset,
+        next: Offset,
+        epochs: Vec<(Epoch, Offset)>,
+    ) -> ChunkSpec {
+        ChunkSpec {
+            tenant: stream.path.tenant.clone(),
+            stream: stream.path.name.clone(),
+            stream_id: stream.id,
+            partition: log.partition.index,
+            base,
+            next,
+            epochs,
+            generation: 0,
+            replaces: Vec::new(),
+            schema_version: 0,
+            chunk_id: self.new_chunk_id(),
+            timestamp_type: TimestampType::Create,
+        }
+    }
+
+    pub(super) async fn announce(&self, spec: &ChunkSpec) -> Result<(), Error> {
+        let operation = Operation::IntendUpload {
+            chunk: spec.chunk_id,
+            partition: aquifer_types::Partition::new(spec.stream_id, spec.partition),
+            object_path: spec.object_path(),
+        };
+        self.commit(operation).await.map(|_| ())
+    }
+
+    pub(super) async fn give_up(&self, chunk: ChunkId) {
+        if let Err(error) = self.commit(Operation::AbandonUpload { chunk }).await {
+            // The next start gives it up.
+            tracing::warn!(%error, %chunk, "an upload could not be given up");
+        }
+    }
+
+    pub(super) fn encode_options(&self) -> EncodeOptions {
+        EncodeOptions {
+            zstd_level: self.options.chunk_zstd_level,
+            decompressed_bytes_max: 1 << 30,
+            ..EncodeOptions::default()
+        }
+    }
+
+    async fn encode(&self, spec: ChunkSpec, entries: &[TailEntry]) -> Result<Encoded, Error> {
+        let started = self.environment.clock.monotonic_ns();
+        let mut encoder =
+            ChunkEncoder::new(spec.clone(), self.encode_options()).map_err(from_chunk)?;
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let count = rest
+                .iter()
+                .take_while(|entry| {
+                    let is_first = bytes == 0;
+                    bytes += entry.len as usize;
+                    is_first || bytes <= PIECE_BYTES
+                })
+                .count();
+            let (piece, behind) = rest.split_at(count);
+            rest = behind;
+            let Some(batches) = self.reader.read_tail(piece).await? else {
+                return Err(Error::Overtaken("the stream was truncated".into()));
+            };
+            let appended: Vec<Timestamp> = piece.iter().map(|entry| entry.appended).collect();
+            encoder = tasks::run_blocking(move || {
+                for (batch, appended) in batches.iter().zip(appended) {
+                    encoder.push_batch(batch, appended)?;
+                }
+                Ok(encoder)
+            })
+            .await
+            .map_err(from_chunk)?;
+        }
+        let chunk = tasks::run_blocking(move || encoder.finish()).await.map_err(from_chunk)?;
+        let elapsed = self.environment.clock.monotonic_ns().saturating_sub(started);
+        self.metrics.chunk_encode_seconds.observe(elapsed as f64 / 1e9);
+        Ok(Encoded { spec, chunk })
+    }
+
+    /// Puts a chunk under its name. Where the answer is lost, looks whether the
+    /// object is there and the same.
+    pub(super) async fn put(&self, encoded: &Encoded) -> Result<(), Error> {
+        let started = self.environment.clock.monotonic_ns();
+        let path = encoded.spec.object_path();
+        let put = self.store.put_new(&path, encoded.chunk.bytes.clone()).await;
+        let result = match put {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_definite() && error.kind != StoreErrorKind::AlreadyExists => {
+                Err(from_store(error))
+            }
+            Err(error) => match self.store.get(&path).await {
+                Ok(found) if found == encoded.chunk.bytes => Ok(()),
+                Ok(_) => Err(Error::Tier2(format!("{path} holds other bytes: {error}"))),
+                Err(_) => Err(from_store(error)),
+            },
+        };
+        let elapsed = self.environment.clock.monotonic_ns().saturating_sub(started);
+        self.metrics.chunk_put_seconds.observe(elapsed as f64 / 1e9);
+        result
+    }
+}
+
+/// The next chunk of a partition: a whole one, or what there is if it must be.
+fn cut(log: &PartitionLog, target: u64, is_forced: bool) -> Option<Cut> {
+    log.with(|state| {
+        if state.is_deleted || (!is_forced && state.tail_bytes < target) {
+            return None;
+        }
+        let mut bytes = 0;
+        let stable = state.stable();
+        let entries: Vec<TailEntry> = state
+            .tail
+            .iter()
+            .take_while(|entry| {
+                let is_in = entry.next <= stable && bytes < target;
+                bytes += u64::from(entry.len);
+                is_in
+            })
+            .copied()
+            .collect();
+        let last = entries.last()?;
+        Some(Cut { base: state.tiered, next: last.next, entries })
+    })
+}
+
+fn epochs(entries: &[TailEntry]) -> Vec<(Epoch, Offset)> {
+    let mut epochs: Vec<(Epoch, Offset)> = Vec::new();
+    for entry in entries {
+        if epochs.last().is_none_or(|(epoch, _)| *epoch != entry.epoch) {
+            epochs.push((entry.epoch, entry.base));
+        }
+    }
+    epochs
+}
+
+pub(super) fn meta(encoded: &Encoded) -> ChunkMeta {
+    let Encoded { spec, chunk } = encoded;
+    ChunkMeta {
+        id: spec.chunk_id,
+        partition: aquifer_types::Partition::new(spec.stream_id, spec.partition),
+        base: spec.base,
+        next: spec.next,
+        object_path: spec.object_path(),
+        object_bytes: chunk.bytes.len() as u64,
+        checksum: format!("crc32c:{:08x}", chunk.checksum),
+        records: chunk.stats.records,
+        raw_bytes: chunk.stats.raw_bytes,
+        min_timestamp: chunk.stats.min_timestamp,
+        max_timestamp: chunk.stats.max_timestamp,
+        max_appended: chunk.stats.max_appended,
+        epochs: spec.epochs.clone(),
+        generation: spec.generation,
+        schema_version: spec.schema_version,
+        index_path: None,
+        key_id: None,
+    }
+}
