@@ -86,6 +86,11 @@ impl Client {
         Self { agent, url: url.to_owned() }
     }
 
+    /// The server's address.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The status of a GET.
     pub(crate) fn get_status(&self, path: &str) -> Result<u16> {
         Ok(self.agent.get(self.at(path)).call()?.status().as_u16())

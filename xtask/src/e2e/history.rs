@@ -174,6 +174,21 @@ impl History {
         }
     }
 
+    /// Takes records that must be as they were, where some at the end may have
+    /// been lost for a reason that is known.
+    pub(crate) fn same<'a>(
+        &mut self,
+        partition: u32,
+        records: impl IntoIterator<Item = (u64, &'a str)>,
+    ) {
+        for (offset, value) in records {
+            let before = self.log[partition as usize].get(offset as usize).copied();
+            if before.is_none() || Id::of_line(value) != before {
+                self.violation(format!("{partition}@{offset}: was {before:?}, is {value:.80} now"));
+            }
+        }
+    }
+
     /// Judges all attempts since the last check by what was read since; every
     /// partition must have been read to its end. The error lists violations.
     pub(crate) fn settle(&mut self) -> Result<(), String> {

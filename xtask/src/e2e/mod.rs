@@ -6,6 +6,7 @@
 
 mod bit_flips;
 mod client;
+mod command_line;
 mod enospc;
 mod history;
 mod kill9;
@@ -15,6 +16,7 @@ mod parquet_readers;
 mod power_cut;
 mod proxy;
 mod readme;
+mod recover;
 mod s3;
 mod server;
 mod sync_faults;
@@ -79,11 +81,32 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: s3::run,
     },
     Scenario {
+        name: "recover",
+        about: "the data directory is lost: what tier 2 knows comes back",
+        run: recover::run,
+    },
+    Scenario {
+        name: "command_line",
+        about: "the client commands and the demo",
+        run: command_line::run,
+    },
+    Scenario {
         name: "upgrade",
         about: "data directories of earlier format versions open and go on",
         run: upgrade::run,
     },
     Scenario { name: "readme", about: "the README, followed word by word", run: readme::run },
+];
+
+/// Files change, snapshots are taken and chunks are merged all the time.
+const SMALL: &[&str] = &[
+    "store.journal_file_bytes=4194304",
+    "store.snapshot_journal_bytes=2097152",
+    "store.tier_interval_ms=50",
+    "store.compaction_chunks_min=4",
+    "store.chunk_grace_ms=1000",
+    "store.manifest_interval_ms_min=200",
+    "store.retention_interval_ms=1000",
 ];
 
 /// What every scenario is given.
@@ -113,9 +136,10 @@ impl<'a> Context<'a> {
         StdRng::seed_from_u64(self.seed.wrapping_add(stream.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
     }
 
-    /// A server of the binary under test in `directory`.
+    /// A server of the binary under test in `directory`, with limits so small
+    /// that a short run reaches all of them.
     fn options(&self, directory: &Path) -> Options {
-        Options::new(self.binary.clone(), directory)
+        Options::new(self.binary.clone(), directory).with_settings(SMALL)
     }
 
     /// A Python with the clients of requirements.txt, or why there is none.

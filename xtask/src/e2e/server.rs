@@ -32,6 +32,8 @@ pub(crate) struct Options {
     log: PathBuf,
     /// A program and its arguments that starts the binary in its own process.
     wrapper: Vec<String>,
+    /// `KEY=VALUE` of the configuration, for every command.
+    settings: Vec<String>,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
 }
@@ -45,6 +47,7 @@ impl Options {
             data: directory.join("data"),
             log: directory.join("server.log"),
             wrapper: Vec::new(),
+            settings: Vec::new(),
             arguments: Vec::new(),
             variables: Vec::new(),
         }
@@ -58,6 +61,12 @@ impl Options {
     /// Puts the data elsewhere.
     pub(crate) fn with_data(mut self, data: PathBuf) -> Self {
         self.data = data;
+        self
+    }
+
+    /// Sets fields of the configuration, each as `KEY=VALUE`.
+    pub(crate) fn with_settings(mut self, settings: &[&str]) -> Self {
+        self.settings.extend(settings.iter().map(|setting| (*setting).to_owned()));
         self
     }
 
@@ -80,10 +89,14 @@ impl Options {
         self
     }
 
+    fn set(&self) -> impl Iterator<Item = &str> {
+        self.settings.iter().flat_map(|setting| ["--set", setting])
+    }
+
     /// Runs another command of the binary on the same data, quietly.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.binary);
-        command.args(arguments).arg("--data").arg(&self.data);
+        command.args(arguments).arg("--data").arg(&self.data).args(self.set());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         crate::workspace::run_quietly(&mut command)
     }
@@ -207,6 +220,7 @@ impl Starting {
             .arg("--data")
             .arg(&options.data)
             .args(["--listen", "127.0.0.1:0"])
+            .args(options.set())
             .args(&options.arguments)
             .envs(options.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
