@@ -35,8 +35,14 @@ pub fn group(id: u64, bytes: usize) -> GroupBuilder {
     group
 }
 
+/// Bytes that tell their group and their place in it.
 pub fn content(id: u64, bytes: usize) -> Vec<u8> {
-    (0..bytes).map(|at| (id as usize * 31 + at * 7) as u8).collect()
+    let mut content = Vec::with_capacity(bytes + 8);
+    for word in 0..bytes.div_ceil(8) as u64 {
+        content.extend_from_slice(&(id << 32 | word).to_le_bytes());
+    }
+    content.truncate(bytes);
+    content
 }
 
 /// Everything in a journal, as (sequence, id); marks have id 0. Checks that
@@ -111,10 +117,6 @@ pub struct History {
 }
 
 impl History {
-    fn next(&self) -> u64 {
-        self.written.last().or(self.synced.last()).map_or(1, |(sequence, _)| sequence + 1)
-    }
-
     fn advance(&mut self, through: GroupSequence) {
         let count = self.written.iter().take_while(|(sequence, _)| *sequence <= through.0).count();
         if count > 0 {
@@ -246,7 +248,7 @@ impl Driver {
                 };
                 let id = self.next_id;
                 self.next_id += 1;
-                self.history.written.push((self.history.next(), id));
+                self.history.written.push((before.0 + 1, id));
                 let result = journal.write(&mut group(id, bytes), durability);
                 if let Ok(Written { sequence, file, position }) = &result {
                     assert_eq!(self.history.written.last(), Some(&(sequence.0, id)));
@@ -259,7 +261,7 @@ impl Driver {
             }
             Op::Sync => journal.sync(),
             Op::Mark | Op::CleanMark => {
-                self.history.written.push((self.history.next(), 0));
+                self.history.written.push((before.0 + 1, 0));
                 let result = journal.write_sync_mark(matches!(op, Op::CleanMark));
                 let written = journal.last_written() != before
                     || result.as_ref().is_err_and(|e| !e.is_definite());
