@@ -9,6 +9,7 @@ use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
+use crate::footer::PAGE_ROWS_MAX;
 use crate::rows_builder::{Order, RowsBuilder};
 use crate::{ChunkSpec, ChunkStats, Error, Rows, checksum, metadata, schema};
 
@@ -25,14 +26,16 @@ const ROW_GROUPS_MAX: usize = i16::MAX as usize;
 /// How chunks are encoded.
 #[derive(Debug, Clone)]
 pub struct EncodeOptions {
-    /// zstd's level, 1 to 22.
+    /// zstd's level, 1 to 22. Level 1 encodes a quarter to three quarters faster
+    /// than 3; its chunks are up to a tenth larger for varied JSON, equal for
+    /// logs, and smaller for repetitive JSON.
     pub zstd_level: i32,
     /// A row group ends at about this many bytes of records.
     pub row_group_bytes_max: usize,
     /// A data page of keys, headers or values ends at about this many bytes,
     /// before compression. The least that a read decompresses.
     pub page_bytes: usize,
-    /// A data page ends at this many rows.
+    /// A data page ends at about this many rows, at most 524,288.
     pub page_rows_max: usize,
     /// The bytes of distinct keys, header keys or header values at which a
     /// column gives up its dictionary.
@@ -44,7 +47,7 @@ pub struct EncodeOptions {
 impl Default for EncodeOptions {
     fn default() -> Self {
         Self {
-            zstd_level: 3,
+            zstd_level: 1,
             row_group_bytes_max: 64 << 20,
             page_bytes: 1 << 20,
             page_rows_max: 8192,
@@ -230,7 +233,7 @@ fn properties(options: &EncodeOptions) -> Result<WriterProperties, Error> {
         .set_compression(Compression::ZSTD(level))
         .set_max_row_group_row_count(None)
         .set_data_page_size_limit(options.page_bytes.max(1))
-        .set_data_page_row_count_limit(options.page_rows_max.max(1))
+        .set_data_page_row_count_limit(options.page_rows_max.clamp(1, PAGE_ROWS_MAX / 2))
         .set_dictionary_page_size_limit(options.dictionary_bytes_max)
         .set_statistics_truncate_length(Some(STATISTICS_BYTES_MAX))
         .set_column_index_truncate_length(Some(STATISTICS_BYTES_MAX))

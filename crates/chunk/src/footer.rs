@@ -1,6 +1,8 @@
 //! The footer of a chunk: everything but the rows, verified and parsed once,
 //! shared by all who read the chunk.
 
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use aquifer_types::{Offset, PartitionIndex, StreamId};
@@ -21,6 +23,9 @@ const TAIL_READ_BYTES: u64 = 64 << 10;
 const TAIL_BYTES_MAX: u64 = 64 << 20;
 /// The magic at both ends and the footer's length.
 const FILE_BYTES_MIN: u64 = 12;
+
+/// No page has more rows; some reads decode a page at once.
+pub(crate) const PAGE_ROWS_MAX: usize = 1 << 20;
 
 /// What a reader knows of a chunk before it opens it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,10 +109,13 @@ impl Footer {
             )));
         }
         let unreadable = |error| damaged(format!("its footer cannot be parsed: {error}"));
-        let mut reader =
-            ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
-        reader.try_parse_sized(&tail, size).map_err(unreadable)?;
-        let parquet = Arc::new(reader.finish().map_err(unreadable)?);
+        let parquet = guarded(|| {
+            let mut reader =
+                ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
+            reader.try_parse_sized(&tail, size)?;
+            reader.finish()
+        });
+        let parquet = Arc::new(parquet.map_err(unreadable)?);
         let pairs = parquet.file_metadata().key_value_metadata();
         let metadata = Metadata::new(pairs.map_or(&[], Vec::as_slice));
         let refused = |refusal| match refusal {
@@ -119,11 +127,10 @@ impl Footer {
         let grid = Grid::parse(grid, tail_start)
             .ok_or_else(|| damaged(format!("its checksums do not cover {tail_start} bytes")))?;
         check_counts(&parquet, &stats).map_err(damaged)?;
-        let arrow = ArrowReaderMetadata::try_new(
-            parquet,
-            ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional),
-        )
-        .map_err(unreadable)?;
+        check_pages(&parquet).map_err(damaged)?;
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let arrow =
+            guarded(|| ArrowReaderMetadata::try_new(parquet, options)).map_err(unreadable)?;
         let columns = Columns::find(&arrow)
             .map_err(|why| Error::Unsupported { object: object.clone(), why })?;
         Ok(Self { object, size, spec, stats, arrow, grid, columns })
@@ -230,14 +237,53 @@ fn find_tail(object: &Arc<str>, size: u64, last: &[u8]) -> Result<u64, Error> {
 }
 
 fn check_counts(parquet: &ParquetMetaData, stats: &ChunkStats) -> Result<(), String> {
-    let rows: i64 = parquet.row_groups().iter().map(|group| group.num_rows().max(0)).sum();
-    if u64::try_from(rows).ok() != Some(stats.records) {
-        return Err(format!("it has {rows} rows, its metadata says {}", stats.records));
-    }
-    if rows > 0 && parquet.offset_index().is_none() {
-        return Err("it has no page index".to_owned());
+    let mut counts = parquet.row_groups().iter().map(|group| u64::try_from(group.num_rows()).ok());
+    let rows = counts.try_fold(0_u64, |sum, count| sum.checked_add(count?));
+    if rows != Some(stats.records) {
+        return Err(format!("it has {rows:?} rows, its metadata says {}", stats.records));
     }
     Ok(())
+}
+
+/// Checks that the page index names rows that are there, in order, so that what
+/// plans by it need not.
+fn check_pages(parquet: &ParquetMetaData) -> Result<(), String> {
+    if parquet.num_row_groups() == 0 {
+        return Ok(());
+    }
+    let indexes = parquet.offset_index().ok_or("it has no page index")?;
+    for (number, group) in parquet.row_groups().iter().enumerate() {
+        let indexes = indexes.get(number).ok_or("a row group has no page index")?;
+        if indexes.len() != group.num_columns() {
+            return Err(format!("row group {number} has {} page indexes", indexes.len()));
+        }
+        for (column, index) in group.columns().iter().zip(indexes) {
+            let place = || format!("row group {number}, column {}", column.column_path());
+            let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+            if start < 0 || column.compressed_size() < 0 {
+                return Err(format!("{} is nowhere", place()));
+            }
+            let starts = index.page_locations().iter().map(|page| page.first_row_index);
+            let ends = starts.clone().skip(1).chain([group.num_rows()]);
+            let are_sound = starts.clone().zip(ends).all(|(start, end)| {
+                start >= 0 && start < end && (end - start) as u64 <= PAGE_ROWS_MAX as u64
+            });
+            if !are_sound || starts.clone().next().unwrap_or(0) != 0 {
+                return Err(format!("{} has pages out of order", place()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Calls the Parquet library, which panics on some malformed input. Only bytes
+/// that are as written get there, but not all who can write to a store are
+/// trusted with this process.
+pub(crate) fn guarded<T, E: Display>(work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(_) => Err("it is malformed".to_owned()),
+    }
 }
 
 impl Columns {

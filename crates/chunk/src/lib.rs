@@ -54,6 +54,10 @@
 //! read and verified in whole 64 KiB blocks, everything else when the footer is
 //! opened. Parquet's own page checksums are not written by the library in use,
 //! and would leave page headers and the footer uncovered.
+//!
+//! Checksums tell damage, not forgery: who may write to tier 2 is trusted with
+//! what a chunk holds, and could also stop its readers with a file that the
+//! Parquet library does not end on. Encryption is what excludes that.
 
 mod checksum;
 mod encode;

@@ -146,7 +146,7 @@ impl ChunkReader {
             let pages = footer.page_starts(row_group, leaf);
             let index = footer.page_values(row_group, leaf);
             for (page, start) in pages.iter().enumerate() {
-                let highest = index.and_then(|index| index.max_value(page));
+                let highest = index.and_then(|index| index.max_values().get(page));
                 if highest.is_some_and(|highest| *highest < wanted) {
                     continue;
                 }
@@ -195,8 +195,8 @@ impl ChunkReader {
             let pages = footer.page_starts(row_group, leaf);
             let index = footer.page_values(row_group, leaf);
             for (page, start) in pages.iter().enumerate() {
-                let lowest = index.and_then(|index| index.min_value(page)).copied();
-                let highest = index.and_then(|index| index.max_value(page)).copied();
+                let lowest = index.and_then(|index| index.min_values().get(page)).copied();
+                let highest = index.and_then(|index| index.max_values().get(page)).copied();
                 if highest.is_some_and(|highest| highest < from.0) {
                     continue;
                 }

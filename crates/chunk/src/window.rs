@@ -17,6 +17,7 @@ use parquet::errors::ParquetError;
 use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 use parquet::file::reader::{ChunkReader as ParquetSource, Length};
 
+use crate::footer::guarded;
 use crate::schema::{COLUMNS, schema};
 use crate::{Error, Footer, ReadOptions, Rows};
 
@@ -200,17 +201,19 @@ impl Footer {
             RowSelector::skip(window.rows.start),
             RowSelector::select(count),
         ]);
-        let reader =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(segments, self.arrow.clone())
+        let batches = guarded(|| {
+            let builder =
+                ParquetRecordBatchReaderBuilder::new_with_metadata(segments, self.arrow.clone());
+            let reader = builder
                 .with_row_groups(vec![window.row_group])
                 .with_projection(mask.clone())
                 .with_row_selection(selection)
                 .with_row_selection_policy(RowSelectionPolicy::Selectors)
                 .with_batch_size(count)
-                .build()
-                .map_err(|error| damaged(error.to_string()))?;
-        let batches: Vec<RecordBatch> =
-            reader.collect::<Result<_, _>>().map_err(|error| damaged(error.to_string()))?;
+                .build()?;
+            reader.map(|batch| batch.map_err(Into::into)).collect::<Result<Vec<_>, ParquetError>>()
+        });
+        let batches = batches.map_err(damaged)?;
         let decoded: usize = batches.iter().map(RecordBatch::num_rows).sum();
         if decoded != count {
             return Err(damaged(format!("{decoded} rows were decoded")));
