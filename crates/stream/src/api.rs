@@ -1,6 +1,7 @@
 //! What the doors ask of the store, and what they get back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_chunk::Rows;
@@ -80,6 +81,17 @@ pub struct StreamDescription {
     pub summary: StreamSummary,
     /// In order of their numbers.
     pub partitions: Vec<PartitionDescription>,
+}
+
+/// What an append needs to know of a stream.
+#[derive(Debug, Clone)]
+pub struct StreamShape {
+    /// Its identity.
+    pub id: StreamId,
+    /// The number of its partitions.
+    pub partitions: u32,
+    /// Its configuration.
+    pub config: Arc<StreamConfig>,
 }
 
 /// A position in a partition to read from.

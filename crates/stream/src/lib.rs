@@ -19,7 +19,7 @@ mod tier;
 pub use api::{
     AppendAnswer, AppendRequest, Appended, Block, ChunkDescription, GroupDescription,
     GroupPosition, Health, Isolation, NewStream, PartitionAppend, PartitionDescription, Position,
-    ReadAnswer, ReadRequest, StreamDescription, StreamSummary, StreamUpdate, Truncation,
+    ReadAnswer, ReadRequest, StreamDescription, StreamShape, StreamSummary, StreamUpdate, Truncation,
 };
 pub use chunk_meta::ChunkMeta;
 pub use error::Error;

@@ -223,8 +223,31 @@ impl StreamStore {
     /// [`Error`]; [`Error::is_definite`] says whether certainly nothing was
     /// appended.
     pub async fn append(&self, request: AppendRequest) -> Result<AppendAnswer, Error> {
+        self.append_measured(request, None).await
+    }
+
+    /// [`StreamStore::append`] for a door that adds something of its own to the
+    /// batches, such as the time of the append: `checksum` is that of the
+    /// request as its client sent it, and the same idempotency key with another
+    /// checksum is refused.
+    ///
+    /// # Errors
+    /// As [`StreamStore::append`].
+    pub async fn append_with_checksum(
+        &self,
+        request: AppendRequest,
+        checksum: u32,
+    ) -> Result<AppendAnswer, Error> {
+        self.append_measured(request, Some(checksum)).await
+    }
+
+    async fn append_measured(
+        &self,
+        request: AppendRequest,
+        checksum: Option<u32>,
+    ) -> Result<AppendAnswer, Error> {
         let started = self.inner.environment.clock.monotonic_ns();
-        let result = self.append_inner(request).await;
+        let result = self.append_inner(request, checksum).await;
         let metrics = &self.inner.metrics;
         match &result {
             Ok(answer) => {
@@ -241,9 +264,13 @@ impl StreamStore {
         result
     }
 
-    async fn append_inner(&self, request: AppendRequest) -> Result<AppendAnswer, Error> {
+    async fn append_inner(
+        &self,
+        request: AppendRequest,
+        checksum: Option<u32>,
+    ) -> Result<AppendAnswer, Error> {
         let stream = self.inner.index.stream(&request.path)?;
-        let mut request_checksum = 0;
+        let mut request_checksum = checksum.unwrap_or(0);
         let mut bytes = 0;
         let mut operations = Vec::with_capacity(request.appends.len());
         let has_key = request.idempotency_key.is_some();
@@ -256,7 +283,7 @@ impl StreamStore {
             if append.batch.header().is_transactional {
                 return Err(Error::Unsupported("transactions are not supported yet".into()));
             }
-            if has_key {
+            if has_key && checksum.is_none() {
                 request_checksum = crc32c::crc32c_append(request_checksum, append.batch.bytes());
             }
             bytes += append.batch.bytes().len() as u64;

@@ -8,7 +8,7 @@ use super::StreamStore;
 use crate::Error;
 use crate::api::{
     ChunkDescription, Isolation, NewStream, PartitionDescription, Position, StreamDescription,
-    StreamSummary, StreamUpdate, Truncation,
+    StreamShape, StreamSummary, StreamUpdate, Truncation,
 };
 use crate::index::{PartitionLog, StreamIndex};
 use crate::ledger::Operation;
@@ -54,6 +54,20 @@ impl StreamStore {
     #[must_use]
     pub fn list_streams(&self, tenant: &TenantName) -> Vec<StreamSummary> {
         self.inner.index.streams_of(tenant).iter().map(summary).collect()
+    }
+
+    /// What an append needs to know of a stream; cheap however many partitions
+    /// it has.
+    ///
+    /// # Errors
+    /// [`Error::StreamNotFound`].
+    pub fn stream_shape(&self, path: &StreamPath) -> Result<StreamShape, Error> {
+        let stream = self.inner.index.stream(path)?;
+        Ok(StreamShape {
+            id: stream.id,
+            partitions: stream.partitions().len() as u32,
+            config: stream.config(),
+        })
     }
 
     /// A stream with all its partitions.
