@@ -65,8 +65,15 @@ pub(crate) struct Files {
     reserve_bytes: u64,
     /// Held by whoever gives a file its name, so that the writer waits for a
     /// file that is nearly ready and ready files are in the order of their ids.
-    naming: Mutex<()>,
+    naming: Mutex<Naming>,
     inner: Mutex<Inner>,
+}
+
+/// What whoever changes names knows.
+#[derive(Debug, Default)]
+struct Naming {
+    /// A file was given up, and that may not be durable yet.
+    unsynced_release: bool,
 }
 
 #[derive(Debug)]
@@ -95,7 +102,7 @@ impl Files {
             file_bytes: options.file_bytes,
             prepared_files: options.prepared_files,
             reserve_bytes: options.disk_reserve_bytes,
-            naming: Mutex::new(()),
+            naming: Mutex::default(),
             inner: Mutex::new(Inner {
                 next_id: FileId(1),
                 ready: VecDeque::new(),
@@ -242,45 +249,63 @@ impl Files {
     /// writing: recycled while the pool of ready files has room and no reader
     /// holds them, otherwise removed. Returns how many were given up.
     pub(crate) fn release_through(&self, through: FileId) -> Result<usize, Error> {
-        let _naming = self.naming.lock();
+        let mut naming = self.naming.lock();
         let mut released = 0;
         loop {
-            let (id, kept, recycle) = {
-                let mut inner = self.inner.lock();
-                let last_durable = inner.last_durable;
-                let Some(entry) = inner.kept.first_entry() else {
-                    return Ok(released);
-                };
-                if *entry.key() > through || *entry.key() >= last_durable {
-                    return Ok(released);
-                }
-                let (id, kept) = entry.remove_entry();
-                let recycle = !kept.spoilt
-                    && kept.len == self.file_bytes
-                    && kept.open.strong_count() == 0
-                    && inner.ready.len() < self.prepared_files;
-                (id, kept, recycle)
+            if naming.unsynced_release {
+                // The one before must be gone for good, or a crash could bring
+                // it back without this one.
+                self.sync_dir()?;
+                naming.unsynced_release = false;
+            }
+            let Some((id, kept, recycle)) = self.next_to_release(through) else {
+                return Ok(released);
             };
             let path = path_of(&self.dir, id);
-            let gone = match recycle {
-                true => self.recycle(&path),
-                false => self.disk.remove(&path).map_err(Error::disk("remove", &path)),
-            };
-            if let Err(error) = gone {
+            naming.unsynced_release = true;
+            let recycled = recycle && self.recycle(&path).is_ok();
+            if !recycled && let Err(error) = self.remove(&path) {
                 self.inner.lock().kept.insert(id, kept);
                 return Err(error);
             }
-            self.sync_dir()?;
             released += 1;
         }
     }
 
-    /// Renames a file to a fresh id and counts it as ready once that is durable.
+    /// Takes the oldest kept file out, if it may go; says whether to recycle it.
+    fn next_to_release(&self, through: FileId) -> Option<(FileId, Kept, bool)> {
+        let mut inner = self.inner.lock();
+        let last_durable = inner.last_durable;
+        let entry = inner.kept.first_entry()?;
+        if *entry.key() > through || *entry.key() >= last_durable {
+            return None;
+        }
+        let (id, kept) = entry.remove_entry();
+        let recycle = !kept.spoilt
+            && kept.len == self.file_bytes
+            && kept.open.strong_count() == 0
+            && inner.ready.len() < self.prepared_files;
+        Some((id, kept, recycle))
+    }
+
+    /// Renames a file to a fresh id and counts it as ready once that is
+    /// durable. After an error it is at most a file that nobody uses.
     fn recycle(&self, path: &Path) -> Result<(), Error> {
         let ready = self.rename(path, self.take_id(FileId(1)), self.file_bytes)?;
-        self.sync_dir()?;
+        if let Err(error) = self.sync_dir() {
+            let _ = self.disk.remove(&ready.path);
+            return Err(error);
+        }
         self.inner.lock().ready.push_back(ready);
         Ok(())
+    }
+
+    /// Removes a file that may be gone already.
+    fn remove(&self, path: &Path) -> Result<(), Error> {
+        match self.disk.remove(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(Error::disk("remove", path)),
+        }
     }
 
     /// Renames a file to `id`; the caller syncs the directory.

@@ -156,8 +156,8 @@ fn chain(files: &[Found], dir: &Path) -> Result<Vec<ChainFile>, Error> {
         let previous = files.iter().find(|found| found.id == link.file);
         let Some(previous) = previous else {
             // Released, together with all before it; what lies between the two
-            // is void.
-            if files.iter().any(|found| found.id < link.file) {
+            // is void, and a file without a header was never part of the chain.
+            if files.iter().any(|found| found.id < link.file && found.header.is_ok()) {
                 let path = path_of(dir, link.file);
                 return Err(Error::MissingFile { path, needed_by: file.id });
             }

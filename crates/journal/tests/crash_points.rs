@@ -219,16 +219,18 @@ fn with_fault(
     script: &[Op],
     last: impl Fn(&FaultyDisk) -> u64,
     fault: impl Fn(&FaultyDisk, u64),
+    unnoticed_max: u64,
 ) {
     let mut rehearsal = Driver::new(FaultyDisk::new(1));
     rehearsal.run(script);
     let mut count = Count::default();
-    let mut failures = 0;
+    let (mut failures, mut unnoticed) = (0, 0);
     for nth in 1..=last(&rehearsal.disk) {
         let mut driver = Driver::new(FaultyDisk::new(nth));
         fault(&driver.disk, nth);
         driver.run(script);
-        assert!(driver.failures > 0, "{name}: fault {nth} was not noticed");
+        unnoticed += u64::from(driver.failures == 0);
+        assert!(unnoticed <= unnoticed_max, "{name}: fault {nth} was not noticed");
         failures += driver.failures;
         let operations = driver.disk.operations();
         // All at once: the process alone dies; later faults must not matter.
@@ -249,40 +251,37 @@ fn with_fault(
 
 #[test]
 fn every_sync_fails_once() {
-    with_fault("sync loses all", PLAIN, FaultyDisk::syncs, |disk, nth| disk.fail_sync(nth));
+    with_fault("sync loses all", PLAIN, FaultyDisk::syncs, |disk, nth| disk.fail_sync(nth), 0);
 }
 
 #[test]
 fn every_sync_fails_once_and_keeps_a_part() {
     let fault = |disk: &FaultyDisk, nth| disk.fail_sync_partly(nth);
-    with_fault("sync loses some, relaxed", RELAXED, FaultyDisk::syncs, fault);
+    with_fault("sync loses some, relaxed", RELAXED, FaultyDisk::syncs, fault, 0);
 }
 
 #[test]
 fn every_write_fails_once() {
     let fault = |disk: &FaultyDisk, nth| disk.fail_write(nth, std::io::ErrorKind::Other);
-    with_fault("write fails", PLAIN, FaultyDisk::writes, fault);
+    with_fault("write fails", PLAIN, FaultyDisk::writes, fault, 0);
     let fault = |disk: &FaultyDisk, nth| disk.fail_write(nth, std::io::ErrorKind::StorageFull);
-    with_fault("write finds no room, relaxed", RELAXED, FaultyDisk::writes, fault);
+    with_fault("write finds no room, relaxed", RELAXED, FaultyDisk::writes, fault, 0);
 }
 
 #[test]
 fn two_syncs_fail_in_a_row() {
-    with_fault(
-        "two syncs fail",
-        PLAIN,
-        |disk| disk.syncs() - 1,
-        |disk, nth| {
-            disk.fail_sync(nth);
-            disk.fail_sync_partly(nth + 1);
-        },
-    );
+    let fault = |disk: &FaultyDisk, nth| {
+        disk.fail_sync(nth);
+        disk.fail_sync_partly(nth + 1);
+    };
+    with_fault("two syncs fail", PLAIN, |disk| disk.syncs() - 1, fault, 0);
 }
 
 #[test]
 fn every_operation_fails_once() {
+    // A file that cannot be recycled, in two ways, is removed instead.
     let fault = |disk: &FaultyDisk, nth| disk.fail_operation(nth, std::io::ErrorKind::Other);
-    with_fault("operation fails", PLAIN, FaultyDisk::operations, fault);
+    with_fault("operation fails", PLAIN, FaultyDisk::operations, fault, 2);
 }
 
 #[test]

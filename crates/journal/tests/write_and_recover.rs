@@ -271,6 +271,59 @@ fn a_released_file_is_recycled_unless_it_is_pinned() {
 }
 
 #[test]
+fn a_release_that_failed_half_way_goes_on_without_a_gap() {
+    // Operations of a release: per file a removal, or a renaming with a sync
+    // of the directory, and then a sync of the directory.
+    let mut cuts = 0;
+    for failing in 1..=10 {
+        for stop in failing + 1..=failing + 10 {
+            let disk = FaultyDisk::new(1);
+            let (mut journal, _) = open(&disk, 1).unwrap();
+            for id in 1..=5 {
+                write(&mut journal, id, 15_000);
+            }
+            let before = disk.operations();
+            disk.fail_operation(before + failing, std::io::ErrorKind::Other);
+            disk.crash_at(before + stop);
+            while journal.release_through(FileId(4)).is_err() && !disk.is_crashed() {}
+            for subset in 0..1 << disk.pending() {
+                let disk = disk.crash(CrashChoice::Subset(subset));
+                let (mut journal, recovered) = open(&disk, 2).unwrap();
+                assert_eq!(read_all(&recovered).unwrap().last(), Some(&(5, 5)));
+                write(&mut journal, 6, 10);
+                cuts += 1;
+            }
+        }
+    }
+    assert!(cuts > 150, "{cuts}");
+}
+
+#[test]
+fn a_preparation_that_failed_leaves_nothing_to_stumble_over() {
+    let disk = FaultyDisk::new(1);
+    let (mut journal, _) = open(&disk, 1).unwrap();
+    write(&mut journal, 1, 15_000);
+    // A file that could not even be removed again, older than the chain's rest.
+    disk.write_file(&path_of(2), &[0; 100]).unwrap();
+    drop(journal);
+    disk.write_file(&path_of(3), &[0; 24 << 10]).unwrap();
+    let (mut journal, _) = open(&disk, 2).unwrap();
+    for id in 2..6 {
+        write(&mut journal, id, 15_000);
+    }
+    let newest = journal.current_file().unwrap();
+    journal.release_through(FileId(newest.0 - 1)).unwrap();
+    disk.write_file(&path_of(2), &[0; 100]).unwrap();
+    let (mut journal, recovered) = open(&disk, 3).unwrap();
+    assert_eq!(read_all(&recovered).unwrap(), vec![(5, 5)]);
+    for id in 6..8 {
+        write(&mut journal, id, 15_000);
+    }
+    journal.release_through(newest).unwrap();
+    assert!(!disk.files().contains(&path_of(2)));
+}
+
+#[test]
 fn reads_outside_a_file_are_refused() {
     let disk = FaultyDisk::new(1);
     let (mut journal, _) = open(&disk, 1).unwrap();

@@ -35,7 +35,8 @@ pub fn group(id: u64, bytes: usize) -> GroupBuilder {
     group
 }
 
-/// Bytes that tell their group and their place in it.
+/// Bytes that tell their group and their place in it. The golden files hold
+/// some, so this never changes.
 pub fn content(id: u64, bytes: usize) -> Vec<u8> {
     let mut content = Vec::with_capacity(bytes + 8);
     for word in 0..bytes.div_ceil(8) as u64 {
