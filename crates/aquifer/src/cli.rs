@@ -1,0 +1,385 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::output::parse_bytes;
+
+/// Streams in a journal, kept as Parquet, read by everything.
+#[derive(Debug, Parser)]
+#[command(name = "aquifer", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server
+    Serve(Box<ServeArguments>),
+    /// Run a server on this machine's own events and show what it does, step by step
+    Demo(DemoArguments),
+    /// Create, list, describe, update, truncate and delete streams
+    Stream(StreamArguments),
+    /// List, describe and delete the named positions of consumers
+    Group(GroupArguments),
+    /// Append the lines of files or of standard input
+    Append(AppendArguments),
+    /// Read records, or follow them live
+    Read(ReadArguments),
+    /// Measure a running server with appends
+    Bench(BenchArguments),
+    /// Check every byte of a data directory and its tier 2, with no server running
+    Verify(VerifyArguments),
+    /// Rebuild a data directory from tier 2 alone
+    Recover(RecoverArguments),
+    /// Say what is wrong with this set-up, and how to mend it
+    Doctor(DoctorArguments),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What `serve` and the commands that act in its place have in common.
+#[derive(Debug, Args, Default, Clone)]
+pub(crate) struct ConfigArguments {
+    /// A configuration file in TOML; docs/configuration.md has its fields
+    #[arg(long, env = "AQUIFER_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The data directory [default: ./aquifer-data]
+    #[arg(long, env = "AQUIFER_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where chunks go: file://, s3://, gs:// or az:// [default: file://<data>/tier2]
+    #[arg(long, env = "AQUIFER_TIER2", value_name = "URL")]
+    pub(crate) tier2: Option<String>,
+    /// Set any field of the configuration, as `store.group_bytes_max=2097152`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// The address of HTTP and of the status page [default: 127.0.0.1:8080]
+    #[arg(long, visible_alias = "http", env = "AQUIFER_LISTEN", value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// A file with the bearer token that every request must carry (or the
+    /// token itself in AQUIFER_TOKEN)
+    #[arg(long, env = "AQUIFER_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Let anyone in who can reach the address
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// The form of the log on standard error
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// What is logged, such as `info` or `warn,aquifer_stream=debug`
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log_filter: Option<String>,
+    /// Log every request
+    #[arg(long)]
+    pub(crate) access_log: bool,
+    /// The most bytes of journal files, such as 4GiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub(crate) journal_bytes_max: Option<u64>,
+    /// Memory for recent records, such as 64MiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub(crate) tail_cache_bytes_max: Option<u64>,
+    /// Memory for chunks that are read, such as 128MiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub(crate) chunk_cache_bytes_max: Option<u64>,
+    /// The largest request body, such as 16MiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub(crate) request_bytes_max: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// How to reach a server.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct ServerArguments {
+    /// The server
+    #[arg(long, env = "AQUIFER_URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// A file with the server's bearer token (or the token in AQUIFER_TOKEN)
+    #[arg(long, env = "AQUIFER_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The form of the output
+    #[arg(long, value_enum, default_value = "table", value_name = "FORM")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StreamArguments {
+    #[command(subcommand)]
+    pub(crate) command: StreamCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StreamCommand {
+    /// Create a stream
+    Create {
+        /// Its name
+        name: String,
+        /// How many partitions it has, 1 to 10000
+        #[arg(long, default_value_t = 1)]
+        partitions: u32,
+        /// What an acknowledgement promises: durable or relaxed
+        #[arg(long, default_value = "durable")]
+        class: String,
+        /// A field of its configuration, as `retention_ms=86400000`
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// List all streams
+    List {
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Show a stream's configuration and partitions
+    Describe {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Change a stream's configuration, or add partitions
+    Update {
+        /// Its name
+        name: String,
+        /// The new number of partitions; keys move to others when they are added
+        #[arg(long)]
+        partitions: Option<u32>,
+        /// A field of its configuration, as `retention_ms=null`
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Delete a stream's oldest records
+    Truncate {
+        /// Its name
+        name: String,
+        /// The partition to truncate, with --offset
+        #[arg(long, requires = "offset")]
+        partition: Option<u32>,
+        /// Records below this offset go
+        #[arg(long, requires = "partition")]
+        offset: Option<i64>,
+        /// Records before the first one with this time (RFC 3339 or ms) go
+        #[arg(long)]
+        time: Option<String>,
+        /// Records below these offsets go, as `0:15,1:7`
+        #[arg(long)]
+        cut: Option<String>,
+        /// All records go
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Delete a stream with all its records
+    Delete {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GroupArguments {
+    #[command(subcommand)]
+    pub(crate) command: GroupCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupCommand {
+    /// List the groups that have positions
+    List {
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Show a group's positions
+    Describe {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Forget a group's positions
+    Delete {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Lines {
+    /// A line of any text is a record
+    Lines,
+    /// A line is JSON, and refused if it is not
+    Ndjson,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AppendArguments {
+    /// The stream
+    pub(crate) stream: String,
+    /// Files whose lines are records; `-` or nothing is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// What a line is
+    #[arg(long, value_enum, default_value = "lines")]
+    pub(crate) format: Lines,
+    /// The routing key of all records
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// The path of the JSON field whose content is a record's key, such as user.id
+    #[arg(long, conflicts_with = "key")]
+    pub(crate) key_field: Option<String>,
+    /// The partition of all records
+    #[arg(long)]
+    pub(crate) partition: Option<u32>,
+    /// A request is sent at this size
+    #[arg(long, default_value = "1MiB", value_parser = parse_bytes)]
+    pub(crate) batch_bytes: u64,
+    /// A smaller request is sent at this age of its first line
+    #[arg(long, default_value_t = 100)]
+    pub(crate) linger_ms: u64,
+    /// How long a server that is away or busy is tried again
+    #[arg(long, default_value_t = 60)]
+    pub(crate) retry_seconds: u64,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReadArguments {
+    /// The stream
+    pub(crate) stream: String,
+    /// Where to begin: earliest, latest, an offset, or an RFC 3339 time
+    /// [default: earliest, with --follow latest]
+    #[arg(long)]
+    pub(crate) from: Option<String>,
+    /// Only this partition
+    #[arg(long)]
+    pub(crate) partition: Option<u32>,
+    /// Stop after this many records
+    #[arg(long)]
+    pub(crate) limit: Option<u64>,
+    /// Go on with records as they come
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArguments {
+    /// The stream that is appended to; created if it does not exist
+    #[arg(long, default_value = "bench")]
+    pub(crate) stream: String,
+    /// Writers, each with one request under way
+    #[arg(long, default_value_t = 64)]
+    pub(crate) writers: u32,
+    /// Partitions of the stream, if it is created
+    #[arg(long, default_value_t = 16)]
+    pub(crate) partitions: u32,
+    /// Class of the stream, if it is created
+    #[arg(long, default_value = "durable")]
+    pub(crate) class: String,
+    /// Size of a record
+    #[arg(long, default_value = "1KiB", value_parser = parse_bytes)]
+    pub(crate) record_bytes: u64,
+    /// Records in a request
+    #[arg(long, default_value_t = 1)]
+    pub(crate) batch_records: u32,
+    /// How long to measure
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// The form of the output
+    #[arg(long, value_enum, default_value = "table", value_name = "FORM")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArguments {
+    /// Tier 2, as it was given to `serve`
+    #[arg(long, value_name = "URL")]
+    pub(crate) from: String,
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// The form of the output
+    #[arg(long, value_enum, default_value = "table", value_name = "FORM")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    #[command(flatten)]
+    pub(crate) config: ConfigArguments,
+    /// The address of HTTP [default: 127.0.0.1:8080]
+    #[arg(long, visible_alias = "http", env = "AQUIFER_LISTEN", value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The form of the output
+    #[arg(long, value_enum, default_value = "table", value_name = "FORM")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// The data directory [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The address of HTTP and of the status page
+    #[arg(long, visible_alias = "http", default_value = "127.0.0.1:0", value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    /// End after the last step instead of staying up
+    #[arg(long)]
+    pub(crate) exit: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

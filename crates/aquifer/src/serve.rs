@@ -1,0 +1,115 @@
+//! `aquifer serve`: wires the store to its doors and waits to be stopped.
+
+use std::sync::Arc;
+
+use aquifer_http::{HttpEnvironment, HttpMetrics, HttpServer};
+use aquifer_stream::{Environment, StreamStore};
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{LogFormat, ServeArguments};
+use crate::config::{self, Config, LogOptions};
+use crate::failure::Failure;
+use crate::output;
+
+pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
+    let config = config::of_serve(&arguments)?;
+    start_log(&config.log)?;
+    // Before anything is opened, so that no signal finds the default handler.
+    let mut signals = Signals::new()?;
+    let mut registry = Registry::with_prefix("aquifer");
+    let http_metrics = HttpMetrics::register(&mut registry);
+    let environment = Environment::real();
+    let (clock, random) = (environment.clock.clone(), environment.random.clone());
+    let store = tokio::select! {
+        store = StreamStore::open(config.store.clone(), environment, &mut registry) => {
+            store.map_err(start_failure)?
+        }
+        () = signals.stop() => return Ok(()),
+    };
+    let environment = HttpEnvironment {
+        clock,
+        random,
+        metrics: http_metrics,
+        registries: vec![Arc::new(registry)],
+    };
+    let listen = config.http.listen;
+    let http = match HttpServer::start(store.clone(), config.http.clone(), environment).await {
+        Ok(http) => http,
+        Err(error) => {
+            store.shutdown().await?;
+            return Err(Failure::with_next(
+                format!("HTTP cannot listen on {listen}: {error}"),
+                "stop what listens there, or choose another address with --listen",
+            ));
+        }
+    };
+    announce(&config, &http)?;
+    signals.stop().await;
+    tracing::info!("stopping: no new requests, those under way are finished");
+    let stopped = async {
+        http.stop().await;
+        store.shutdown().await
+    };
+    tokio::select! {
+        result = stopped => result?,
+        () = signals.stop() => {
+            return Err(Failure::failed(
+                "stopped at once by a second signal; the next start recovers the journal",
+            ));
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn start_failure(error: aquifer_stream::Error) -> Failure {
+    Failure::with_next(error.to_string(), "`aquifer doctor` checks this set-up step by step")
+}
+
+/// Says where everything is, for people and for scripts that wait for it.
+fn announce(config: &Config, http: &HttpServer) -> Result<(), Failure> {
+    let data = std::path::absolute(&config.store.data)?;
+    output::line(&format!("data in {}", data.display()))?;
+    output::line(&format!("tier 2 in {}", config.store.tier2_url()))?;
+    output::line(&format!("http listening on http://{}", http.address()))
+}
+
+fn start_log(options: &LogOptions) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&options.filter).map_err(|error| {
+        Failure::failed(format!("log.filter {} is not valid: {error}", options.filter))
+    })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match options.format {
+        LogFormat::Text => {
+            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            log.with_ansi(is_terminal).init();
+        }
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// The signals that ask for a graceful stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

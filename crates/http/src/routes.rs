@@ -1,0 +1,108 @@
+//! The table of routes: the router and the API's description are both held
+//! against it.
+
+use axum::Router;
+use axum::http::Method;
+use axum::middleware;
+use axum::routing::{MethodRouter, delete, get, patch, post};
+
+use crate::app::App;
+use crate::problem::HttpProblem;
+use crate::{Problem, append, groups, guard, operation, read, streams, tail};
+
+type Route = (Method, &'static str, MethodRouter<App>);
+
+fn routes() -> Vec<Route> {
+    let get_route = |path, route| (Method::GET, path, route);
+    let post_route = |path, route| (Method::POST, path, route);
+    let delete_route = |path, route| (Method::DELETE, path, route);
+    vec![
+        get_route("/", get(operation::console)),
+        get_route("/healthz", get(operation::healthz)),
+        get_route("/readyz", get(operation::readyz)),
+        get_route("/metrics", get(operation::metrics)),
+        get_route("/openapi.json", get(operation::openapi)),
+        get_route("/v1/streams", get(streams::list)),
+        post_route("/v1/streams", post(streams::create)),
+        get_route("/v1/streams/{stream}", get(streams::describe)),
+        (Method::PATCH, "/v1/streams/{stream}", patch(streams::update)),
+        delete_route("/v1/streams/{stream}", delete(streams::delete)),
+        post_route("/v1/streams/{stream}/truncate", post(streams::truncate)),
+        post_route("/v1/streams/{stream}/records", post(append::append)),
+        get_route("/v1/streams/{stream}/records", get(read::read)),
+        get_route("/v1/streams/{stream}/tail", get(tail::tail)),
+        get_route("/v1/streams/{stream}/chunks", get(streams::chunks)),
+        get_route("/v1/groups", get(groups::list)),
+        get_route("/v1/groups/{group}", get(groups::describe)),
+        delete_route("/v1/groups/{group}", delete(groups::delete)),
+        post_route("/v1/groups/{group}/positions", post(groups::commit)),
+    ]
+}
+
+/// The router over all routes.
+pub(crate) fn router(app: App) -> Router {
+    let mut router = Router::new();
+    for (_, path, route) in routes() {
+        router = router.route(path, route);
+    }
+    router
+        .fallback(|| async {
+            Problem::new(aquifer_types::ErrorKind::NotFound, "no such path")
+                .next("See /openapi.json for the paths.")
+        })
+        .method_not_allowed_fallback(|| async {
+            Problem::http(HttpProblem::MethodNotAllowed, "the path has no such method")
+        })
+        .layer(middleware::from_fn_with_state(app.clone(), guard::observe))
+        .with_state(app)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_description_has_every_route_and_no_other() {
+        let described: serde_json::Value = serde_json::from_str(operation::OPENAPI).unwrap();
+        let mut found = BTreeSet::new();
+        for (path, methods) in described["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                if method == "parameters" {
+                    continue;
+                }
+                found.insert(format!("{} {path}", method.to_uppercase()));
+                assert!(operation["summary"].is_string(), "{method} {path} has no summary");
+                assert!(operation["responses"].is_object(), "{method} {path} has no responses");
+            }
+        }
+        let expected: BTreeSet<_> =
+            routes().into_iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn every_reference_of_the_description_leads_somewhere() {
+        let described: serde_json::Value = serde_json::from_str(operation::OPENAPI).unwrap();
+        fn visit(root: &serde_json::Value, value: &serde_json::Value, found: &mut usize) {
+            match value {
+                serde_json::Value::Object(fields) => {
+                    if let Some(serde_json::Value::String(reference)) = fields.get("$ref") {
+                        let pointer = reference.trim_start_matches('#');
+                        assert!(root.pointer(pointer).is_some(), "{reference}");
+                        *found += 1;
+                    }
+                    fields.values().for_each(|value| visit(root, value, found));
+                }
+                serde_json::Value::Array(values) => {
+                    values.iter().for_each(|value| visit(root, value, found));
+                }
+                _ => {}
+            }
+        }
+        let mut found = 0;
+        visit(&described, &described, &mut found);
+        assert!(found > 10);
+    }
+}
