@@ -9,7 +9,7 @@ use super::event::KeptAnswer;
 type Key = (TenantName, String);
 
 /// The answers of the last day, the oldest first to go.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Answers {
     by_key: HashMap<Key, KeptAnswer>,
     order: VecDeque<(Timestamp, Key)>,

@@ -22,7 +22,7 @@ use crate::chunk_meta::ChunkMeta;
 /// The positions of one group.
 pub(crate) type Positions = BTreeMap<Partition, GroupPosition>;
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct HotState {
     /// The server's epoch, which appends bear.
     pub(crate) epoch: Epoch,
@@ -35,7 +35,7 @@ pub(crate) struct HotState {
     pub(crate) intents: BTreeMap<ChunkId, Intent>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HotStream {
     pub(crate) path: StreamPath,
     pub(crate) class: StreamClass,
@@ -44,7 +44,7 @@ pub(crate) struct HotStream {
     pub(crate) partitions: Vec<HotPartition>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct HotPartition {
     pub(crate) start: Offset,
     pub(crate) tiered: Offset,

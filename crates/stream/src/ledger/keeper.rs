@@ -83,7 +83,7 @@ impl CatalogQueue {
 
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
-    catalog: Catalog,
+    pub(super) catalog: Catalog,
     places: Places,
     /// Everything through it is in the oldest snapshot that is kept.
     snapshot_oldest: GroupSequence,
@@ -108,10 +108,7 @@ impl Keeper {
                 tracing::error!(%error, "the catalog could not be written, it is tried again");
             }
             self.ask_for_snapshot();
-            let snapshot = self.shared.snapshot.lock().take();
-            if let Some((hot, sequence)) = snapshot {
-                self.store_snapshot(&hot, sequence);
-            }
+            self.store_waiting_snapshot();
             if is_closed {
                 self.finish();
                 return;
@@ -134,7 +131,7 @@ impl Keeper {
     }
 
     /// Applies what waits, a transaction for all of it.
-    fn apply_catalog(&mut self) -> Result<(), Error> {
+    pub(super) fn apply_catalog(&mut self) -> Result<(), Error> {
         let queue = &self.shared.catalog;
         loop {
             let mut state = queue.state.lock();
@@ -194,6 +191,14 @@ impl Keeper {
         }
     }
 
+    /// Stores the snapshot that the writer cut, if it did.
+    pub(super) fn store_waiting_snapshot(&mut self) {
+        let snapshot = self.shared.snapshot.lock().take();
+        if let Some((hot, sequence)) = snapshot {
+            self.store_snapshot(&hot, sequence);
+        }
+    }
+
     fn store_snapshot(&mut self, hot: &super::hot_state::HotState, sequence: GroupSequence) {
         match snapshot::write(&*self.shared.disk, &self.places.ledger, hot, sequence) {
             Ok(oldest) => self.snapshot_oldest = oldest,
@@ -202,7 +207,7 @@ impl Keeper {
     }
 
     /// The last snapshot of an orderly stop, so that the next start is short.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         let (hot, sequence) = {
             let core = self.shared.core.lock();
             let sequence = GroupSequence(self.shared.last_synced.load(Ordering::Acquire));
@@ -218,7 +223,7 @@ impl Keeper {
 
     /// Prepares journal files; when the disk is full gives the reserve up, and
     /// takes it back when there is room.
-    fn keep_disk(&mut self) {
+    pub(super) fn keep_disk(&mut self) {
         let maintenance = &self.shared.maintenance;
         let mut error = None;
         while error.is_none() && maintenance.missing_files() > 0 {
@@ -255,7 +260,7 @@ impl Keeper {
     }
 
     /// Gives journal files up that nobody needs.
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         let applied = GroupSequence(self.shared.catalog.applied.load(Ordering::Acquire));
         let needed = applied.min(self.snapshot_oldest);
         let live = self.shared.index.files.oldest();

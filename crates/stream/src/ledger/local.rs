@@ -85,7 +85,7 @@ impl std::fmt::Debug for LocalLedger {
 
 impl Core {
     /// Decides a commit into the group, or lets it wait for the next one.
-    fn add(&mut self, commit: Commit, reply: Reply, now: Timestamp) {
+    pub(super) fn add(&mut self, commit: Commit, reply: Reply, now: Timestamp) {
         if self.is_stopping {
             // Dropping the reply tells the caller.
             return;
@@ -145,15 +145,22 @@ impl Commit {
     }
 }
 
-impl LocalLedger {
-    /// Begins to serve from what was recovered.
-    pub(crate) fn start(
+/// The ledger before it has threads; a test drives the parts step by step.
+pub(super) struct Parts {
+    pub(super) shared: Arc<Shared>,
+    pub(super) writer: Writer,
+    pub(super) keeper: Keeper,
+    pub(super) reader: JournalReader,
+}
+
+impl Parts {
+    pub(super) fn new(
         recovery: Recovery,
         options: Arc<Options>,
         clock: Arc<dyn Clock>,
         disk: Arc<dyn Disk>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, Error> {
+    ) -> Self {
         let Recovery {
             hot,
             index,
@@ -166,7 +173,6 @@ impl LocalLedger {
         } = recovery;
         let maintenance = journal.maintenance();
         let reader = journal.reader();
-        let permits = Arc::new(Semaphore::new(options.commit_queue_bytes_max));
         let applied = last_sequence;
         let shared = Arc::new(Shared {
             core: Mutex::new(Core {
@@ -197,6 +203,22 @@ impl LocalLedger {
         shared.count_journal_bytes();
         let writer = Writer::new(shared.clone(), journal);
         let keeper = Keeper::new(shared.clone(), catalog, snapshot_oldest);
+        Self { shared, writer, keeper, reader }
+    }
+}
+
+impl LocalLedger {
+    /// Begins to serve from what was recovered.
+    pub(crate) fn start(
+        recovery: Recovery,
+        options: Arc<Options>,
+        clock: Arc<dyn Clock>,
+        disk: Arc<dyn Disk>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        let permits = Arc::new(Semaphore::new(options.commit_queue_bytes_max));
+        let Parts { shared, writer, keeper, reader } =
+            Parts::new(recovery, options, clock, disk, metrics);
         let publisher = shared.clone();
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             tasks::spawn_thread(name, work)

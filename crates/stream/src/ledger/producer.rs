@@ -17,7 +17,7 @@ use crate::api::Appended;
 const BATCHES_KEPT: usize = 5;
 
 /// The producers of one partition. Most partitions have none.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Producers(
     #[expect(clippy::box_collection, reason = "most partitions have none: 8 bytes, not 48")]
     Option<Box<HashMap<ProducerId, Producer>>>,

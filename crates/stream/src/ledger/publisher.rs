@@ -67,24 +67,32 @@ impl Shared {
 
     pub(crate) fn run_publisher(&self) {
         let queue = &self.publishing;
-        let mut state = queue.state.lock();
         loop {
-            if !state.is_busy
-                && let Some(publication) = state.waiting.pop_front()
-            {
-                state.is_busy = true;
-                drop(state);
-                queue.changed.notify_all();
-                self.publish(publication);
-                state = queue.state.lock();
-                state.is_busy = false;
-                continue;
+            self.publish_waiting();
+            let mut state = queue.state.lock();
+            if state.is_busy || state.waiting.is_empty() {
+                if state.is_closed && state.waiting.is_empty() && !state.is_busy {
+                    break;
+                }
+                queue.changed.wait(&mut state);
             }
-            if state.is_closed && state.waiting.is_empty() && !state.is_busy {
-                self.catalog.close();
-                return;
-            }
-            queue.changed.wait(&mut state);
+        }
+        self.catalog.close();
+    }
+
+    /// Publishes what waits, as long as nobody else publishes.
+    pub(super) fn publish_waiting(&self) {
+        let queue = &self.publishing;
+        let mut state = queue.state.lock();
+        while !state.is_busy
+            && let Some(publication) = state.waiting.pop_front()
+        {
+            state.is_busy = true;
+            drop(state);
+            queue.changed.notify_all();
+            self.publish(publication);
+            state = queue.state.lock();
+            state.is_busy = false;
         }
     }
 

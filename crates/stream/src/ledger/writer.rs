@@ -26,7 +26,7 @@ const COPIED_PART: usize = 4;
 
 pub(crate) struct Writer {
     shared: Arc<Shared>,
-    journal: Journal,
+    pub(super) journal: Journal,
     spare: Option<GroupBuilder>,
     /// The last group with facts in it: sync marks have numbers of their own.
     last_written: u64,
@@ -48,7 +48,7 @@ impl Writer {
     }
 
     /// Waits for the next group; `None` when the ledger stops and nothing waits.
-    fn take(&mut self) -> Option<Assembly> {
+    pub(super) fn take(&mut self) -> Option<Assembly> {
         let shared = self.shared.clone();
         let mut core = shared.core.lock();
         loop {
@@ -89,7 +89,7 @@ impl Writer {
     }
 
     /// Makes certain what is only written, and says so.
-    fn settle(&mut self, is_clean: bool) {
+    pub(super) fn settle(&mut self, is_clean: bool) {
         match self.journal.sync() {
             Ok(()) => self.shared.last_synced.store(self.last_written, Ordering::Release),
             Err(error) => tracing::error!(%error, "the journal could not be synced"),
@@ -99,7 +99,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, mut assembly: Assembly) {
+    pub(super) fn write(&mut self, mut assembly: Assembly) {
         let bytes = assembly.group.len_bytes();
         let written = if assembly.group.is_empty() {
             Ok(None)
