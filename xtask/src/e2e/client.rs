@@ -101,9 +101,14 @@ impl Client {
         text_of_success(path, self.agent.get(self.at(path)).call()?)
     }
 
-    /// Creates a stream with `config` in its `config` field.
+    /// Creates a durable stream with `config` in its `config` field.
     pub(crate) fn create_stream(&self, name: &str, partitions: u32, config: Value) -> Result<()> {
         let body = json!({ "name": name, "partitions": partitions, "config": config });
+        self.create(&body)
+    }
+
+    /// Creates a stream as `body` says.
+    pub(crate) fn create(&self, body: &Value) -> Result<()> {
         let answer = self.agent.post(self.at("/v1/streams")).send_json(body)?;
         text_of_success("/v1/streams", answer).map(drop)
     }

@@ -1,5 +1,6 @@
-//! Scenario `kill9`: the process dies at random moments under load, over and
-//! over on the same data; some deaths fall into the recovery itself.
+//! Scenarios `kill9` and `kill9_relaxed`: the process dies at random moments
+//! under load, over and over on the same data; some deaths fall into the
+//! recovery itself. Losing the process loses nothing in either class.
 
 use std::time::{Duration, Instant};
 
@@ -19,23 +20,37 @@ const WRITERS: u32 = 4;
 /// Rounds in the quick and in the full test.
 const ROUNDS: (u64, u64) = (10, 200);
 
+const ROUNDS_RELAXED: (u64, u64) = (5, 100);
+
 /// Every so many rounds everything is read again, not only what is new.
 const READ_ALL_EVERY: u64 = 10;
 
+/// Streams of class `durable`.
 pub(crate) fn run(context: &Context) -> Result<Report> {
+    run_class(context, "durable", ROUNDS)
+}
+
+/// Streams of class `relaxed`.
+pub(crate) fn run_relaxed(context: &Context) -> Result<Report> {
+    run_class(context, "relaxed", ROUNDS_RELAXED)
+}
+
+fn run_class(context: &Context, class: &str, rounds: (u64, u64)) -> Result<Report> {
     let directory = context.directory("kill9")?;
     let options = context.options(directory.path());
     let mut random = context.random(1);
     let mut history = History::new(PARTITIONS);
     let mut writers = Writers::new("load", PARTITIONS, WRITERS);
-    let rounds = context.count(ROUNDS.0, ROUNDS.1);
+    let rounds = context.count(rounds.0, rounds.1);
     let mut recovery_max = Duration::ZERO;
     let mut kills = 0;
 
     let mut server = Server::start(&options)?;
     // Small and young chunks, so that deaths fall into tiering too.
     let config = json!({ "chunk_target_bytes": 65_536, "chunk_max_age_ms": 250 });
-    server.client().create_stream("load", PARTITIONS, config)?;
+    server.client().create(&json!({
+        "name": "load", "partitions": PARTITIONS, "class": class, "config": config,
+    }))?;
     for round in 1..=rounds {
         let moment = Duration::from_millis(random.random_range(50..=800));
         let client = server.client();

@@ -51,6 +51,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: kill9::run,
     },
     Scenario {
+        name: "kill9_relaxed",
+        about: "the same for streams of class relaxed",
+        run: kill9::run_relaxed,
+    },
+    Scenario {
         name: "power_cut",
         about: "the disk forgets what was not synced: nothing acknowledged is lost",
         run: power_cut::run,
