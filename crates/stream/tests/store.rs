@@ -123,6 +123,7 @@ async fn records_survive_a_restart_and_an_abandoned_store() {
     drop(store);
     let store = open(options(dir.path())).await;
     assert!(store.recovery().was_clean);
+    assert_eq!(store.recovery().epoch.get(), 2, "every start has an epoch of its own");
     assert_eq!(texts(&read_all(&store, "a", 0, Position::Earliest).await), values(0..150));
     assert_eq!(append(&store, "a", 0, &values(150..151)).await, Offset(150));
     assert_eq!(

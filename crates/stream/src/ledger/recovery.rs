@@ -155,17 +155,16 @@ fn open_journal(
         clock: clock.clone(),
         ..aquifer_journal::Options::default()
     };
-    let mut epoch = Epoch(known.get() + 1);
-    loop {
-        let opened = Journal::open(disk.clone(), &places.journal, journal_options.clone(), epoch);
-        match opened {
-            Ok((journal, recovered)) => return Ok(((journal, epoch), recovered)),
-            Err(aquifer_journal::Error::Fenced { found, .. }) if found >= epoch => {
-                epoch = Epoch(found.get() + 1);
-            }
-            Err(error) => return Err(from_journal(error)),
-        }
-    }
+    let open = |epoch| Journal::open(disk.clone(), &places.journal, journal_options.clone(), epoch);
+    // Opening changes nothing: an epoch below all others asks for the highest.
+    let found = match open(Epoch(0)) {
+        Ok(_) => Epoch(0),
+        Err(aquifer_journal::Error::Fenced { found, .. }) => found,
+        Err(error) => return Err(from_journal(error)),
+    };
+    let epoch = Epoch(found.max(known).get() + 1);
+    let (journal, recovered) = open(epoch).map_err(from_journal)?;
+    Ok(((journal, epoch), recovered))
 }
 
 /// Refuses a journal that does not reach from the snapshot and the catalog on,
