@@ -235,6 +235,36 @@ fn header_keys_that_are_no_text_are_mended_and_times_saturate() {
     verify("test", &chunk.bytes).unwrap();
 }
 
+#[test]
+fn windows_are_bounded_however_large_the_records_are() {
+    let part = |n: i64, bytes: usize| Some(Bytes::from(vec![n as u8; bytes]));
+    let records: Vec<Record> = (0..60)
+        .map(|n| Record {
+            offset: Offset(n),
+            timestamp: Timestamp(n),
+            key: if n % 20 == 3 { part(n, 200_000) } else { part(n, 3) },
+            headers: if n % 20 == 5 {
+                // One value for many: small in the dictionary, large in memory.
+                vec![Header { key: Bytes::from_static(b"h"), value: part(1, 60_000) }; 4]
+            } else {
+                Vec::new()
+            },
+            value: if n % 10 == 7 { part(n, 300_000) } else { part(n, 1000) },
+        })
+        .collect();
+    let chunk = encode(spec(0, 60), EncodeOptions::default(), &records).unwrap();
+    let reader = open(&chunk.bytes).unwrap();
+    let largest = records.iter().map(Record::payload_bytes).max().unwrap() as u64;
+    for window_bytes in [1, 64 << 10, 1 << 20] {
+        let options = ReadOptions { window_bytes, rows_max: 1000 };
+        let rows = read_rows(&reader, 0, options).unwrap();
+        let most = rows.iter().map(Rows::raw_bytes).max().unwrap();
+        // Within a page only the average is known.
+        assert!(most <= 2 * window_bytes as u64 + 2 * largest, "{most} for {window_bytes}");
+        assert_eq!(rows.iter().flat_map(Rows::records).collect::<Vec<_>>(), records);
+    }
+}
+
 fn blob(max: usize) -> impl Strategy<Value = Option<Bytes>> {
     prop::option::of(prop::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from))
 }
