@@ -13,13 +13,15 @@ mod ledger;
 mod metrics;
 mod options;
 mod read;
+mod retention;
 mod store;
 mod tier;
 
 pub use api::{
     AppendAnswer, AppendRequest, Appended, Block, ChunkDescription, GroupDescription,
     GroupPosition, Health, Isolation, NewStream, PartitionAppend, PartitionDescription, Position,
-    ReadAnswer, ReadRequest, StreamDescription, StreamShape, StreamSummary, StreamUpdate, Truncation,
+    ReadAnswer, ReadRequest, StreamDescription, StreamShape, StreamSummary, StreamUpdate,
+    Truncation,
 };
 pub use chunk_meta::ChunkMeta;
 pub use error::Error;

@@ -32,6 +32,7 @@ use crate::ledger::{
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::read::{ChunkCache, Leases, Reader, View};
+use crate::retention::Retention;
 use crate::tier::Tier;
 
 /// The longest note that a group may leave beside a position, in bytes.
@@ -79,6 +80,7 @@ struct Inner {
     ledger: LocalLedger,
     reader: Arc<Reader>,
     tier: Arc<Tier>,
+    retention: tokio::sync::Mutex<Retention>,
     metrics: Arc<Metrics>,
     recovery: RecoveryReport,
     tasks: Mutex<JoinSet<()>>,
@@ -154,6 +156,8 @@ impl StreamStore {
             metrics.clone(),
             report.epoch,
         ));
+        let retention =
+            Retention::new(environment.clone(), ledger.clone(), index.clone(), metrics.clone());
         let store = Self {
             inner: Arc::new(Inner {
                 options,
@@ -162,6 +166,7 @@ impl StreamStore {
                 ledger,
                 reader,
                 tier,
+                retention: tokio::sync::Mutex::new(retention),
                 metrics,
                 recovery: report,
                 tasks: Mutex::new(JoinSet::new()),
@@ -545,6 +550,15 @@ impl StreamStore {
     pub async fn delete_group(&self, tenant: &TenantName, group: &GroupName) -> Result<(), Error> {
         let operation = Operation::DeleteGroup { tenant: tenant.clone(), group: group.clone() };
         self.commit(vec![operation]).await.map(|_| ())
+    }
+
+    /// Enforces retention now, and not only at the next `retention_interval_ms`.
+    /// Returns in how many partitions something went.
+    ///
+    /// # Errors
+    /// As the ledger's.
+    pub async fn enforce_retention(&self) -> Result<usize, Error> {
+        self.inner.retention.lock().await.enforce().await
     }
 
     /// How the store is.

@@ -23,7 +23,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub(crate) use files::LiveFiles;
 pub(crate) use groups::Groups;
-pub(crate) use partition::{ChunkList, PartitionLog, TailEntry, chunk_at};
+pub(crate) use partition::{ChunkList, PartitionLog, PartitionState, TailEntry, chunk_at};
 pub(crate) use publish::chunk_of_row;
 pub(crate) use tail_cache::TailCache;
 

@@ -14,6 +14,17 @@ impl StreamStore {
         let tier = self.inner.tier.clone();
         self.spawn(async move { tier.run().await });
         let weak = Arc::downgrade(&self.inner);
+        let interval = Duration::from_millis(self.inner.options.retention_interval_ms.max(10));
+        self.spawn(async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let Some(inner) = weak.upgrade() else { return };
+                if let Err(error) = inner.retention.lock().await.enforce().await {
+                    tracing::warn!(%error, "retention could not be enforced, it is tried again");
+                }
+            }
+        });
+        let weak = Arc::downgrade(&self.inner);
         self.spawn(async move {
             loop {
                 tokio::time::sleep(GAUGES_INTERVAL).await;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use aquifer_chunk::{ChunkEncoder, ChunkSpec, EncodeOptions, EncodedChunk, TimestampType};
+use aquifer_chunk::{ChunkEncoder, ChunkSpec, EncodeOptions, EncodedChunk, Rows, TimestampType};
 use aquifer_env::store::StoreErrorKind;
 use aquifer_env::tasks;
 use aquifer_types::{ChunkId, Epoch, Offset, Timestamp};
@@ -23,6 +23,9 @@ use crate::read::from_chunk;
 
 /// Journal bytes that are read and encoded at once.
 const PIECE_BYTES: usize = 4 << 20;
+/// What is stored was let in under `batch_decompressed_bytes_max`, whose bound
+/// this is.
+const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;
 /// Above this part of its limit the journal's oldest files are emptied early.
 const PRESSURE_PERCENT: u64 = 70;
 
@@ -205,7 +208,7 @@ impl Tier {
     pub(super) fn encode_options(&self) -> EncodeOptions {
         EncodeOptions {
             zstd_level: self.options.chunk_zstd_level,
-            decompressed_bytes_max: 1 << 30,
+            decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
             ..EncodeOptions::default()
         }
     }
@@ -231,9 +234,17 @@ impl Tier {
                 return Err(Error::Overtaken("the stream was truncated".into()));
             };
             let appended: Vec<Timestamp> = piece.iter().map(|entry| entry.appended).collect();
+            let (base, partition) = (spec.base, spec.partition);
             encoder = tasks::run_blocking(move || {
                 for (batch, appended) in batches.iter().zip(appended) {
-                    encoder.push_batch(batch, appended)?;
+                    if batch.header().base_offset >= base {
+                        encoder.push_batch(batch, appended)?;
+                        continue;
+                    }
+                    // The start was moved into the batch.
+                    let rows =
+                        Rows::from_batches(partition, [(batch, appended)], DECOMPRESSED_BYTES_MAX)?;
+                    encoder.push_rows(&rows.starting_at(base))?;
                 }
                 Ok(encoder)
             })
