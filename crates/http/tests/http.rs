@@ -1,0 +1,481 @@
+//! The HTTP door over a real store, as clients see it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aquifer_http::{HttpEnvironment, HttpMetrics, HttpOptions, HttpServer, Token};
+use aquifer_stream::{Environment, Options, StreamStore};
+use futures::StreamExt as _;
+use prometheus_client::registry::Registry;
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+struct Server {
+    http: Option<HttpServer>,
+    store: StreamStore,
+    url: String,
+    client: reqwest::Client,
+    _directory: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start(options: HttpOptions) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut registry = Registry::with_prefix("aquifer");
+        let metrics = HttpMetrics::register(&mut registry);
+        let environment = Environment::real();
+        let (clock, random) = (environment.clock.clone(), environment.random.clone());
+        let store_options = Options {
+            data: directory.path().join("data"),
+            journal_file_bytes: 1 << 20,
+            ..Options::default()
+        };
+        let store = StreamStore::open(store_options, environment, &mut registry).await.unwrap();
+        let environment =
+            HttpEnvironment { clock, random, metrics, registries: vec![Arc::new(registry)] };
+        let options = HttpOptions { listen: "127.0.0.1:0".parse().unwrap(), ..options };
+        let http = HttpServer::start(store.clone(), options, environment).await.unwrap();
+        let url = format!("http://{}", http.address());
+        let client = reqwest::Client::new();
+        Self { http: Some(http), store, url, client, _directory: directory }
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url))
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.request(Method::GET, path).send().await.unwrap()
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Value) -> Response {
+        let request = self.request(method, path).header("content-type", "application/json");
+        request.body(body.to_string()).send().await.unwrap()
+    }
+
+    async fn create(&self, name: &str, partitions: u32) {
+        let body = json!({ "name": name, "partitions": partitions });
+        let answer = self.send(Method::POST, "/v1/streams", body).await;
+        assert_eq!(answer.status(), 201);
+    }
+
+    async fn append(&self, path: &str, content_type: &str, body: impl Into<Vec<u8>>) -> Response {
+        let request = self.request(Method::POST, path).header("content-type", content_type);
+        request.body(body.into()).send().await.unwrap()
+    }
+
+    async fn stop(mut self) {
+        self.http.take().unwrap().stop().await;
+        self.store.shutdown().await.unwrap();
+    }
+}
+
+async fn json_of(answer: Response) -> Value {
+    serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+}
+
+/// The status and the problem's name, detail and members.
+async fn problem_of(answer: Response) -> (u16, Value) {
+    let status = answer.status().as_u16();
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    let problem = json_of(answer).await;
+    assert_eq!(problem["status"], status);
+    assert!(problem["type"].as_str().unwrap().starts_with("urn:aquifer:problem:"));
+    assert!(!problem["next"].as_str().unwrap().is_empty());
+    (status, problem)
+}
+
+#[tokio::test]
+async fn records_come_back_as_they_went_in() {
+    let server = Server::start(HttpOptions::default()).await;
+    server.create("events", 1).await;
+    let path = "/v1/streams/events/records";
+    for (content_type, body, count) in [
+        ("application/x-ndjson", &b"{\"a\": 1}\n\n[2 ]\n"[..], 2),
+        ("text/plain", b"not json\r\nlast", 2),
+        ("application/octet-stream", b"\x00\xff", 1),
+        (
+            "application/json",
+            br#"{"records":[{"key":"k","value":"v","headers":{"h":"1"},"timestamp":5}]}"#,
+            1,
+        ),
+    ] {
+        let answer = server.append(path, content_type, body).await;
+        assert_eq!(answer.status(), 200, "{content_type}");
+        assert_eq!(json_of(answer).await["appends"][0]["count"], count, "{content_type}");
+    }
+    let answer = server.get(path).await;
+    assert_eq!(answer.headers()["content-type"], "application/x-ndjson");
+    for (name, value) in [("next", "6"), ("start", "0"), ("stable", "6"), ("end", "6")] {
+        assert_eq!(answer.headers()[format!("aquifer-{name}-offset")], value, "{name}");
+    }
+    let text = answer.text().await.unwrap();
+    let records: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let values: Vec<_> = records.iter().map(|record| record["value"].clone()).collect();
+    let binary = json!({ "base64": "AP8=" });
+    assert_eq!(
+        values,
+        [json!("{\"a\": 1}"), json!("[2 ]"), json!("not json"), json!("last"), binary, json!("v")]
+    );
+    assert_eq!(
+        records[5],
+        json!({
+            "partition": 0, "offset": 5, "timestamp": 5, "key": "k",
+            "headers": [{ "key": "h", "value": "1" }], "value": "v",
+        })
+    );
+
+    let page = json_of(
+        server
+            .request(Method::GET, "/v1/streams/events/records?offset=1&limit=2")
+            .header("accept", "application/json")
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
+    let offsets: Vec<_> =
+        page["records"].as_array().unwrap().iter().map(|r| r["offset"].clone()).collect();
+    assert_eq!((offsets, &page["next_offset"]), (vec![json!(1), json!(2)], &json!(3)));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_append_is_one_thing() {
+    let server = Server::start(HttpOptions::default()).await;
+    server.create("s", 4).await;
+    // Equal keys go to equal partitions, and a request to one answer.
+    let lines = "{\"u\":\"a\"}\n{\"u\":\"b\"}\n{\"u\":\"a\"}\n";
+    let path = "/v1/streams/s/records?key_field=u";
+    let answer = json_of(server.append(path, "application/x-ndjson", lines).await).await;
+    let counts: u64 =
+        answer["appends"].as_array().unwrap().iter().map(|a| a["count"].as_u64().unwrap()).sum();
+    assert_eq!(counts, 3);
+
+    // One record that cannot be appended, and none is.
+    let description = json_of(server.get("/v1/streams/s").await).await;
+    let body = r#"{"records":[{"value":"x","partition":0},{"value":"y","partition":9}]}"#;
+    let path = "/v1/streams/s/records";
+    let (status, problem) = problem_of(server.append(path, "application/json", body).await).await;
+    assert_eq!((status, &problem["record"]), (400, &json!(1)));
+    assert_eq!(json_of(server.get("/v1/streams/s").await).await, description);
+
+    // The same key gives the same answer, however late and wherever it went.
+    let request = || {
+        let path = "/v1/streams/s/records";
+        let request = server.request(Method::POST, path).header("content-type", "text/plain");
+        request.header("idempotency-key", "once")
+    };
+    let first = json_of(request().body("one").send().await.unwrap()).await;
+    let mut again = json_of(request().body("one").send().await.unwrap()).await;
+    assert_eq!(again["duplicate"], true);
+    again.as_object_mut().unwrap().remove("duplicate");
+    assert_eq!(first, again);
+    let other = request().body("two").send().await.unwrap();
+    assert_eq!(problem_of(other).await.0, 400);
+
+    // An expected offset that is not the end appends nothing.
+    server.create("one", 1).await;
+    for (expected, status) in [(0, 200), (0, 409), (1, 200)] {
+        let path = format!("/v1/streams/one/records?expected_offset={expected}");
+        let answer = server.append(&path, "text/plain", "x").await;
+        assert_eq!(answer.status(), status, "expected {expected}");
+        if status == 409 {
+            let (_, problem) = problem_of(answer).await;
+            assert_eq!((&problem["expected"], &problem["actual"]), (&json!(0), &json!(1)));
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn streams_live_and_die() {
+    let server = Server::start(HttpOptions::default()).await;
+    let body = json!({ "name": "s", "partitions": 2, "config": { "retention_ms": 60_000 } });
+    let answer = server.send(Method::POST, "/v1/streams", body.clone()).await;
+    assert_eq!(answer.headers()["location"], "/v1/streams/s");
+    assert_eq!(json_of(answer).await["config"]["retention_ms"], 60_000);
+    let (status, problem) = problem_of(server.send(Method::POST, "/v1/streams", body).await).await;
+    assert_eq!(
+        (status, problem["type"].as_str().unwrap()),
+        (409, "urn:aquifer:problem:already-exists")
+    );
+
+    let change = json!({ "partitions": 3, "config": { "retention_ms": null } });
+    let changed = json_of(server.send(Method::PATCH, "/v1/streams/s", change).await).await;
+    assert_eq!(changed["partition_count"], 3);
+    assert_eq!(changed["config"]["retention_ms"], Value::Null);
+    assert_eq!(changed["config"]["chunk_max_age_ms"], 60_000);
+
+    server.append("/v1/streams/s/records?partition=2", "text/plain", "a\nb\nc").await;
+    let to = json!({ "partition": 2, "offset": 2 });
+    let answer = json_of(server.send(Method::POST, "/v1/streams/s/truncate", to).await).await;
+    assert_eq!(answer["partitions"][2]["start_offset"], 2);
+    let (status, problem) =
+        problem_of(server.get("/v1/streams/s/records?partition=2&offset=0").await).await;
+    assert_eq!((status, &problem["earliest"]), (416, &json!(2)));
+
+    let positions = json!({ "stream": "s", "positions": { "2": { "offset": 3 } } });
+    let answer = server.send(Method::POST, "/v1/groups/g/positions", positions).await;
+    assert_eq!(answer.status(), 204);
+    let groups = json_of(server.get("/v1/groups").await).await;
+    assert_eq!(groups, json!({ "groups": ["g"] }));
+    let group = json_of(server.get("/v1/groups/g").await).await;
+    assert_eq!(group["streams"]["s"]["2"]["offset"], 3);
+    let answer = server.get("/v1/streams/s/records?partition=2&group=g").await;
+    assert_eq!(answer.headers()["aquifer-next-offset"], "3");
+    let answer = server.get("/v1/streams/s/records?partition=2&group=new").await;
+    assert_eq!(answer.text().await.unwrap().lines().count(), 1);
+
+    let answer = server.request(Method::DELETE, "/v1/streams/s").send().await.unwrap();
+    assert_eq!(answer.status(), 204);
+    assert_eq!(problem_of(server.get("/v1/streams/s").await).await.0, 404);
+    assert_eq!(json_of(server.get("/v1/streams").await).await, json!({ "streams": [] }));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_by_name() {
+    let options = HttpOptions {
+        request_bytes_max: 64 << 10,
+        requests_bytes_max: 64 << 10,
+        request_records_max: 100,
+        ..HttpOptions::default()
+    };
+    let server = Server::start(options).await;
+    server.create("s", 2).await;
+    let check = async |answer: Response, status: u16, part: &str| {
+        let (found, problem) = problem_of(answer).await;
+        let detail = problem["detail"].as_str().unwrap();
+        assert_eq!(found, status, "{problem}");
+        assert!(detail.contains(part), "{detail}");
+    };
+    let records = "/v1/streams/s/records";
+    check(server.get("/v1/streams/s/records?partitions=0").await, 400, "'partitions'").await;
+    check(server.get("/v1/streams/s/records").await, 400, "2 partitions").await;
+    check(server.get("/v1/streams/s/records?partition=7").await, 404, "no partition 7").await;
+    check(server.get("/v1/streams/s/records?partition=0&time=noon").await, 400, "'time'").await;
+    check(server.get("/v1/streams/a%20b").await, 400, "stream name").await;
+    check(server.get("/v2").await, 404, "no such path").await;
+    let answer = server.request(Method::PUT, records).send().await.unwrap();
+    check(answer, 405, "no such method").await;
+    let answer = server.request(Method::GET, "/v1/streams/s/records?partition=0");
+    check(answer.header("accept", "text/csv").send().await.unwrap(), 406, "text/csv").await;
+    check(server.append(records, "text/csv", "a").await, 415, "text/csv").await;
+    check(server.append(records, "text/plain", "\n\n").await, 400, "no records").await;
+    check(server.append(records, "text/plain", "a\n".repeat(101)).await, 413, "100 records").await;
+    check(server.append(records, "text/plain", vec![b'a'; 70_000]).await, 413, "request_bytes_max")
+        .await;
+    let many = "x\n".repeat(50);
+    let pieces = (0..1000).map(move |_| Ok::<_, std::io::Error>(many.clone()));
+    let body = reqwest::Body::wrap_stream(futures::stream::iter(pieces));
+    let request = server.request(Method::POST, records).header("content-type", "text/plain");
+    check(request.body(body).send().await.unwrap(), 413, "request_bytes_max").await;
+    let body = json!({ "name": "t", "partition": 3 });
+    check(server.send(Method::POST, "/v1/streams", body).await, 400, "`partition`").await;
+    let body = json!({ "name": "t", "partitions": 10_001 });
+    check(server.send(Method::POST, "/v1/streams", body).await, 400, "1 to 10000").await;
+    let body = json!({ "name": "t", "class": "shared" });
+    check(server.send(Method::POST, "/v1/streams", body).await, 501, "shared").await;
+    let large = format!("\"{}\"", "a".repeat(1100));
+    let body = json!({ "config": { "record_bytes_max": 1024 } });
+    server.send(Method::PATCH, "/v1/streams/s", body).await;
+    check(server.append(records, "application/x-ndjson", large).await, 413, "record_bytes_max")
+        .await;
+    // All that was reserved for them is given back.
+    let metrics = server.get("/metrics").await.text().await.unwrap();
+    for line in ["aquifer_http_requests_held_bytes 0", "aquifer_http_reads_held_bytes 0"] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    assert!(metrics.ends_with("# EOF\n"));
+    assert_eq!(server.get("/v1/streams/s/records?partition=0").await.text().await.unwrap(), "");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_read_waits_for_what_comes() {
+    let server = Server::start(HttpOptions::default()).await;
+    server.create("s", 1).await;
+    let path = "/v1/streams/s/records?offset=latest&wait_ms=60000";
+    let (answer, _) = tokio::join!(server.get(path), async {
+        // It may come before the read: that then answers at once, at the end.
+        server.append("/v1/streams/s/records", "text/plain", "first").await;
+        server.append("/v1/streams/s/records", "text/plain", "second").await;
+        for number in 0.. {
+            // The read saw "latest" at some moment; one of these is behind it.
+            let body = format!("more {number}");
+            server.append("/v1/streams/s/records", "text/plain", body).await;
+            if number == 20 {
+                break;
+            }
+        }
+    });
+    assert_eq!(answer.status(), 200);
+    assert!(!answer.text().await.unwrap().is_empty());
+    server.stop().await;
+}
+
+/// The ids and data of the next `count` events with data.
+async fn events(answer: Response, count: usize) -> Vec<(String, Value)> {
+    let mut pieces = answer.bytes_stream();
+    let mut text = String::new();
+    let mut found = Vec::new();
+    while found.len() < count {
+        let piece = pieces.next().await.expect("the tail goes on").unwrap();
+        text.push_str(std::str::from_utf8(&piece).unwrap());
+        while let Some((event, rest)) = text.split_once("\n\n") {
+            let field = |name: &str| {
+                event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+            };
+            if let Some(data) = field("data: ") {
+                found.push((
+                    field("id: ").unwrap_or_default(),
+                    serde_json::from_str(&data).unwrap(),
+                ));
+            }
+            text = rest.to_owned();
+        }
+    }
+    found.truncate(count);
+    found
+}
+
+#[tokio::test]
+async fn a_tail_goes_on_exactly_where_it_broke_off() {
+    let server = Server::start(HttpOptions::default()).await;
+    server.create("s", 3).await;
+    let append = async |partition: u32, from: u32, count: u32| {
+        let lines: String = (from..from + count).map(|n| format!("{partition}-{n}\n")).collect();
+        let path = format!("/v1/streams/s/records?partition={partition}");
+        assert_eq!(server.append(&path, "text/plain", lines).await.status(), 200);
+    };
+    for partition in 0..3 {
+        append(partition, 0, 5).await;
+    }
+    let mut seen = Vec::new();
+    let first = events(server.get("/v1/streams/s/tail?from=earliest").await, 4).await;
+    let mut last_id = first.last().unwrap().0.clone();
+    seen.extend(first);
+    append(1, 5, 5).await;
+    // Broken off again and again, and no record is seen twice or missed.
+    while seen.len() < 20 {
+        let request = server.request(Method::GET, "/v1/streams/s/tail");
+        let answer = request.header("last-event-id", &last_id).send().await.unwrap();
+        let more = events(answer, 3.min(20 - seen.len())).await;
+        last_id = more.last().unwrap().0.clone();
+        seen.extend(more);
+    }
+    let mut values: Vec<_> =
+        seen.iter().map(|(_, record)| record["value"].as_str().unwrap().to_owned()).collect();
+    values.sort();
+    let mut expected: Vec<_> = (0..3)
+        .flat_map(|p| (0..if p == 1 { 10 } else { 5 }).map(move |n| format!("{p}-{n}")))
+        .collect();
+    expected.sort();
+    assert_eq!(values, expected);
+    assert_eq!(last_id, "0:5,1:10,2:5");
+
+    // Records behind the tail's position are gone: it says so and goes on.
+    let cut = json!({ "cut": { "1": 8 } });
+    assert_eq!(server.send(Method::POST, "/v1/streams/s/truncate", cut).await.status(), 200);
+    let tail = server.get("/v1/streams/s/tail?partition=1&from=1:2").await;
+    let after = events(tail, 2).await;
+    assert_eq!(after[0].1, json!({ "partition": 1, "from": 2, "to": 8 }));
+    assert_eq!(after[1].1["value"], "1-8");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_server_stops_without_cutting_anyone_off() {
+    let server = Server::start(HttpOptions::default()).await;
+    server.create("s", 1).await;
+    let mut tail = server.get("/v1/streams/s/tail").await.bytes_stream();
+    assert!(tail.next().await.is_some());
+    let request = server.request(Method::GET, "/v1/streams/s/records?wait_ms=60000");
+    let waiting = tokio::spawn(request.send());
+    // It is under way when the server counts it.
+    loop {
+        let metrics = server.get("/metrics").await.text().await.unwrap();
+        if metrics.contains("aquifer_http_requests_in_flight 2") {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    server.stop().await;
+    let answer = waiting.await.unwrap().unwrap();
+    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap()), (200, String::new()));
+    assert!(tail.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_token_is_needed_where_there_is_one() {
+    let token = Some(Token::new("a-long-secret").unwrap());
+    let server = Server::start(HttpOptions { token, ..HttpOptions::default() }).await;
+    for (path, open) in [
+        ("/healthz", true),
+        ("/readyz", true),
+        ("/", true),
+        ("/metrics", false),
+        ("/openapi.json", false),
+        ("/v1/streams", false),
+        ("/nowhere", false),
+    ] {
+        let status = server.get(path).await.status().as_u16();
+        assert_eq!(status, if open { 200 } else { 401 }, "{path}");
+    }
+    let with = async |token: &str| {
+        let request = server.request(Method::GET, "/v1/streams").bearer_auth(token);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(with("a-long-secret").await, 200);
+    assert_eq!(with("a-long-secreT").await, 401);
+    assert_eq!(with("").await, 401);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_cannot_append() {
+    let server = Server::start(HttpOptions::default()).await;
+    server.create("s", 1).await;
+    let request = server
+        .request(Method::POST, "/v1/streams/s/records")
+        .header("content-type", "text/plain")
+        .header("origin", "https://evil.example");
+    assert_eq!(problem_of(request.body("x").send().await.unwrap()).await.0, 403);
+    let request = server.request(Method::GET, "/v1/streams").header("host", "evil.example");
+    assert_eq!(problem_of(request.send().await.unwrap()).await.0, 403);
+    let page = server.get("/").await;
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    let nonce = policy.split("'nonce-").nth(1).unwrap().split('\'').next().unwrap().to_owned();
+    assert!(page.text().await.unwrap().contains(&format!("<script nonce=\"{nonce}\">")));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn clients_that_dawdle_are_let_go() {
+    let options = HttpOptions { header_ms_max: 50, request_ms_max: 50, ..HttpOptions::default() };
+    let server = Server::start(options).await;
+    server.create("s", 1).await;
+    let address = server.url.strip_prefix("http://").unwrap();
+    let talk = async |text: &str| {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        // Ends when the server closes the connection.
+        let read = stream.read_to_string(&mut answer);
+        tokio::time::timeout(Duration::from_secs(30), read).await.unwrap().unwrap();
+        answer
+    };
+    let answer = talk("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    let answer = talk(
+        "POST /v1/streams/s/records HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
+         Content-Length: 100\r\n\r\nonly this",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("request_ms_max"), "{answer}");
+    server.stop().await;
+}
