@@ -100,7 +100,7 @@ impl Records {
         }
         let timestamp = self
             .append_time
-            .unwrap_or(Timestamp(self.base_timestamp.0.saturating_add(timestamp_delta)));
+            .unwrap_or(Timestamp(self.base_timestamp.0.wrapping_add(timestamp_delta)));
         Ok(Record {
             offset: self.base_offset.plus(offset_delta.into()),
             timestamp,

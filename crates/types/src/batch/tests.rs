@@ -145,7 +145,7 @@ proptest! {
     fn records_survive(
         records in prop::collection::vec(
             (
-                any::<i32>(),
+                any::<i64>(),
                 prop::option::of(prop::collection::vec(any::<u8>(), 0..40)),
                 prop::option::of(prop::collection::vec(any::<u8>(), 0..200)),
             ),
@@ -159,13 +159,13 @@ proptest! {
         ][codec];
         let mut builder = BatchBuilder::default().compression(codec);
         for (timestamp, key, value) in &records {
-            builder.push(Timestamp((*timestamp).into()), key.as_deref(), &[], value.as_deref());
+            builder.push(Timestamp(*timestamp), key.as_deref(), &[], value.as_deref());
         }
         let batch = Batch::accept(builder.finish().bytes().clone(), LIMITS).unwrap();
         let read = batch.to_records(1 << 20).unwrap();
         prop_assert_eq!(read.len(), records.len());
         for (read, (timestamp, key, value)) in read.iter().zip(&records) {
-            prop_assert_eq!(read.timestamp, Timestamp((*timestamp).into()));
+            prop_assert_eq!(read.timestamp, Timestamp(*timestamp));
             prop_assert_eq!(read.key.as_deref(), key.as_deref());
             prop_assert_eq!(read.value.as_deref(), value.as_deref());
         }
