@@ -7,7 +7,7 @@
 //! after the recovery; offsets have no gaps; a writer's order is kept; what a
 //! reader saw stays.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::{self, Display, Formatter};
 
 use crate::e2e::client::Outcome;
@@ -84,14 +84,29 @@ pub(crate) struct Seen {
     pub(crate) id: Id,
 }
 
+/// What a stream's class lets happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rules {
+    /// Nothing acknowledged is lost, and offsets have no gaps.
+    Strict,
+    /// Nothing acknowledged is lost; a restart may leave a gap.
+    Gaps,
+    /// A restart may lose what was acknowledged last, and leaves a gap there:
+    /// an offset that was given once is never given again.
+    Forgetful,
+}
+
 /// All that is known about a stream that is never truncated.
 #[derive(Debug)]
 pub(crate) struct History {
-    /// Per partition, the record at each offset from 0.
-    log: Vec<Vec<Id>>,
+    rules: Rules,
+    /// Per partition, the record at each offset.
+    log: Vec<BTreeMap<u64, Id>>,
+    /// Who was told to have an offset, whether or not it is still there.
+    given: HashMap<(u32, u64), Id>,
     places: HashMap<Id, (u32, u64)>,
-    /// Per partition, how much of `log` the last check had seen.
-    settled: Vec<usize>,
+    /// Per partition, the end of what the last check had seen.
+    settled: Vec<u64>,
     /// Since the last check.
     attempts: Vec<Attempt>,
     seen: Vec<Seen>,
@@ -107,12 +122,20 @@ pub(crate) struct Counts {
     pub(crate) refused: u64,
     pub(crate) unknown_present: u64,
     pub(crate) unknown_absent: u64,
+    /// Acknowledged and lost, where that is allowed.
+    pub(crate) forgotten: u64,
 }
 
 impl History {
     pub(crate) fn new(partitions: u32) -> Self {
+        Self::with_rules(partitions, Rules::Strict)
+    }
+
+    pub(crate) fn with_rules(partitions: u32, rules: Rules) -> Self {
         Self {
-            log: vec![Vec::new(); partitions as usize],
+            rules,
+            log: vec![BTreeMap::new(); partitions as usize],
+            given: HashMap::new(),
             places: HashMap::new(),
             settled: Vec::new(),
             attempts: Vec::new(),
@@ -131,7 +154,7 @@ impl History {
 
     /// The first offset of `partition` that no check has read.
     pub(crate) fn checked_to(&self, partition: u32) -> u64 {
-        self.log.get(partition as usize).map_or(0, |log| log.len() as u64)
+        self.log.get(partition as usize).map_or(0, end_of)
     }
 
     /// Counts in records over all checks so far.
@@ -149,18 +172,19 @@ impl History {
     ) {
         let mut expected = from;
         for (offset, value) in records {
-            if offset != expected {
+            if offset < expected || (offset > expected && self.rules == Rules::Strict) {
                 self.violation(format!(
                     "{partition}: offset {offset} follows where {expected} should"
                 ));
+            } else {
+                self.still_there(partition, expected, offset);
             }
             expected = offset + 1;
             let Some(id) = Id::of_line(value) else {
                 self.violation(format!("{partition}@{offset}: damaged value {value:.80}"));
                 continue;
             };
-            let known = self.log[partition as usize].get(offset as usize).copied();
-            match known {
+            match self.at(partition, offset) {
                 Some(before) if before == id => {}
                 Some(before) => {
                     self.violation(format!("{partition}@{offset}: was {before}, is {id} now"));
@@ -182,7 +206,7 @@ impl History {
         records: impl IntoIterator<Item = (u64, &'a str)>,
     ) {
         for (offset, value) in records {
-            let before = self.log[partition as usize].get(offset as usize).copied();
+            let before = self.at(partition, offset);
             if before.is_none() || Id::of_line(value) != before {
                 self.violation(format!("{partition}@{offset}: was {before:?}, is {value:.80} now"));
             }
@@ -200,8 +224,9 @@ impl History {
         }
         for seen in std::mem::take(&mut self.seen) {
             let Seen { partition, offset, id } = seen;
-            let now = self.log[partition as usize].get(offset as usize).copied();
-            if now != Some(id) {
+            self.given.insert((partition, offset), id);
+            let now = self.at(partition, offset);
+            if now != Some(id) && (now.is_some() || self.rules != Rules::Forgetful) {
                 let now = now.map_or("nothing".to_owned(), |id| id.to_string());
                 self.violation(format!(
                     "{partition}@{offset}: a reader saw {id}, now there is {now}"
@@ -219,15 +244,29 @@ impl History {
         Err(text)
     }
 
-    fn place(&mut self, partition: u32, offset: u64, id: Id) {
-        let log = &mut self.log[partition as usize];
-        if log.len() as u64 != offset {
-            // The gap was reported; positions in `log` are offsets.
-            return;
+    fn at(&self, partition: u32, offset: u64) -> Option<Id> {
+        self.log[partition as usize].get(&offset).copied()
+    }
+
+    /// What an earlier check found from `from` to `to` must not be skipped.
+    fn still_there(&mut self, partition: u32, from: u64, to: u64) {
+        let skipped = self.log[partition as usize].range(from..to).next();
+        if let Some((offset, id)) = skipped {
+            let text = format!("{partition}@{offset}: was {id}, is gone now");
+            self.violation(text);
         }
-        log.push(id);
+    }
+
+    fn place(&mut self, partition: u32, offset: u64, id: Id) {
+        self.log[partition as usize].insert(offset, id);
         if let Some((other, at)) = self.places.insert(id, (partition, offset)) {
             self.violation(format!("{id} is at {other}@{at} and at {partition}@{offset}"));
+        }
+        match self.given.insert((partition, offset), id) {
+            Some(before) if before != id => {
+                self.violation(format!("{partition}@{offset}: given to {before}, then to {id}"));
+            }
+            _ => {}
         }
     }
 
@@ -244,8 +283,17 @@ impl History {
                 }
                 for (index, (id, place)) in ids.iter().zip(&places).enumerate() {
                     let expected = (*partition, base_offset + index as u64);
-                    if *place != Some(expected) {
-                        let (partition, offset) = expected;
+                    let (partition, offset) = expected;
+                    let now = self.at(partition, offset);
+                    if place.is_none() && self.rules == Rules::Forgetful {
+                        self.counts.forgotten += 1;
+                        self.given.insert(expected, *id);
+                        if let Some(other) = now {
+                            self.violation(format!(
+                                "{partition}@{offset}: given to {id}, then to {other}"
+                            ));
+                        }
+                    } else if *place != Some(expected) {
                         self.violation(match place {
                             Some((other, at)) => format!(
                                 "{id}: acknowledged at {partition}@{offset}, found at {other}@{at}"
@@ -299,7 +347,7 @@ impl History {
         let mut strangers = Vec::new();
         for (partition, log) in self.log.iter().enumerate() {
             let settled = self.settled.get(partition).copied().unwrap_or(0);
-            for (offset, id) in log.iter().enumerate().skip(settled) {
+            for (offset, id) in log.range(settled..) {
                 if !sent.contains(id) {
                     strangers.push(format!(
                         "{partition}@{offset}: {id} appeared after its fate was settled"
@@ -307,7 +355,7 @@ impl History {
                 }
             }
         }
-        self.settled = self.log.iter().map(Vec::len).collect();
+        self.settled = self.log.iter().map(end_of).collect();
         strangers.into_iter().for_each(|text| self.violation(text));
     }
 
@@ -318,6 +366,10 @@ impl History {
             self.violations_left_out += 1;
         }
     }
+}
+
+fn end_of(log: &BTreeMap<u64, Id>) -> u64 {
+    log.last_key_value().map_or(0, |(last, _)| last + 1)
 }
 
 fn ids_of(attempt: &Attempt) -> impl Iterator<Item = Id> + use<> {
@@ -411,6 +463,32 @@ mod tests {
         fails(after(&[0, 1, 2]), "w1-2 appeared after its fate was settled");
         fails(after(&[0]), "ends at 1, it ended at 2 before");
         fails(after(&[1, 0, 3]), "0@0: was w1-0, is w1-1 now");
+    }
+
+    #[test]
+    fn a_class_lets_happen_what_it_says() {
+        let line = |sequence| Id { writer: 1, sequence }.line();
+        let check = |rules, lost: &[u64], stored: &[(u64, u64)]| {
+            let mut history = History::with_rules(1, rules);
+            check_with(&mut history, vec![acked(0, 2, 0)], &[0, 1]).unwrap();
+            let attempts = lost.iter().map(|sequence| acked(*sequence, 1, *sequence));
+            history.record(attempts.collect(), Vec::new());
+            for (offset, sequence) in stored {
+                if *offset >= 100 {
+                    history.record(vec![acked(*sequence, 1, *offset)], Vec::new());
+                }
+            }
+            let lines: Vec<_> = stored.iter().map(|(offset, id)| (*offset, line(*id))).collect();
+            history.read(0, 0, lines.iter().map(|(offset, line)| (*offset, line.as_str())));
+            history.settle()
+        };
+        let after_a_gap = [(0, 0), (1, 1), (100, 9)];
+        fails(check(Rules::Strict, &[], &after_a_gap), "offset 100 follows");
+        check(Rules::Gaps, &[], &after_a_gap).unwrap();
+        fails(check(Rules::Gaps, &[2], &after_a_gap), "w1-2: acknowledged at 0@2, lost");
+        check(Rules::Forgetful, &[2], &after_a_gap).unwrap();
+        fails(check(Rules::Forgetful, &[], &[(0, 0), (100, 9)]), "0@1: was w1-1, is gone now");
+        fails(check(Rules::Forgetful, &[2], &[(0, 0), (1, 1), (2, 9)]), "0@2: given to w1-2");
     }
 
     #[test]

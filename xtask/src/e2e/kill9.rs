@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use rand::RngExt;
 use serde_json::json;
 
-use crate::e2e::history::History;
+use crate::e2e::history::{History, Rules};
 use crate::e2e::load::{self, Writers};
 use crate::e2e::server::{Server, Starting};
 use crate::e2e::{Context, tiered};
@@ -27,19 +27,19 @@ const READ_ALL_EVERY: u64 = 10;
 
 /// Streams of class `durable`.
 pub(crate) fn run(context: &Context) -> Result<Report> {
-    run_class(context, "durable", ROUNDS)
+    run_class(context, "durable", Rules::Strict, ROUNDS)
 }
 
 /// Streams of class `relaxed`.
 pub(crate) fn run_relaxed(context: &Context) -> Result<Report> {
-    run_class(context, "relaxed", ROUNDS_RELAXED)
+    run_class(context, "relaxed", Rules::Gaps, ROUNDS_RELAXED)
 }
 
-fn run_class(context: &Context, class: &str, rounds: (u64, u64)) -> Result<Report> {
+fn run_class(context: &Context, class: &str, rules: Rules, rounds: (u64, u64)) -> Result<Report> {
     let directory = context.directory("kill9")?;
     let options = context.options(directory.path());
     let mut random = context.random(1);
-    let mut history = History::new(PARTITIONS);
+    let mut history = History::with_rules(PARTITIONS, rules);
     let mut writers = Writers::new("load", PARTITIONS, WRITERS);
     let rounds = context.count(rounds.0, rounds.1);
     let mut recovery_max = Duration::ZERO;

@@ -61,6 +61,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: power_cut::run,
     },
     Scenario {
+        name: "power_cut_relaxed",
+        about: "the same for class relaxed: no offset is given twice",
+        run: power_cut::run_relaxed,
+    },
+    Scenario {
         name: "sync_faults",
         about: "a sync that fails, or kills: nothing acknowledged is lost, appends resume",
         run: sync_faults::run,

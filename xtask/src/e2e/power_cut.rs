@@ -1,5 +1,6 @@
-//! Scenario `power_cut`: the file system under the data directory loses
-//! everything that was not synced, under load, over and over.
+//! Scenarios `power_cut` and `power_cut_relaxed`: the file system under the data directory loses
+//! everything that was not synced, under load, over and over. Class `durable`
+//! loses nothing acknowledged, class `relaxed` gives no offset twice.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use rand::RngExt;
 use serde_json::json;
 
 use crate::e2e::Context;
-use crate::e2e::history::History;
+use crate::e2e::history::{History, Rules};
 use crate::e2e::load::{self, Writers};
 use crate::e2e::mount::{self, Mount};
 use crate::e2e::server::Server;
@@ -27,7 +28,17 @@ const DISK_BYTES: u64 = 2 << 30;
 /// acknowledged without a disk.
 const AFTERMATH: Duration = Duration::from_millis(50);
 
+/// Streams of class `durable`.
 pub(crate) fn run(context: &Context) -> Result<Report> {
+    run_class(context, "durable", Rules::Strict)
+}
+
+/// Streams of class `relaxed`.
+pub(crate) fn run_relaxed(context: &Context) -> Result<Report> {
+    run_class(context, "relaxed", Rules::Forgetful)
+}
+
+fn run_class(context: &Context, class: &str, rules: Rules) -> Result<Report> {
     if let Some(reason) = mount::impossible() {
         return Ok(Report::could_not_run(reason));
     }
@@ -38,13 +49,15 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     };
     let options = context.options(directory.path()).with_data(disk.path().join("data"));
     let mut random = context.random(2);
-    let mut history = History::new(PARTITIONS);
+    let mut history = History::with_rules(PARTITIONS, rules);
     let mut writers = Writers::new("load", PARTITIONS, WRITERS);
     let cuts = context.count(CUTS.0, CUTS.1);
 
     let mut server = Server::start(&options)?;
     let config = json!({ "chunk_target_bytes": 65_536, "chunk_max_age_ms": 250 });
-    server.client().create_stream("load", PARTITIONS, config)?;
+    server.client().create(&json!({
+        "name": "load", "partitions": PARTITIONS, "class": class, "config": config,
+    }))?;
     for cut in 1..=cuts {
         let moment = Duration::from_millis(random.random_range(50..=800));
         let client = server.client();
@@ -67,8 +80,9 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         bail!("no real test: {counts:?}");
     }
     Ok(Report::passed(format!(
-        "{cuts} cuts, {} acked, {} refused, {} unknown of which {} present",
+        "{cuts} cuts, {} acked, {} of them forgotten, {} refused, {} unknown of which {} present",
         counts.acked,
+        counts.forgotten,
         counts.refused,
         counts.unknown_present + counts.unknown_absent,
         counts.unknown_present,
