@@ -21,6 +21,7 @@ use crate::{FileId, Options};
 pub(crate) const RESERVE_NAME: &str = "reserve";
 const SUFFIX: &str = ".journal";
 const ZEROS: &[u8] = &[0; 1 << 20];
+const FILL_SYNC_BYTES: u64 = 4 << 20;
 
 /// The path of a journal file.
 pub(crate) fn path_of(dir: &Path, file: FileId) -> PathBuf {
@@ -66,6 +67,8 @@ pub(crate) struct Files {
     /// Held by whoever gives a file its name, so that the writer waits for a
     /// file that is nearly ready and ready files are in the order of their ids.
     naming: Mutex<Naming>,
+    /// Held while the reserve is filled or given up.
+    reserve: Mutex<()>,
     inner: Mutex<Inner>,
 }
 
@@ -103,6 +106,7 @@ impl Files {
             prepared_files: options.prepared_files,
             reserve_bytes: options.disk_reserve_bytes,
             naming: Mutex::default(),
+            reserve: Mutex::default(),
             inner: Mutex::new(Inner {
                 next_id: FileId(1),
                 ready: VecDeque::new(),
@@ -214,7 +218,6 @@ impl Files {
         let path = path_of(&self.dir, id);
         let made = self.disk.create(&path).and_then(|file| {
             fill(&*file, 0, len)?;
-            file.sync_data()?;
             self.disk.sync_dir(&self.dir)?;
             Ok(file)
         });
@@ -230,7 +233,7 @@ impl Files {
 
     fn extend(&self, ready: &mut ReadyFile, len: u64) -> Result<(), Error> {
         let before = ready.len;
-        let extended = fill(&*ready.file, before, len).and_then(|()| ready.file.sync_data());
+        let extended = fill(&*ready.file, before, len);
         match extended {
             Ok(()) => {
                 ready.len = len;
@@ -345,7 +348,7 @@ impl Files {
     pub(crate) fn fill_reserve(&self) -> Result<(), Error> {
         let path = self.dir.join(RESERVE_NAME);
         let len = self.reserve_bytes;
-        let _naming = self.naming.lock();
+        let _reserve = self.reserve.lock();
         let opened = match self.disk.open(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             opened => Some(opened.map_err(Error::disk("open", &path))?),
@@ -363,7 +366,6 @@ impl Files {
         }
         let made = self.disk.create(&path).and_then(|file| {
             fill(&*file, 0, len)?;
-            file.sync_data()?;
             self.disk.sync_dir(&self.dir)
         });
         made.map_err(|error| {
@@ -375,7 +377,7 @@ impl Files {
     /// Gives the reserve up; says whether there was one.
     pub(crate) fn release_reserve(&self) -> Result<bool, Error> {
         let path = self.dir.join(RESERVE_NAME);
-        let _naming = self.naming.lock();
+        let _reserve = self.reserve.lock();
         match self.disk.remove(&path) {
             Ok(()) => self.sync_dir().map(|()| true),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
@@ -384,13 +386,17 @@ impl Files {
     }
 }
 
-/// Writes zeros, so that later writes allocate nothing.
+/// Writes zeros and makes them durable, so that later writes allocate nothing.
+/// In steps, or the writer's own syncs would wait behind a whole file.
 fn fill(file: &dyn DiskFile, from: u64, to: u64) -> std::io::Result<()> {
     let mut position = from;
     while position < to {
         let len = (to - position).min(ZEROS.len() as u64);
         file.write_at(ZEROS.get(..len as usize).unwrap_or(ZEROS), position)?;
         position += len;
+        if position == to || position.is_multiple_of(FILL_SYNC_BYTES) {
+            file.sync_data()?;
+        }
     }
     Ok(())
 }

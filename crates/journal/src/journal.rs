@@ -128,6 +128,22 @@ impl Journal {
         Ok((journal, recovered))
     }
 
+    /// Goes on under another epoch, for a caller that learns its own from what
+    /// it recovers. To be called before the first write: a file has one epoch,
+    /// so it is ignored while there is one.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if it is lower than the present one.
+    pub fn set_epoch(&mut self, epoch: Epoch) -> Result<(), Error> {
+        if epoch < self.epoch {
+            return Err(Error::Fenced { found: self.epoch, given: epoch });
+        }
+        if self.current.is_none() {
+            self.epoch = epoch;
+        }
+        Ok(())
+    }
+
     /// Does what must precede the first write: makes the directory, takes over
     /// files that an earlier run prepared, and copies groups that are not proved
     /// durable into a new file. Writing calls it by itself; a second call does
@@ -273,6 +289,8 @@ impl Journal {
             synced_through: self.synced_through,
             flags: flags | header_synced,
         };
+        // INV-J1: a group vouches for earlier ones only. Recovery refuses others.
+        assert!(place.synced_through < sequence, "INV-J1: group {sequence} vouches for itself");
         let written = Written { sequence, file: place.file, position: place.position };
         if let Err(source) = current.open.file.write_at(group.finish(place), place.position) {
             return Err(self.fail_write(place.position, source));

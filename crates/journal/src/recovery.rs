@@ -329,6 +329,7 @@ impl End {
                     end.header_proved |= header.has(flag::HEADER_SYNCED);
                     end.clean = header.has(flag::CLEAN);
                     unproved.push_back(group_end);
+                    // INV-J1
                     if header.synced_through >= expected {
                         let why = "the group vouches for itself";
                         return Err(file.damaged(position, Expected::Group(expected), why));

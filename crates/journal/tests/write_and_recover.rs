@@ -261,6 +261,9 @@ fn a_released_file_is_recycled_unless_it_is_pinned() {
     assert!(!journal.prepare_next().unwrap());
     // The newest durable file stays, whatever is asked for.
     journal.release_through(FileId(u64::MAX)).unwrap();
+    let (_, recovered) = open(&disk, 1).unwrap();
+    assert_eq!(recovered.last_sequence(), GroupSequence(14));
+    assert_eq!(read_all(&recovered).unwrap().last(), Some(&(14, 14)));
     for id in 15..40 {
         write(&mut journal, id, 3000);
     }
@@ -357,7 +360,11 @@ fn a_lower_epoch_is_fenced_and_bad_options_are_refused() {
     let (mut journal, _) = open(&disk, 5).unwrap();
     write(&mut journal, 1, 10);
     assert!(matches!(open(&disk, 4), Err(Error::Fenced { .. })));
-    open(&disk, 5).unwrap();
+    let (mut journal, _) = open(&disk, 5).unwrap();
+    assert!(matches!(journal.set_epoch(Epoch(4)), Err(Error::Fenced { .. })));
+    journal.set_epoch(Epoch(7)).unwrap();
+    write(&mut journal, 2, 10);
+    assert!(matches!(open(&disk, 6), Err(Error::Fenced { .. })));
     for options in [
         Options { file_bytes: 4096, ..options() },
         Options { file_bytes: u64::MAX, ..options() },
@@ -415,8 +422,12 @@ fn after_a_failed_sync_the_next_write_goes_on_in_a_new_file() {
     let third = write(&mut journal, 3, 10);
     assert_eq!(third.sequence, second.sequence);
     assert_ne!(third.file, second.file);
+    // A file in which a sync failed is not used again, whatever its name.
+    assert_eq!(journal.release_through(second.file).unwrap(), 1);
+    assert_eq!(disk.files(), vec![path_of(third.file.0)]);
+    write(&mut journal, 4, 15_000);
     let (_, recovered) = open(&disk, 2).unwrap();
-    assert_eq!(read_all(&recovered).unwrap(), vec![(1, 1), (2, 3)]);
+    assert_eq!(read_all(&recovered).unwrap(), vec![(2, 3), (3, 4)]);
 }
 
 #[test]

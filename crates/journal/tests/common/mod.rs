@@ -87,7 +87,7 @@ pub enum Op {
     CleanMark,
     Settle,
     Prepare,
-    /// Give up all files but the newest.
+    /// Give up all files; the newest durable one must stay nevertheless.
     ReleaseOld,
     /// Let go of the journal without a word, and open it again.
     Reopen,
@@ -284,9 +284,9 @@ impl Driver {
             Op::ReleaseOld => {
                 let newest = self.files.iter().next_back().map(|(file, first)| (*file, *first));
                 match newest {
-                    Some((file, first)) if file.0 > 1 => {
+                    Some((_, first)) => {
                         self.history.needed_from = self.history.needed_from.max(first);
-                        journal.release_through(FileId(file.0 - 1)).map(|_| ())
+                        journal.release_through(FileId(u64::MAX)).map(|_| ())
                     }
                     _ => Ok(()),
                 }
