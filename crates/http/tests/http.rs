@@ -1,5 +1,7 @@
 //! The HTTP door over a real store, as clients see it.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails is the test's failure")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
