@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use aquifer_catalog::{Catalog, Change};
 use aquifer_journal::FileId;
-use aquifer_types::GroupSequence;
+use aquifer_types::{GroupSequence, Timestamp};
 use parking_lot::{Condvar, Mutex};
 
 use super::local::Shared;
@@ -23,6 +23,8 @@ use crate::Error;
 
 /// How often the keeper looks without being told.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// How often aged answers and producers are looked for, in ms.
+const FORGET_INTERVAL_MS: i64 = 30_000;
 /// Changes that go to the catalog in one transaction.
 const CHANGES_MAX: usize = 10_000;
 
@@ -89,6 +91,8 @@ pub(crate) struct Keeper {
     snapshot_oldest: GroupSequence,
     /// Journal bytes written when the last snapshot was asked for.
     snapshot_at_bytes: u64,
+    /// When aged answers and producers were last forgotten.
+    forgot_at: Timestamp,
 }
 
 impl Keeper {
@@ -98,7 +102,14 @@ impl Keeper {
         snapshot_oldest: GroupSequence,
     ) -> Self {
         let places = Places::new(&shared.options);
-        Self { shared, catalog, places, snapshot_oldest, snapshot_at_bytes: 0 }
+        Self {
+            shared,
+            catalog,
+            places,
+            snapshot_oldest,
+            snapshot_at_bytes: 0,
+            forgot_at: Timestamp(0),
+        }
     }
 
     pub(crate) fn run(mut self) {
@@ -115,7 +126,17 @@ impl Keeper {
             }
             self.keep_disk();
             self.release();
-            let now = self.shared.now();
+            self.forget_aged();
+        }
+    }
+
+    /// Walks over all partitions under the ledger's lock: not often.
+    fn forget_aged(&mut self) {
+        let now = self.shared.now();
+        let is_due = now.get().saturating_sub(self.forgot_at.get()) >= FORGET_INTERVAL_MS;
+        let answers = self.shared.core.lock().sequencer.hot.answers.len();
+        if is_due || answers > self.shared.options.idempotency_keys_max {
+            self.forgot_at = now;
             self.shared.core.lock().sequencer.forget_aged(now);
         }
     }
@@ -185,7 +206,10 @@ impl Keeper {
 
     fn ask_for_snapshot(&mut self) {
         let written = self.shared.journal_bytes_written.load(Ordering::Relaxed);
-        if written - self.snapshot_at_bytes >= self.shared.options.snapshot_journal_bytes {
+        let options = &self.shared.options;
+        // Two snapshots lie within the journal's limit, however small it is.
+        let interval = options.snapshot_journal_bytes.min(options.journal_bytes_max / 8);
+        if written - self.snapshot_at_bytes >= interval {
             self.snapshot_at_bytes = written;
             self.shared.core.lock().wants_snapshot = true;
         }

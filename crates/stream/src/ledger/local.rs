@@ -7,18 +7,20 @@
 //! publisher answers ([`super::publisher`]), the keeper does what can wait
 //! ([`super::keeper`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use aquifer_env::{Clock, Disk, tasks};
 use aquifer_journal::{FileId, JournalReader, Maintenance};
-use aquifer_types::{GroupSequence, Timestamp};
+use aquifer_types::{CommitId, GroupSequence, Timestamp};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
+use uuid::Uuid;
 
-use super::event::Operation;
+use super::event::{Operation, Outcome};
 use super::hot_state::{HotState, Undo};
 use super::keeper::{CatalogQueue, Keeper};
 use super::publisher::PublishQueue;
@@ -66,6 +68,43 @@ pub(crate) struct Shared {
     pub(crate) is_disk_full: AtomicBool,
     /// Why the journal cannot be written, while it cannot.
     pub(crate) failure: Mutex<Option<Error>>,
+    /// The last write failed in a way that leaves open what a crash would find.
+    pub(crate) is_unsettled: AtomicBool,
+    pub(crate) recent: Mutex<Recent>,
+}
+
+/// What the last commits came to, for whoever lost the answer.
+#[derive(Default)]
+pub(crate) struct Recent {
+    by_id: HashMap<CommitId, Vec<Outcome>>,
+    order: VecDeque<CommitId>,
+}
+
+/// How many commits are remembered for [`LocalLedger::resolve`].
+const RECENT_MAX: usize = 16_384;
+/// How often, and how many times, an unsettled journal is looked at.
+const SETTLE_POLL: Duration = Duration::from_millis(20);
+const SETTLE_POLLS_MAX: usize = 1_500;
+
+impl Recent {
+    fn remember(&mut self, id: CommitId, outcomes: &[Outcome]) {
+        if self.order.len() == RECENT_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_id.remove(&oldest);
+        }
+        self.order.push_back(id);
+        self.by_id.insert(id, outcomes.to_vec());
+    }
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// It was done, with these outcomes.
+    Committed(Vec<Outcome>),
+    /// It was not done and will not be.
+    Absent,
 }
 
 /// The ledger of one machine; cheap to clone.
@@ -90,11 +129,9 @@ impl Core {
             // Dropping the reply tells the caller.
             return;
         }
-        if self.backlog.is_empty() && self.has_room(&commit) {
-            self.sequencer.add(&commit, reply, now, &mut self.assembly);
-        } else {
-            self.backlog.push_back((commit, reply));
-        }
+        // Whoever comes makes room of what there is, in the order of arrival.
+        self.backlog.push_back((commit, reply));
+        self.drain_backlog(now);
     }
 
     fn has_room(&self, commit: &Commit) -> bool {
@@ -140,6 +177,7 @@ impl Commit {
                     | Operation::AddChunk { .. }
                     | Operation::ReplaceChunks { .. }
                     | Operation::CollectGarbage { .. }
+                    | Operation::SetCeilings { .. }
             )
         })
     }
@@ -199,6 +237,8 @@ impl Parts {
             last_synced: AtomicU64::new(applied.get()),
             is_disk_full: AtomicBool::new(false),
             failure: Mutex::new(None),
+            is_unsettled: AtomicBool::new(false),
+            recent: Mutex::default(),
         });
         shared.count_journal_bytes();
         let writer = Writer::new(shared.clone(), journal);
@@ -255,14 +295,40 @@ impl LocalLedger {
         let permit = self.permits.clone().acquire_many_owned(weight).await;
         let permit = permit.map_err(|_| Error::Stopping)?;
         let (sender, receiver) = oneshot::channel();
+        let (id, shared) = (commit.id, self.shared.clone());
         let reply: Reply = Box::new(move |result| {
             drop(permit);
+            if let Ok(committed) = &result {
+                shared.recent.lock().remember(id, &committed.outcomes);
+            }
             let _ = sender.send(result);
         });
         let now = self.shared.now();
         self.shared.core.lock().add(commit, reply, now);
         self.shared.work.notify_one();
         receiver.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// What became of one of the last commits, whose answer was lost or
+    /// indefinite. It waits until that is certain.
+    ///
+    /// # Errors
+    /// [`Error::Indefinite`] while the journal cannot be written again.
+    pub(crate) async fn resolve(&self, id: CommitId) -> Result<Resolution, Error> {
+        // An empty commit is answered behind everything that was taken in before.
+        let barrier =
+            Commit { id: CommitId(Uuid::nil()), operations: Vec::new(), idempotency: None };
+        for _ in 0..SETTLE_POLLS_MAX {
+            let passed = self.commit(barrier.clone()).await.is_ok();
+            if let Some(outcomes) = self.shared.recent.lock().by_id.get(&id) {
+                return Ok(Resolution::Committed(outcomes.clone()));
+            }
+            if passed && !self.shared.is_unsettled.load(Ordering::Acquire) {
+                return Ok(Resolution::Absent);
+            }
+            tokio::time::sleep(SETTLE_POLL).await;
+        }
+        Err(self.failure().unwrap_or(Error::Indefinite("the journal is not settled".into())))
     }
 
     /// Reads the journal's files.

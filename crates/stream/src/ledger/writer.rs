@@ -42,6 +42,10 @@ impl Writer {
         while let Some(assembly) = self.take() {
             self.write(assembly);
         }
+        self.stop();
+    }
+
+    pub(super) fn stop(&mut self) {
         // What was published is in the journal: the mark says that it is whole.
         self.settle(true);
         self.shared.publishing.close();
@@ -90,12 +94,38 @@ impl Writer {
 
     /// Makes certain what is only written, and says so.
     pub(super) fn settle(&mut self, is_clean: bool) {
-        match self.journal.sync() {
-            Ok(()) => self.shared.last_synced.store(self.last_written, Ordering::Release),
-            Err(error) => tracing::error!(%error, "the journal could not be synced"),
+        match self.journal.settle().and_then(|()| self.journal.sync()) {
+            Ok(()) => {
+                self.shared.last_synced.store(self.last_written, Ordering::Release);
+                self.recovered();
+            }
+            Err(error) => {
+                self.forget_unsynced();
+                if self.shared.failure.lock().replace(from_journal(error.clone())).is_none() {
+                    tracing::error!(%error, "the journal could not be synced");
+                }
+                return;
+            }
         }
         if let Err(error) = self.journal.write_sync_mark(is_clean) {
+            self.forget_unsynced();
             tracing::error!(%error, "the journal could not be marked");
+        }
+    }
+
+    /// What was written and not synced is void, its numbers are free.
+    fn forget_unsynced(&mut self) {
+        self.last_written = self.last_written.min(self.journal.synced_through().get());
+    }
+
+    /// Writing works: what failed before is certainly not in the journal.
+    fn recovered(&self) {
+        self.shared.is_unsettled.store(false, Ordering::Release);
+        if self.shared.is_disk_full.load(Ordering::Acquire) {
+            return;
+        }
+        if self.shared.failure.lock().take().is_some() {
+            tracing::info!("the journal can be written again");
         }
     }
 
@@ -114,8 +144,7 @@ impl Writer {
                 self.hand_on(assembly, written);
             }
             Err(error) => {
-                // What was written and not synced is void, its numbers are free.
-                self.last_written = self.last_written.min(self.journal.synced_through().get());
+                self.forget_unsynced();
                 self.fail(assembly, from_journal(error));
             }
         }
@@ -139,8 +168,8 @@ impl Writer {
             self.shared.count_journal_bytes();
             self.shared.catalog.wake();
         }
-        if self.shared.failure.lock().take().is_some() {
-            tracing::info!("the journal can be written again");
+        if assembly.must_sync {
+            self.recovered();
         }
         Ok(written)
     }
@@ -183,6 +212,9 @@ impl Writer {
         let in_flight = std::mem::take(&mut core.in_flight);
         core.sequencer.hot.undo(in_flight.into_iter());
         drop(core);
+        if !error.is_definite() {
+            self.shared.is_unsettled.store(true, Ordering::Release);
+        }
         let is_full = matches!(error, Error::StorageFull(_));
         if is_full {
             self.shared.is_disk_full.store(true, Ordering::Release);
