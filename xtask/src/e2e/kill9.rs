@@ -25,6 +25,9 @@ const ROUNDS_RELAXED: (u64, u64) = (5, 100);
 /// Every so many rounds everything is read again, not only what is new.
 const READ_ALL_EVERY: u64 = 10;
 
+/// Load after the last restart: every partition gets some of it.
+const LAST_LOAD: Duration = Duration::from_millis(500);
+
 /// Streams of class `durable`.
 pub(crate) fn run(context: &Context) -> Result<Report> {
     run_class(context, "durable", Rules::Strict, ROUNDS)
@@ -75,7 +78,13 @@ fn run_class(context: &Context, class: &str, rules: Rules, rounds: (u64, u64)) -
             .with_context(|| format!("round {round} of {rounds}, seed {}", context.seed))?;
     }
 
-    // Cold: everything out of chunks alone.
+    // Cold: everything out of chunks alone. The offsets that a restart left out
+    // come to tier 2 with the records behind them.
+    writers.run(&server.client(), &mut random, &mut history, || {
+        std::thread::sleep(LAST_LOAD);
+        Ok(())
+    })?;
+    load::check(&server.client(), "load", &mut history, false)?;
     tiered(&server.client(), "load")?;
     load::check(&server.client(), "load", &mut history, true).context("after tiering")?;
     let chunks: u64 =
