@@ -16,6 +16,31 @@ const MEDIA_TYPE: &str = "application/problem+json";
 /// What a problem's type begins with.
 pub const TYPE_PREFIX: &str = "urn:aquifer:problem:";
 
+/// What follows [`TYPE_PREFIX`], all of them.
+#[cfg(test)]
+pub(crate) const NAMES: [&str; 20] = [
+    "invalid-request",
+    "unauthenticated",
+    "forbidden",
+    "not-found",
+    "method-not-allowed",
+    "not-acceptable",
+    "request-timeout",
+    "already-exists",
+    "conflict",
+    "fenced",
+    "too-large",
+    "unsupported-media-type",
+    "out-of-range",
+    "throttled",
+    "internal",
+    "damaged",
+    "unsupported",
+    "unavailable",
+    "indefinite",
+    "storage-full",
+];
+
 /// The kinds of problems that clients can tell apart, beyond those that every
 /// layer knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -345,6 +370,7 @@ mod tests {
             (K::Unsupported, 501, false),
             (K::Internal, 500, false),
         ] {
+            assert!(NAMES.contains(&of_kind(kind).1), "{kind:?}");
             let response = Problem::new(kind, "x").into_response();
             assert_eq!(response.status().as_u16(), status, "{kind:?}");
             let headers = response.headers();

@@ -83,6 +83,18 @@ mod tests {
     }
 
     #[test]
+    fn every_route_and_problem_is_in_the_manual() {
+        let manual = include_str!("../../../docs/http.md");
+        for (method, path, _) in routes() {
+            let row = format!("| `{method} {path}` |");
+            assert!(manual.contains(&row), "docs/http.md has no row {row}");
+        }
+        for name in crate::problem::NAMES {
+            assert!(manual.contains(&format!("`{name}`")), "docs/http.md does not name {name}");
+        }
+    }
+
+    #[test]
     fn every_reference_of_the_description_leads_somewhere() {
         let described: serde_json::Value = serde_json::from_str(operation::OPENAPI).unwrap();
         fn visit(root: &serde_json::Value, value: &serde_json::Value, found: &mut usize) {
