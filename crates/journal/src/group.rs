@@ -116,10 +116,6 @@ impl GroupBuilder {
         bytes::Bytes::from(self.bytes)
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.bytes.capacity()
-    }
-
     /// Takes on the frames of a group that was read.
     pub(crate) fn copy_from(&mut self, group: &Group<'_>) {
         self.bytes.clear();

@@ -437,10 +437,6 @@ impl Journal {
         self.synced_through
     }
 
-    pub(crate) fn clock(&self) -> Arc<dyn aquifer_env::Clock> {
-        self.options.clock.clone()
-    }
-
     /// The last group that was written, durable or not.
     #[must_use]
     pub fn last_written(&self) -> GroupSequence {
@@ -502,10 +498,6 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
-    pub(crate) fn dir(&self) -> &Path {
-        &self.files.dir
-    }
-
     /// How many files could be prepared.
     #[must_use]
     pub fn missing_files(&self) -> usize {

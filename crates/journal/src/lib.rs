@@ -4,7 +4,7 @@
 //! holds numbered groups of opaque frames. It never knows streams, and it has
 //! no opinion on when to sync: [`Journal`] is a synchronous state machine
 //! behind [`aquifer_env::Disk`], so that tests can cut the power between any
-//! two of its steps; [`pipeline`] gives it threads.
+//! two of its steps; its user gives it threads.
 //!
 //! What a crash leaves behind, at any point: every group that a returned sync
 //! covers, in order; of those after it a prefix, possibly empty; and nothing
@@ -41,8 +41,6 @@ mod format;
 mod group;
 mod journal;
 mod layout;
-pub mod pipeline;
-mod prepare;
 mod reader;
 mod recovery;
 mod scan;
