@@ -34,8 +34,8 @@ pub struct Options {
     pub relaxed_sync_ms_max: u64,
     /// Journal bytes between two snapshots of the ledger's state.
     pub snapshot_journal_bytes: u64,
-    /// Bytes held back on disk for tiering, truncation and snapshots when the
-    /// disk is full.
+    /// Bytes held back on disk, beside one journal file, for tiering, truncation
+    /// and snapshots when the disk is full; 0 holds nothing back.
     pub disk_reserve_bytes: u64,
 
     /// The most streams of all tenants.
@@ -74,6 +74,9 @@ pub struct Options {
     pub chunk_grace_ms: u64,
     /// The shortest time between two manifests, in ms.
     pub manifest_interval_ms_min: u64,
+    /// Offsets of each partition that manifests reserve ahead: a recovery goes
+    /// on behind them.
+    pub manifest_offsets_ahead: u64,
     /// How many manifests are kept.
     pub manifests_kept: usize,
     /// How often retention is enforced, in ms.
@@ -113,6 +116,7 @@ impl Default for Options {
             compaction_chunks_min: 8,
             chunk_grace_ms: 15 * 60 * 1000,
             manifest_interval_ms_min: 2_000,
+            manifest_offsets_ahead: 1 << 32,
             manifests_kept: 3,
             retention_interval_ms: 10_000,
         }
@@ -125,7 +129,7 @@ impl Options {
     /// # Errors
     /// A sentence that names the first field outside its bounds.
     pub fn validate(&self) -> Result<(), crate::Error> {
-        let bounds: [(&str, u64, u64, u64); 9] = [
+        let bounds: [(&str, u64, u64, u64); 10] = [
             ("journal_file_bytes", self.journal_file_bytes, 1 << 20, 2 << 30),
             ("journal_bytes_max", self.journal_bytes_max, 3 * self.journal_file_bytes, u64::MAX),
             ("group_bytes_max", self.group_bytes_max as u64, 4 << 10, 32 << 20),
@@ -134,6 +138,7 @@ impl Options {
             ("tier_concurrency", self.tier_concurrency as u64, 1, 64),
             ("chunk_zstd_level", u64::try_from(self.chunk_zstd_level).unwrap_or(0), 1, 19),
             ("compaction_chunks_min", self.compaction_chunks_min as u64, 2, 1_000),
+            ("manifest_offsets_ahead", self.manifest_offsets_ahead, 1 << 10, 1 << 48),
             ("manifests_kept", self.manifests_kept as u64, 1, 1_000),
         ];
         for (name, value, low, high) in bounds {

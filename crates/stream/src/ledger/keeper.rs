@@ -93,6 +93,8 @@ pub(crate) struct Keeper {
     snapshot_at_bytes: u64,
     /// When aged answers and producers were last forgotten.
     forgot_at: Timestamp,
+    /// The disk has no room for the next file or the reserve; said once.
+    is_short_of_room: bool,
 }
 
 impl Keeper {
@@ -109,6 +111,7 @@ impl Keeper {
             snapshot_oldest,
             snapshot_at_bytes: 0,
             forgot_at: Timestamp(0),
+            is_short_of_room: false,
         }
     }
 
@@ -258,28 +261,33 @@ impl Keeper {
             }
         }
         let is_full = self.shared.is_disk_full.load(Ordering::Acquire);
-        match error {
-            Some(failed) if is_full => match maintenance.release_reserve() {
-                Ok(true) => {
-                    tracing::warn!(
-                        "the disk is full: the reserve is used for tiering and truncation"
-                    );
-                    self.shared.catalog.wake();
-                }
-                Ok(false) => {}
-                Err(error) => tracing::error!(%error, %failed, "the reserve cannot be released"),
-            },
-            Some(failed) => tracing::warn!(error = %failed, "no journal file could be prepared"),
-            None => match maintenance.fill_reserve() {
-                Ok(()) if is_full => {
-                    self.shared.is_disk_full.store(false, Ordering::Release);
+        let result = match error {
+            None => maintenance.fill_reserve(),
+            Some(failed) => Err(failed),
+        };
+        match result {
+            Ok(()) => {
+                if self.shared.is_disk_full.swap(false, Ordering::AcqRel) {
                     *self.shared.failure.lock() = None;
                     tracing::info!("the disk has room again: appends are taken");
                 }
-                Ok(()) => {}
-                Err(error) if is_full => tracing::debug!(%error, "the disk is still full"),
-                Err(error) => tracing::warn!(%error, "the reserve could not be filled"),
-            },
+                self.is_short_of_room = false;
+            }
+            Err(error) if !self.is_short_of_room => {
+                self.is_short_of_room = true;
+                tracing::warn!(%error, "no room is left to prepare a journal file and the reserve");
+            }
+            Err(error) => tracing::debug!(%error, "there is still no room"),
+        }
+        if is_full && self.shared.is_disk_full.load(Ordering::Acquire) {
+            match self.shared.maintenance.release_reserve() {
+                Ok(true) => {
+                    tracing::warn!("the disk is full: its reserve goes to tiering and truncation");
+                    self.shared.catalog.wake();
+                }
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "the reserve cannot be released"),
+            }
         }
     }
 
@@ -288,11 +296,11 @@ impl Keeper {
         let applied = GroupSequence(self.shared.catalog.applied.load(Ordering::Acquire));
         let needed = applied.min(self.snapshot_oldest);
         let live = self.shared.index.files.oldest();
-        let mut firsts = self.shared.first_sequences.lock();
         // A file is needed unless the next one begins at or below what follows
         // the snapshot and the catalog.
         let mut through: Option<FileId> = None;
-        let files: Vec<_> = firsts.iter().map(|(file, first)| (*file, *first)).collect();
+        let firsts = self.shared.first_sequences.lock().clone();
+        let files: Vec<_> = firsts.into_iter().collect();
         for pair in files.windows(2) {
             let [(file, _), (_, next_first)] = pair else { continue };
             if next_first.get() > needed.get() + 1 || live.is_some_and(|live| *file >= live) {
@@ -307,8 +315,7 @@ impl Keeper {
         }
         match self.shared.maintenance.release_through(through) {
             Ok(_) => {
-                firsts.retain(|file, _| *file > through);
-                drop(firsts);
+                self.shared.first_sequences.lock().retain(|file, _| *file > through);
                 self.shared.count_journal_bytes();
             }
             Err(error) => tracing::warn!(%error, "journal files could not be released"),
