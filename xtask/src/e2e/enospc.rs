@@ -1,7 +1,7 @@
 //! Scenario `enospc`: a full disk refuses appends with 507, serves reads, and
 //! takes appends again once there is room, in the same process.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
@@ -102,5 +102,5 @@ fn append(client: &Client, next: &mut u64) -> Attempt {
     let lines: Vec<String> =
         (first.sequence..*next).map(|sequence| Id { sequence, ..first }.line()).collect();
     let outcome = client.append("filler", 0, &lines);
-    Attempt { partition: 0, first, count: APPEND_RECORDS, outcome }
+    Attempt { partition: 0, first, count: APPEND_RECORDS, outcome, known: Instant::now() }
 }

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::{self, Display, Formatter};
+use std::time::Instant;
 
 use crate::e2e::client::Outcome;
 
@@ -74,6 +75,8 @@ pub(crate) struct Attempt {
     pub(crate) first: Id,
     pub(crate) count: u64,
     pub(crate) outcome: Outcome,
+    /// When the outcome was known.
+    pub(crate) known: Instant,
 }
 
 /// A record that a reader saw while writers were at work.
@@ -91,8 +94,9 @@ pub(crate) enum Rules {
     Strict,
     /// Nothing acknowledged is lost; a restart may leave a gap.
     Gaps,
-    /// A restart may lose what was acknowledged last, and leaves a gap there:
-    /// an offset that was given once is never given again.
+    /// A restart may lose what was acknowledged last (see
+    /// [`History::forgets_since`]), and leaves a gap there: an offset that was
+    /// given once is never given again.
     Forgetful,
 }
 
@@ -100,6 +104,8 @@ pub(crate) enum Rules {
 #[derive(Debug)]
 pub(crate) struct History {
     rules: Rules,
+    /// Only what was acknowledged later than this may be lost.
+    kept_until: Option<Instant>,
     /// Per partition, the record at each offset.
     log: Vec<BTreeMap<u64, Id>>,
     /// Who was told to have an offset, whether or not it is still there.
@@ -134,6 +140,7 @@ impl History {
     pub(crate) fn with_rules(partitions: u32, rules: Rules) -> Self {
         Self {
             rules,
+            kept_until: None,
             log: vec![BTreeMap::new(); partitions as usize],
             given: HashMap::new(),
             places: HashMap::new(),
@@ -150,6 +157,11 @@ impl History {
     pub(crate) fn record(&mut self, attempts: Vec<Attempt>, seen: Vec<Seen>) {
         self.attempts.extend(attempts);
         self.seen.extend(seen);
+    }
+
+    /// What was acknowledged before `moment` must be there at the next checks.
+    pub(crate) fn forgets_since(&mut self, moment: Instant) {
+        self.kept_until = Some(moment);
     }
 
     /// The first offset of `partition` that no check has read.
@@ -271,7 +283,7 @@ impl History {
     }
 
     fn judge(&mut self, attempt: &Attempt) {
-        let Attempt { partition, first, count, outcome } = attempt;
+        let Attempt { partition, first, count, outcome, known } = attempt;
         let ids: Vec<Id> = ids_of(attempt).collect();
         let places: Vec<_> = ids.iter().map(|id| self.places.get(id).copied()).collect();
         let present = places.iter().flatten().count() as u64;
@@ -285,7 +297,9 @@ impl History {
                     let expected = (*partition, base_offset + index as u64);
                     let (partition, offset) = expected;
                     let now = self.at(partition, offset);
-                    if place.is_none() && self.rules == Rules::Forgetful {
+                    let may_be_lost = self.rules == Rules::Forgetful
+                        && self.kept_until.is_none_or(|until| *known >= until);
+                    if place.is_none() && may_be_lost {
                         self.counts.forgotten += 1;
                         self.given.insert(expected, *id);
                         if let Some(other) = now {
@@ -382,7 +396,8 @@ mod tests {
     use super::*;
 
     fn attempt(sequence: u64, count: u64, outcome: Outcome) -> Attempt {
-        Attempt { partition: 0, first: Id { writer: 1, sequence }, count, outcome }
+        let first = Id { writer: 1, sequence };
+        Attempt { partition: 0, first, count, outcome, known: Instant::now() }
     }
 
     fn acked(sequence: u64, count: u64, base_offset: u64) -> Attempt {
@@ -489,6 +504,11 @@ mod tests {
         check(Rules::Forgetful, &[2], &after_a_gap).unwrap();
         fails(check(Rules::Forgetful, &[], &[(0, 0), (100, 9)]), "0@1: was w1-1, is gone now");
         fails(check(Rules::Forgetful, &[2], &[(0, 0), (1, 1), (2, 9)]), "0@2: given to w1-2");
+
+        let mut history = History::with_rules(1, Rules::Forgetful);
+        let old = acked(0, 1, 0);
+        history.forgets_since(Instant::now());
+        fails(check_with(&mut history, vec![old], &[]), "w1-0: acknowledged at 0@0, lost");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Writers and readers that keep a server busy and note what they are told.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rand::RngExt;
@@ -97,7 +97,7 @@ fn write(
                 (status == 0, status != 0)
             }
         };
-        attempts.push(Attempt { partition, first, count, outcome });
+        attempts.push(Attempt { partition, first, count, outcome, known: Instant::now() });
         if lost {
             break;
         }

@@ -3,7 +3,7 @@
 //! resume without a restart.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rand::RngExt;
@@ -120,7 +120,9 @@ fn resume(client: &Client, probes: &mut u64, history: &mut History) -> Result<()
         let outcome = client.append("load", 0, &[first.line()]);
         let acked = matches!(outcome, Outcome::Acked { .. });
         let told = format!("{outcome:?}");
-        history.record(vec![Attempt { partition: 0, first, count: 1, outcome }], Vec::new());
+        let known = Instant::now();
+        let attempt = Attempt { partition: 0, first, count: 1, outcome, known };
+        history.record(vec![attempt], Vec::new());
         if !acked {
             bail!("appends do not resume: {told}");
         }
