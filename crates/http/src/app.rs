@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::metrics::GaugeGuard;
 use crate::problem::HttpProblem;
+use crate::rendered::RenderedCache;
 use crate::{HttpMetrics, HttpOptions, Problem};
 
 /// The largest body of a request that is not an append.
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     /// True from the moment that the server is asked to stop.
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) tails: Arc<Semaphore>,
+    /// What tails share.
+    pub(crate) rendered: RenderedCache,
     request_bytes: Arc<Semaphore>,
     read_bytes: Arc<Semaphore>,
     next_sticky: AtomicU32,
@@ -62,6 +65,7 @@ impl Shared {
     ) -> App {
         Arc::new(Self {
             tails: Arc::new(Semaphore::new(options.tail_clients_max)),
+            rendered: RenderedCache::new(options.tail_cache_bytes_max),
             request_bytes: Arc::new(Semaphore::new(options.requests_bytes_max)),
             read_bytes: Arc::new(Semaphore::new(options.reads_bytes_max)),
             next_sticky: AtomicU32::new(random.next_u64() as u32),

@@ -31,6 +31,7 @@ mod parameters;
 mod problem;
 mod read;
 mod render;
+mod rendered;
 mod routes;
 mod server;
 mod streams;

@@ -56,6 +56,9 @@ pub struct HttpOptions {
     pub token: Option<Token>,
     /// Connections open at a time; more wait in the system's queue.
     pub connections_max: usize,
+    /// A connection whose peer takes nothing and answers nothing for this long
+    /// is cut off; in ms.
+    pub peer_ms_max: u32,
     /// A request's head must arrive within this; in ms.
     pub header_ms_max: u64,
     /// A request's body must arrive within this; in ms.
@@ -81,6 +84,9 @@ pub struct HttpOptions {
     pub read_wait_ms_max: u64,
     /// Live tails at a time; beyond them requests are answered with 429.
     pub tail_clients_max: usize,
+    /// Bytes of rendered batches that tails share, so that a record is rendered
+    /// once for all of them.
+    pub tail_cache_bytes_max: usize,
     /// The most partitions that one tail follows.
     pub tail_partitions_max: usize,
     /// An idle tail sends a comment this often; in ms.
@@ -98,6 +104,7 @@ impl Default for HttpOptions {
             token_file: None,
             token: None,
             connections_max: 1024,
+            peer_ms_max: 60_000,
             header_ms_max: 30_000,
             request_ms_max: 60_000,
             request_bytes_max: 16 << 20,
@@ -109,6 +116,7 @@ impl Default for HttpOptions {
             reads_bytes_max: 256 << 20,
             read_wait_ms_max: 60_000,
             tail_clients_max: 256,
+            tail_cache_bytes_max: 32 << 20,
             tail_partitions_max: 256,
             tail_keep_alive_ms: 15_000,
             drain_ms_max: 10_000,
@@ -137,6 +145,7 @@ impl HttpOptions {
             }
         }
         for (field, value) in [
+            ("peer_ms_max", self.peer_ms_max.into()),
             ("header_ms_max", self.header_ms_max),
             ("request_ms_max", self.request_ms_max),
             ("tail_keep_alive_ms", self.tail_keep_alive_ms),

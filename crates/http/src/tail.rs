@@ -9,10 +9,11 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer_stream::{Isolation, Position, ReadAnswer, ReadRequest};
-use aquifer_types::{ErrorKind, Offset, PartitionIndex, StreamPath};
+use aquifer_stream::{Block, Isolation, Position, ReadAnswer, ReadRequest};
+use aquifer_types::{ErrorKind, Offset, PartitionIndex, StreamId, StreamPath};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -26,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use crate::app::{App, StreamAt};
 use crate::metrics::GaugeGuard;
 use crate::parameters::Parameters;
+use crate::rendered::Rendered;
 use crate::{Problem, read, render, time};
 
 /// What one partition gives at a time.
@@ -44,7 +46,8 @@ pub(crate) async fn tail(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::parse(request.uri().query(), &["partition", "from"])?;
-    let partitions = app.store.stream_shape(&path)?.partitions;
+    let shape = app.store.stream_shape(&path)?;
+    let partitions = shape.partitions;
     let followed = match parameters.text("partition")? {
         Some(list) => Some(partition_list(list, partitions)?),
         None => None,
@@ -86,7 +89,7 @@ pub(crate) async fn tail(
         };
         positions.insert(*partition, offset);
     }
-    let tail = Tail::new(app, path, positions, followed.is_none(), permit);
+    let tail = Tail::new(app, path, shape.id, positions, followed.is_none(), permit);
     let body = futures::stream::unfold(tail, |mut tail| async {
         let piece = tail.next().await?;
         Some((Ok::<_, std::convert::Infallible>(piece), tail))
@@ -160,6 +163,7 @@ type Reading = BoxFuture<'static, (PartitionIndex, Result<ReadAnswer, aquifer_st
 struct Tail {
     app: App,
     path: StreamPath,
+    stream: StreamId,
     positions: Cut,
     /// Partitions that are added later are followed too.
     follows_all: bool,
@@ -182,6 +186,7 @@ impl Tail {
     fn new(
         app: App,
         path: StreamPath,
+        stream: StreamId,
         positions: Cut,
         follows_all: bool,
         permit: OwnedSemaphorePermit,
@@ -195,6 +200,7 @@ impl Tail {
             stopping: app.stopping.clone(),
             app,
             path,
+            stream,
             positions,
             follows_all,
             reads: FuturesUnordered::new(),
@@ -296,7 +302,6 @@ impl Tail {
         answer: &ReadAnswer,
         out: &mut Vec<u8>,
     ) -> Result<(), Problem> {
-        let records = answer.records()?;
         // Only one position of the id changes from record to record.
         let mut before = id(self.positions.range(..partition));
         if !before.is_empty() {
@@ -307,20 +312,39 @@ impl Tail {
         if !after.is_empty() {
             after.insert(0, ',');
         }
-        for record in &records {
-            out.extend_from_slice(b"id: ");
-            out.extend_from_slice(before.as_bytes());
-            render::number(out, partition.get().into());
-            out.push(b':');
-            render::number(out, record.offset.plus(1).get());
-            out.extend_from_slice(after.as_bytes());
-            // A record's JSON has no line ends, so one line of data is enough.
-            out.extend_from_slice(b"\nevent: record\ndata: ");
-            render::record(out, partition, record);
-            out.extend_from_slice(b"\n\n");
+        for block in &answer.blocks {
+            for (offset, json) in self.rendered(partition, block)?.records_from(answer.from) {
+                out.extend_from_slice(b"id: ");
+                out.extend_from_slice(before.as_bytes());
+                render::number(out, partition.get().into());
+                out.push(b':');
+                render::number(out, offset.plus(1).get());
+                out.extend_from_slice(after.as_bytes());
+                // A record's JSON has no line ends, so one line of data is enough.
+                out.extend_from_slice(b"\nevent: record\ndata: ");
+                out.extend_from_slice(json);
+                out.extend_from_slice(b"\n\n");
+            }
         }
         self.positions.insert(partition, answer.next_offset);
         Ok(())
+    }
+
+    fn rendered(
+        &self,
+        partition: PartitionIndex,
+        block: &Block,
+    ) -> Result<Arc<Rendered>, aquifer_stream::Error> {
+        let records = || {
+            let mut records = Vec::new();
+            block.records_from(Offset::ZERO, &mut records)?;
+            Ok(records)
+        };
+        match block {
+            Block::Batch(batch) => self.app.rendered.batch(self.stream, partition, batch, records),
+            // Cold rows are cut anew for each reader.
+            Block::Rows(_) => Ok(Arc::new(Rendered::of_records(partition, &records()?))),
+        }
     }
 
     fn gap(&mut self, partition: PartitionIndex, earliest: Offset, out: &mut Vec<u8>) {
