@@ -38,6 +38,14 @@ pub(crate) struct ProducerBatch {
     count: u32,
 }
 
+#[cfg(test)]
+impl ProducerBatch {
+    /// The sequence that follows it.
+    pub(crate) fn next(&self) -> Sequence {
+        self.last.plus(1)
+    }
+}
+
 /// How to take [`Producers::record`] back.
 #[derive(Debug)]
 pub(crate) struct ProducerUndo(ProducerId, Option<Producer>);
@@ -45,6 +53,10 @@ pub(crate) struct ProducerUndo(ProducerId, Option<Producer>);
 impl Producers {
     pub(crate) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |producers| producers.len())
+    }
+
+    pub(crate) fn contains(&self, id: ProducerId) -> bool {
+        self.0.as_ref().is_some_and(|producers| producers.contains_key(&id))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ProducerId, &Producer)> {
@@ -143,6 +155,9 @@ impl Producers {
             Some(producer) => producers.insert(undo.0, producer),
             None => producers.remove(&undo.0),
         };
+        if producers.is_empty() {
+            self.0 = None;
+        }
     }
 
     /// Forgets producers that were not used since `before`. Replay may remember

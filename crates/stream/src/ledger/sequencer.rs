@@ -21,7 +21,7 @@ use crate::options::Options;
 pub(crate) const RELAXED_RESERVE: u64 = 1 << 20;
 
 /// Several operations that happen together or not at all.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Commit {
     /// Names this attempt.
     pub id: CommitId,
@@ -157,7 +157,7 @@ impl Sequencer {
             };
             self.apply(event, &mut frames, &mut assembly.undos);
         }
-        write_frames(frames, assembly)?;
+        write_frames(frames, assembly, self.options.commit_bytes_max)?;
         Ok(Committed { outcomes, at: now })
     }
 
@@ -299,7 +299,7 @@ impl Sequencer {
                 actual: partition.end,
             });
         }
-        if batch.header().producer_id.is_some()
+        if batch.header().producer_id.is_some_and(|id| !partition.producers.contains(id))
             && partition.producers.len() >= self.options.producers_per_partition_max
         {
             return Err(Error::Throttled {
@@ -444,8 +444,40 @@ enum Pending<'a> {
     Other(Event),
 }
 
-fn write_frames(frames: Frames<'_>, assembly: &mut Assembly) -> Result<(), Error> {
-    let failed = |error: aquifer_journal::Error| Error::Internal(error.to_string());
+/// Room that the journal leaves above the largest group and the largest commit.
+pub(crate) const GROUP_BYTES_MARGIN: usize = 1 << 20;
+/// More than a frame takes beside its meta and payload.
+const FRAME_BYTES: usize = 32;
+
+/// Writes all frames of a commit, or refuses it before the first.
+fn write_frames(
+    frames: Frames<'_>,
+    assembly: &mut Assembly,
+    commit_bytes_max: usize,
+) -> Result<(), Error> {
+    let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());
+    let mut metas = Vec::new();
+    let mut bytes = 0;
+    for pending in &frames.facts {
+        bytes += FRAME_BYTES;
+        match pending {
+            Pending::Append(event, batch) => bytes += event.encode().len() + batch.bytes().len(),
+            Pending::Other(event) => {
+                let meta = serde_json::to_vec(event).map_err(|error| internal(&error))?;
+                bytes += meta.len();
+                metas.push(meta);
+            }
+        }
+    }
+    if bytes > commit_bytes_max + GROUP_BYTES_MARGIN / 2 {
+        return Err(Error::TooLarge {
+            what: "the commit".into(),
+            size: bytes as u64,
+            limit: commit_bytes_max as u64,
+            limit_name: "commit_bytes_max",
+        });
+    }
+    let mut metas = metas.into_iter();
     for pending in frames.facts {
         match pending {
             Pending::Append(event, batch) => {
@@ -453,13 +485,12 @@ fn write_frames(frames: Frames<'_>, assembly: &mut Assembly) -> Result<(), Error
                 let at = assembly
                     .group
                     .push(KIND_APPEND, &event.encode(), &[&header, batch.records_bytes()])
-                    .map_err(failed)?;
+                    .map_err(|error| internal(&error))?;
                 assembly.facts.push(Fact::Append(event, at));
             }
             Pending::Other(event) => {
-                let meta = serde_json::to_vec(&event)
-                    .map_err(|error| Error::Internal(error.to_string()))?;
-                assembly.group.push(KIND_EVENT, &meta, &[]).map_err(failed)?;
+                let meta = metas.next().unwrap_or_default();
+                assembly.group.push(KIND_EVENT, &meta, &[]).map_err(|error| internal(&error))?;
                 assembly.facts.push(Fact::Other(event));
             }
         }

@@ -265,8 +265,12 @@ pub(crate) fn write(
         _ => {}
     }
     let file = disk.create(&temporary).map_err(failed)?;
-    file.write_at(&bytes, 0).map_err(failed)?;
-    file.sync_data().map_err(failed)?;
+    let written = file.write_at(&bytes, 0).and_then(|()| file.sync_data());
+    if let Err(error) = written {
+        // It must not hold the room that the disk lacks.
+        let _ = disk.remove(&temporary);
+        return Err(failed(error));
+    }
     disk.rename(&temporary, &path_of(dir, sequence)).map_err(failed)?;
     disk.sync_dir(dir).map_err(failed)?;
     let all = list(disk, dir).map_err(failed)?;
