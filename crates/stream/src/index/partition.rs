@@ -156,7 +156,8 @@ impl PartitionLog {
         state.start = state.start.max(start);
         state.tiered = state.tiered.max(state.start);
         state.end = state.end.max(state.start);
-        let start = state.start;
+        // In a replay the start may be further on already; what that leaves
+        // behind is the matter of a later truncation, which says when it was.
         let (gone, kept): (Vec<_>, Vec<_>) =
             state.chunks.iter().cloned().partition(|chunk| chunk.next <= start);
         if !gone.is_empty() {

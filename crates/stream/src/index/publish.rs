@@ -42,10 +42,10 @@ impl Index {
                             &known[&event.partition]
                         }),
                     };
-                    // Counted first: the tierer may drop the batch at once.
-                    self.files.add(file, 1);
                     if let Some(log) = log {
                         let place = position + u64::from(at.payload_offset_in_group);
+                        // Counted first: the tierer may drop the batch at once.
+                        self.files.add(file, 1);
                         log.append(TailEntry::new(&event.batch, event.appended, file, place));
                     }
                 }
@@ -156,7 +156,6 @@ impl Index {
                 if *partitions > have {
                     let mut more = logs.to_vec();
                     more.extend(new_partitions(*id, have, *partitions));
-                    changes.extend(more[have as usize..].iter().map(|log| partition_row(log)));
                     *logs = Arc::new(more);
                 }
                 drop(logs);
@@ -165,11 +164,14 @@ impl Index {
             Event::StreamDeleted { id, at } => {
                 let mut streams = self.streams.write();
                 let Some(stream) = streams.by_id.remove(id) else { return };
+                // All of them: in a replay the snapshot may know the new ones
+                // while the catalog does not.
+                changes.extend(stream.partitions().iter().map(|log| partition_row(log)));
                 if streams.by_path.get(&stream.path).is_some_and(|named| named.id == *id) {
                     streams.by_path.remove(&stream.path);
+                self.groups.write().forget_stream(*id);
                 }
                 drop(streams);
-                self.groups.write().forget_stream(*id);
                 for log in stream.partitions().iter() {
                     let (chunks, files) = log.delete();
                     self.files.remove(files);

@@ -192,6 +192,8 @@ impl HotState {
                     .chunks
                     .iter()
                     .take_while(|(_, chunk)| chunk.next <= partition.start)
+                // Only a replay moves the end here: relaxed batches may be lost.
+                partition.end = partition.end.max(partition.start);
                     .map(|(base, chunk)| (*base, *chunk))
                     .collect();
                 for (base, _) in &gone {
@@ -221,6 +223,8 @@ impl HotState {
                 Some(Undo::ChunkAdded {
                     chunk: intent,
                     at: chunk.partition,
+                // Only a replay moves the end here: relaxed batches may be lost.
+                partition.end = partition.end.max(chunk.next);
                     base: chunk.base,
                     tiered,
                 })

@@ -207,11 +207,11 @@ impl Parts {
             snapshot_oldest,
             first_sequences,
             last_sequence,
+            catalog_position,
             ..
         } = recovery;
         let maintenance = journal.maintenance();
         let reader = journal.reader();
-        let applied = last_sequence;
         let shared = Arc::new(Shared {
             core: Mutex::new(Core {
                 assembly: Assembly::new(options.group_bytes_max),
@@ -228,7 +228,7 @@ impl Parts {
             metrics,
             work: Condvar::new(),
             publishing: PublishQueue::default(),
-            catalog: CatalogQueue::new(applied),
+            catalog: CatalogQueue::new(catalog_position),
             maintenance,
             first_sequences: Mutex::new(first_sequences.into_iter().collect()),
             snapshot: Mutex::new(None),

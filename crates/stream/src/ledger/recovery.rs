@@ -23,7 +23,7 @@ use super::event::{AppendEvent, Event, KIND_APPEND, KIND_EVENT};
 use super::hot_state::HotState;
 use super::snapshot;
 use crate::Error;
-use crate::index::{Garbage, Index, TailEntry, Tombstone, chunk_of_row};
+use crate::index::{Garbage, Groups, Index, TailEntry, Tombstone, chunk_of_row};
 use crate::options::Options;
 
 /// Where things lie in the data directory.
@@ -54,8 +54,10 @@ pub(crate) struct Recovery {
     pub(crate) snapshot_oldest: GroupSequence,
     /// The first group that each journal file holds.
     pub(crate) first_sequences: Vec<(FileId, GroupSequence)>,
-    /// The last group; the catalog has everything through it.
+    /// The last group.
     pub(crate) last_sequence: GroupSequence,
+    /// Everything through it is in the catalog.
+    pub(crate) catalog_position: GroupSequence,
     pub(crate) report: RecoveryReport,
 }
 
@@ -106,6 +108,7 @@ pub(crate) fn recover(
         catalog: &mut catalog,
         snapshot: found.sequence,
         applied,
+        durable: journal.0.synced_through(),
         pending: Vec::new(),
         report: RecoveryReport {
             epoch,
@@ -115,14 +118,24 @@ pub(crate) fn recover(
         },
     };
     recovered.for_each_group(journal_first, |group| replay.group(&group))?;
-    replay.flush(recovered.last_sequence())?;
-    let report = replay.report;
+    let Replay { applied, pending, report, .. } = replay;
+    // Older commits of positions were replayed over the snapshot's.
+    *index.groups.write() = Groups(hot.groups.clone());
     hot.epoch = epoch;
     check_agreement(&hot, &index)?;
     let first_sequences =
         recovered.files().iter().map(|file| (file.file, file.first_sequence)).collect();
+    // The last groups may be in the page cache only. The catalog must not know
+    // what a power cut can still take away, so they are made durable first.
     journal.0.start().map_err(from_journal)?;
     let mut last_sequence = recovered.last_sequence();
+    let catalog_position = last_sequence;
+    if last_sequence > applied {
+        catalog.apply(last_sequence.get(), &pending).map_err(|error| start(&error))?;
+    }
+    if report.was_clean {
+        forget_reserved(&mut hot);
+    }
     if !report.was_clean
         && let Some(skipped) = skip_relaxed(&mut hot, &index, &mut journal.0)?
     {
@@ -136,6 +149,7 @@ pub(crate) fn recover(
         snapshot_oldest: found.oldest,
         first_sequences,
         last_sequence,
+        catalog_position,
         report,
     })
 }
@@ -151,7 +165,11 @@ fn open_journal(
     let journal_options = aquifer_journal::Options {
         file_bytes: options.journal_file_bytes,
         group_bytes_max: (options.commit_bytes_max + options.group_bytes_max) as u64 + (1 << 20),
-        disk_reserve_bytes: options.disk_reserve_bytes,
+        // What truncation and tiering commit on a full disk needs a file to go to.
+        disk_reserve_bytes: match options.disk_reserve_bytes {
+            0 => 0,
+            bytes => bytes + options.journal_file_bytes,
+        },
         clock: clock.clone(),
         ..aquifer_journal::Options::default()
     };
@@ -239,12 +257,25 @@ fn skip_relaxed(
     Ok(Some(written.sequence))
 }
 
+/// After a clean stop nothing hangs on what relaxed partitions had reserved.
+/// They reserve anew, durably, before they append: if that were lost, the
+/// journal would still end in the mark of the clean stop.
+fn forget_reserved(hot: &mut HotState) {
+    for stream in hot.streams.values_mut() {
+        for partition in &mut stream.partitions {
+            partition.reserved = partition.reserved.min(partition.end);
+        }
+    }
+}
+
 struct Replay<'a> {
     hot: &'a mut HotState,
     index: &'a Index,
     catalog: &'a mut Catalog,
     snapshot: GroupSequence,
     applied: GroupSequence,
+    /// Groups through it are proved durable.
+    durable: GroupSequence,
     pending: Vec<Change>,
     report: RecoveryReport,
 }
@@ -287,7 +318,7 @@ impl Replay<'_> {
                 }
             }
         }
-        if self.pending.len() >= REPLAY_CHANGES_MAX {
+        if self.pending.len() >= REPLAY_CHANGES_MAX && sequence <= self.durable {
             self.flush(sequence)?;
         }
         Ok(())
@@ -394,8 +425,14 @@ impl Index {
         }
         for row in &rows.partitions {
             let at = Partition::new(StreamId(row.stream_id), PartitionIndex(row.partition as u32));
+            // Chunks below the start stay: if the catalog has them, their
+            // truncation comes in the replay, and makes garbage of them.
             if let Some(log) = self.partition(at) {
-                let _ = log.truncate(aquifer_types::Offset(row.start_offset));
+                log.restore(|state| {
+                    state.start = state.start.max(aquifer_types::Offset(row.start_offset));
+                    state.tiered = state.tiered.max(state.start);
+                    state.end = state.end.max(state.start);
+                });
             }
         }
         let mut garbage = self.garbage.lock();

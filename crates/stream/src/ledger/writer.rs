@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use aquifer_journal::{Durability, GroupBuilder, Journal, Written};
+use aquifer_journal::{Durability, FileId, GroupBuilder, Journal, Written};
+use aquifer_types::GroupSequence;
 use bytes::Bytes;
 
 use super::local::Shared;
@@ -30,12 +31,27 @@ pub(crate) struct Writer {
     spare: Option<GroupBuilder>,
     /// The last group with facts in it: sync marks have numbers of their own.
     last_written: u64,
+    /// The file whose first group is known to the keeper.
+    noted_file: Option<FileId>,
+    /// Since when there is a group that is written and not synced.
+    unsynced_since_ns: Option<u64>,
+    /// Whether relaxed groups that were answered are lost: then the stop is not
+    /// clean, so that the next start gives none of their offsets again.
+    has_lost: bool,
 }
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, journal: Journal) -> Self {
         let last_written = shared.last_synced.load(Ordering::Acquire);
-        Self { shared, journal, spare: None, last_written }
+        Self {
+            shared,
+            journal,
+            spare: None,
+            last_written,
+            noted_file: None,
+            unsynced_since_ns: None,
+            has_lost: false,
+        }
     }
 
     pub(crate) fn run(mut self) {
@@ -96,7 +112,7 @@ impl Writer {
     pub(super) fn settle(&mut self, is_clean: bool) {
         match self.journal.settle().and_then(|()| self.journal.sync()) {
             Ok(()) => {
-                self.shared.last_synced.store(self.last_written, Ordering::Release);
+                self.note_synced();
                 self.recovered();
             }
             Err(error) => {
@@ -107,15 +123,44 @@ impl Writer {
                 return;
             }
         }
-        if let Err(error) = self.journal.write_sync_mark(is_clean) {
+        if let Err(error) = self.journal.write_sync_mark(is_clean && !self.has_lost) {
             self.forget_unsynced();
             tracing::error!(%error, "the journal could not be marked");
         }
+        self.note_file(self.journal.last_written());
     }
 
-    /// What was written and not synced is void, its numbers are free.
+    fn note_synced(&mut self) {
+        self.shared.last_synced.store(self.last_written, Ordering::Release);
+        self.unsynced_since_ns = None;
+    }
+
+    /// After a failure: what was written and not synced may be void, its numbers
+    /// are free.
     fn forget_unsynced(&mut self) {
-        self.last_written = self.last_written.min(self.journal.synced_through().get());
+        let kept = self.journal.last_written().get();
+        if self.last_written > kept {
+            tracing::warn!(from = kept + 1, to = self.last_written, "relaxed groups are lost");
+            self.has_lost = true;
+            self.last_written = kept;
+        }
+        if self.journal.unsynced_bytes() == 0 {
+            self.unsynced_since_ns = None;
+        }
+    }
+
+    /// Tells the keeper of a file that was begun.
+    fn note_file(&mut self, first: GroupSequence) {
+        let file = self.journal.current_file();
+        if file == self.noted_file {
+            return;
+        }
+        self.noted_file = file;
+        if let Some(file) = file {
+            self.shared.first_sequences.lock().entry(file).or_insert(first);
+            self.shared.count_journal_bytes();
+            self.shared.catalog.wake();
+        }
     }
 
     /// Writing works: what failed before is certainly not in the journal.
@@ -153,21 +198,19 @@ impl Writer {
     fn write_group(&mut self, assembly: &mut Assembly) -> Result<Written, aquifer_journal::Error> {
         let started = self.shared.clock.monotonic_ns();
         let durability = if assembly.must_sync { Durability::Sync } else { Durability::Relaxed };
-        let file_before = self.journal.current_file();
         let written = self.journal.write(&mut assembly.group, durability)?;
-        if assembly.must_sync {
+        let unsynced_since = *self.unsynced_since_ns.get_or_insert(started);
+        let unsynced_ms = started.saturating_sub(unsynced_since) / 1_000_000;
+        if assembly.must_sync || unsynced_ms >= self.shared.options.relaxed_sync_ms_max {
             self.journal.sync()?;
-            self.shared.last_synced.store(written.sequence.get(), Ordering::Release);
+            self.last_written = written.sequence.get();
+            self.note_synced();
         }
         self.last_written = written.sequence.get();
         let elapsed = self.shared.clock.monotonic_ns().saturating_sub(started);
         self.shared.metrics.sync_seconds.observe(elapsed as f64 / 1e9);
         self.shared.journal_bytes_written.fetch_add(assembly.group.len_bytes(), Ordering::Relaxed);
-        if file_before != Some(written.file) {
-            self.shared.first_sequences.lock().insert(written.file, written.sequence);
-            self.shared.count_journal_bytes();
-            self.shared.catalog.wake();
-        }
+        self.note_file(written.sequence);
         if assembly.must_sync {
             self.recovered();
         }
