@@ -14,6 +14,8 @@ pub(crate) mod publisher;
 pub(crate) mod recovery;
 pub(crate) mod sequencer;
 pub(crate) mod snapshot;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use event::{Operation, Outcome};
