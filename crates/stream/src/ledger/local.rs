@@ -234,7 +234,7 @@ impl Parts {
             snapshot: Mutex::new(None),
             journal_bytes: AtomicU64::new(0),
             journal_bytes_written: AtomicU64::new(0),
-            last_synced: AtomicU64::new(applied.get()),
+            last_synced: AtomicU64::new(last_sequence.get()),
             is_disk_full: AtomicBool::new(false),
             failure: Mutex::new(None),
             is_unsettled: AtomicBool::new(false),
