@@ -2,9 +2,13 @@
 //! the other, and says the mend for what is wrong.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
-use aquifer_env::{Clock, DirectoryLock, DirectoryLockError, Disk, RealClock, RealDisk, tasks};
+use aquifer_env::store::open_store;
+use aquifer_env::{
+    Clock, DirectoryLock, DirectoryLockError, Disk, RealClock, RealDisk, RealRandom, tasks,
+};
 use rustix::fs::statfs;
 use rustix::process::{Resource, getrlimit};
 use serde_json::json;
@@ -23,6 +27,8 @@ const SYNC_BYTES: usize = 4096;
 const SYNC_MICROS_SLOW: u64 = 20_000;
 /// Descriptors beyond the connections: journal, catalog, chunks.
 const FILES_BESIDE_CONNECTIONS: u64 = 512;
+/// Tier 2 answers within this, or not.
+const PROBE_MAX: Duration = Duration::from_secs(20);
 const PROBE_FILE: &str = "doctor.probe";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +76,10 @@ pub(crate) async fn run(arguments: DoctorArguments) -> Result<(), Failure> {
     if let Some(listen) = arguments.listen {
         config.http.listen = listen;
     }
-    let findings = tasks::run_blocking(move || examine(&config)).await;
+    let store = config.store.clone();
+    let mut findings = tasks::run_blocking(move || examine(&config)).await;
+    let place = findings.iter().position(|finding| finding.check == "clock").unwrap_or(0);
+    findings.insert(place, check_tier2(&store).await);
     show(arguments.output, &findings)?;
     let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
     if bad > 0 {
@@ -123,7 +132,9 @@ fn examine(config: &Config) -> Vec<Finding> {
     } else {
         findings.push(check_port(config.http.listen, true));
     }
-    findings.push(check_tier2(&disk, config));
+    if let Some(path) = config.store.tier2_url().strip_prefix("file://") {
+        findings.push(check_directory("tier 2 directory", &disk, Path::new(path)));
+    }
     findings.push(check_clock(&clock));
     findings.push(check_descriptors(config));
     findings.push(check_exposure(config));
@@ -303,15 +314,35 @@ fn check_port(listen: SocketAddr, must_be_free: bool) -> Finding {
     }
 }
 
-fn check_tier2(disk: &RealDisk, config: &Config) -> Finding {
+/// Puts an object into tier 2, reads it back and deletes it.
+async fn check_tier2(options: &aquifer_stream::Options) -> Finding {
     const CHECK: &str = "tier 2";
-    let url = config.store.tier2_url();
-    match url.strip_prefix("file://") {
-        Some(path) => check_directory(CHECK, disk, &PathBuf::from(path)),
-        None => Finding::doubtful(
+    let url = options.tier2_url();
+    let pairs: Vec<(String, String)> =
+        options.tier2_options.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let store = match open_store(&url, &pairs) {
+        Ok(store) => store,
+        Err(error) => {
+            return Finding::bad(
+                CHECK,
+                format!("{url} cannot be opened: {error}"),
+                "give --tier2 as file://, s3://, gs:// or az://, with store.tier2_options",
+            );
+        }
+    };
+    match tokio::time::timeout(PROBE_MAX, store.probe(&RealRandom)).await {
+        Ok(Ok(())) => Finding::good(CHECK, format!("{url} takes, gives back and deletes objects")),
+        Ok(Err(error)) => Finding::bad(
             CHECK,
-            format!("{url} is tried at the start of the server"),
-            "see GET /readyz of the running server for the store's last answer",
+            format!("{url}: {error}"),
+            "check the address, the credentials (store.tier2_options or the environment, such as \
+             AWS_ACCESS_KEY_ID) and the rights to put, get, list and delete",
+        ),
+        Err(_) => Finding::bad(
+            CHECK,
+            format!("{url} did not answer within {} s", PROBE_MAX.as_secs()),
+            "check the address and the network; appends go on without it until \
+             store.journal_bytes_max",
         ),
     }
 }
@@ -382,7 +413,7 @@ mod tests {
     fn what_is_wrong_has_a_mend() {
         let directory = tempfile::tempdir().unwrap();
         let findings = examine(&config_in(directory.path()));
-        for check in ["data directory", "lock", "HTTP address", "tier 2", "clock"] {
+        for check in ["data directory", "lock", "HTTP address", "tier 2 directory", "clock"] {
             assert_eq!(verdict(&findings, check), Verdict::Good, "{check}");
         }
         assert!(!directory.path().join(PROBE_FILE).try_exists().unwrap());
@@ -391,11 +422,24 @@ mod tests {
         let mut config = config_in(Path::new("/proc/none"));
         config.http.listen = held.local_addr().unwrap();
         let findings = examine(&config);
-        for check in ["data directory", "HTTP address", "tier 2"] {
+        for check in ["data directory", "HTTP address", "tier 2 directory"] {
             assert_eq!(verdict(&findings, check), Verdict::Bad, "{check}");
         }
         let all_mended = findings.iter().all(|f| f.mend.is_some() || f.verdict == Verdict::Good);
         assert!(all_mended);
+    }
+
+    #[tokio::test]
+    async fn tier_2_is_tried_in_earnest() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = config_in(directory.path());
+        assert_eq!(check_tier2(&config.store).await.verdict, Verdict::Good);
+        for wrong in ["ftp://host/x", "file:///proc/none"] {
+            config.store.tier2 = Some(wrong.to_owned());
+            let finding = check_tier2(&config.store).await;
+            assert_eq!(finding.verdict, Verdict::Bad, "{wrong}");
+            assert!(finding.mend.is_some());
+        }
     }
 
     #[test]
