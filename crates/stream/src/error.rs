@@ -151,6 +151,9 @@ pub enum Error {
     /// Tier 2 did not answer.
     #[error("tier 2 is unavailable: {0}")]
     Tier2(String),
+    /// A newer server has taken tier 2 over.
+    #[error("{0}")]
+    Fenced(String),
     /// Stored bytes are damaged.
     #[error("{at}: {why}")]
     Damaged {
@@ -186,7 +189,7 @@ impl Error {
             | Self::OutOfOrderSequence { .. }
             | Self::DuplicateSequence { .. }
             | Self::Overtaken(_) => ErrorKind::Conflict,
-            Self::ProducerFenced { .. } => ErrorKind::Fenced,
+            Self::ProducerFenced { .. } | Self::Fenced(_) => ErrorKind::Fenced,
             Self::Throttled { .. } => ErrorKind::Throttled,
             Self::Backpressure { .. }
             | Self::NotWritten(_)

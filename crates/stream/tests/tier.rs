@@ -8,9 +8,9 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer_env::MockClock;
 use aquifer_env::store::TierStore;
-use aquifer_stream::Truncation;
+use aquifer_env::{Fault, FaultRates, FaultyStore, MockClock};
+use aquifer_stream::{Error, Isolation, Options, StreamStore, Truncation};
 use aquifer_types::{Offset, PartitionIndex, StreamConfig};
 use support::*;
 
@@ -113,4 +113,306 @@ async fn the_oldest_chunks_go_while_there_are_too_many_bytes() {
     assert_eq!(texts(&read_all(&store, "b", 0).await), values(200..500));
     until("the objects go", async || chunks_in(&tier2).await == live(&store, &["b"])).await;
     store.shutdown().await.unwrap();
+}
+
+fn small_chunks() -> StreamConfig {
+    StreamConfig { chunk_target_bytes: 1 << 20, chunk_max_age_ms: 100, ..StreamConfig::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_follow_and_offsets_wait_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = FaultyStore::new(&TierStore::in_memory(), 1);
+    let tier2 = faulty.store();
+    let options = Options { manifest_offsets_ahead: 1_024, ..options(dir.path()) };
+    let store = open(options, environment(&tier2, 1)).await;
+    create(&store, "m", 2, config()).await;
+    let mut throttled = 0;
+    let mut appended = 0;
+    while appended < 5_000 {
+        match try_append(&store, "m", 0, &values(appended..appended + 50)).await {
+            Ok(base) => {
+                assert_eq!(base, Offset(appended as i64));
+                appended += 50;
+            }
+            Err(Error::Throttled { limit_name: "manifest_offsets_ahead", .. }) => {
+                throttled += 1;
+                assert!(throttled < 3_000, "no manifest raises the ceiling");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    tiered(&store, "m").await;
+    until("old manifests go", async || listed(&tier2, "_meta").await.len() <= 3).await;
+    assert_eq!(listed(&tier2, "_owner").await, ["_owner/0000000001"]);
+    // Without tier 2 no manifest follows, and offsets end at what is reserved.
+    faulty.set_down(true);
+    let mut more = 0;
+    let refused = loop {
+        match try_append(&store, "m", 0, &values(0..50)).await {
+            Ok(_) => more += 50,
+            Err(error) => break error,
+        }
+    };
+    assert!(more <= 2 * 1_024, "{more} offsets without a manifest");
+    assert!(matches!(refused, Error::Throttled { .. }), "{refused}");
+    let mut resumed = false;
+    faulty.set_down(false);
+    until("appends go on", async || {
+        resumed |= try_append(&store, "m", 0, &values(0..50)).await.is_ok();
+        resumed
+    })
+    .await;
+    store.shutdown().await.unwrap();
+    drop(store);
+    // The ceiling is in the journal: a start without tier 2 keeps to it.
+    faulty.set_down(true);
+    let options = Options { manifest_offsets_ahead: 1_024, ..support::options(dir.path()) };
+    let store = open(options, environment(&tier2, 2)).await;
+    let mut more = 0;
+    while try_append(&store, "m", 0, &values(0..50)).await.is_ok() {
+        more += 50;
+        assert!(more <= 2 * 1_024, "{more} offsets without a manifest");
+    }
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_owner_writes_and_deletes_nothing_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let store = open(options(dir.path()), environment(&tier2, 1)).await;
+    create(&store, "o", 1, config()).await;
+    append(&store, "o", 0, &values(0..10)).await;
+    tiered(&store, "o").await;
+    tier2.put_new("_owner/0000000009", "another".into()).await.unwrap();
+    append(&store, "o", 0, &values(10..20)).await;
+    store.truncate_stream(&path("o"), Truncation::All).await.unwrap();
+    until("it is fenced", async || store.health().tier2.is_err()).await;
+    let why = store.health().tier2.unwrap_err();
+    assert!(why.contains("epoch 9 of another server (another)"), "{why}");
+    let before = tier2.list("").await.unwrap();
+    append(&store, "o", 0, &values(20..30)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(tier2.list("").await.unwrap(), before);
+    assert!(store.health().tier2.is_err(), "for good");
+    store.shutdown().await.unwrap();
+    drop(store);
+    let store = open(options(dir.path()), environment(&tier2, 2)).await;
+    until("a start is fenced too", async || store.health().tier2.is_err()).await;
+    assert_eq!(tier2.list("").await.unwrap(), before);
+    assert_eq!(texts(&read_all(&store, "o", 0).await), values(20..30));
+    store.shutdown().await.unwrap();
+    // A data directory that knows nothing of this tier 2.
+    let other = tempfile::tempdir().unwrap();
+    let store = open(options(other.path()), environment(&tier2, 3)).await;
+    until("a stranger is fenced", async || store.health().tier2.is_err()).await;
+    assert_eq!(tier2.list("").await.unwrap(), before);
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_see_every_record_once_while_chunks_are_merged_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let options = Options { compaction_chunks_min: 1_000, ..options(dir.path()) };
+    let store = open(options.clone(), environment(&tier2, 1)).await;
+    create(&store, "c", 1, small_chunks()).await;
+    for round in 0..24 {
+        append(&store, "c", 0, &values(round * 100..round * 100 + 100)).await;
+        tiered(&store, "c").await;
+    }
+    let small = live(&store, &["c"]);
+    assert_eq!(small.len(), 24);
+    store.shutdown().await.unwrap();
+    drop(store);
+
+    // One lease lasts, the other has expired when the objects go.
+    for view_lease_ms in [600_000, 0] {
+        let dir_copy = tempfile::tempdir().unwrap();
+        copy_dir(dir.path(), dir_copy.path());
+        let copied = TierStore::in_memory();
+        for entry in tier2.list("").await.unwrap() {
+            let bytes = tier2.get(&entry.path).await.unwrap();
+            copied.put_new(&entry.path, bytes).await.unwrap();
+        }
+        let options = Options {
+            compaction_chunks_min: 4,
+            tier_interval_ms: 200,
+            view_lease_ms,
+            chunk_cache_bytes_max: 1,
+            data: dir_copy.path().to_owned(),
+            ..options.clone()
+        };
+        let store = open(options, environment(&copied, 2)).await;
+        let view = store.view(&[path("c")], Isolation::Committed).unwrap();
+        let (partition, cut) = view.cuts().next().unwrap();
+        assert_eq!(cut.chunks().len(), 24, "nothing is merged yet");
+        let mut cursor = view.read(partition, Offset(0)).unwrap();
+        let mut seen = Vec::new();
+        let first = cursor.next(1).await.unwrap();
+        first.iter().for_each(|block| block.records_from(Offset(0), &mut seen).unwrap());
+        until("they are merged", async || live(&store, &["c"]).len() < 6).await;
+        if view_lease_ms == 0 {
+            until("the inputs are deleted", async || {
+                chunks_in(&copied).await == live(&store, &["c"])
+            })
+            .await;
+        } else {
+            assert!(chunks_in(&copied).await.len() > 24, "the lease keeps the inputs");
+        }
+        loop {
+            let blocks = cursor.next(1).await.unwrap();
+            if blocks.is_empty() {
+                break;
+            }
+            blocks.iter().for_each(|block| block.records_from(Offset(0), &mut seen).unwrap());
+        }
+        assert_eq!(texts(&seen), values(0..2_400), "lease of {view_lease_ms} ms");
+        drop((cursor, view));
+        assert_eq!(texts(&read_all(&store, "c", 0).await), values(0..2_400));
+        until("the inputs are deleted", async || chunks_in(&copied).await == live(&store, &["c"]))
+            .await;
+        // Merging goes on with what was merged, and stops.
+        for round in 24..30 {
+            append(&store, "c", 0, &values(round * 100..round * 100 + 100)).await;
+            tiered(&store, "c").await;
+            assert_eq!(texts(&read_all(&store, "c", 0).await), values(0..round * 100 + 100));
+        }
+        store.shutdown().await.unwrap();
+        drop(store);
+        let store = open(
+            Options { data: dir_copy.path().to_owned(), ..support::options(dir.path()) },
+            environment(&copied, 3),
+        )
+        .await;
+        assert_eq!(texts(&read_all(&store, "c", 0).await), values(0..3_000));
+        store.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn appends_go_on_without_tier_2_until_the_journal_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = FaultyStore::new(&TierStore::in_memory(), 1);
+    let options = Options { journal_bytes_max: 4 << 20, ..options(dir.path()) };
+    let store = open(options, environment(&faulty.store(), 1)).await;
+    create(&store, "d", 1, config()).await;
+    until("it is begun", async || !listed(&faulty.store(), "_meta").await.is_empty()).await;
+    faulty.set_down(true);
+    let mut appended = 0;
+    let refused = loop {
+        match try_append(&store, "d", 0, &values(appended..appended + 1_000)).await {
+            Ok(_) => appended += 1_000,
+            Err(error) => break error,
+        }
+        assert!(appended < 1_000_000);
+    };
+    assert!(matches!(refused, Error::Backpressure { .. }), "{refused}");
+    assert!(appended > 20_000, "{appended}");
+    assert!(store.health().tier2.is_err() && store.health().appends.is_err());
+    assert_eq!(texts(&read_all(&store, "d", 0).await), values(0..appended), "reads go on");
+    faulty.set_down(false);
+    let mut is_taken = false;
+    until("it resumes by itself", async || {
+        is_taken =
+            is_taken || try_append(&store, "d", 0, &values(appended..appended + 10)).await.is_ok();
+        is_taken
+    })
+    .await;
+    tiered(&store, "d").await;
+    assert_eq!(texts(&read_all(&store, "d", 0).await), values(0..appended + 10));
+    until("it is well again", async || store.health().tier2.is_ok()).await;
+    store.shutdown().await.unwrap();
+}
+
+const FAULTS: FaultRates =
+    FaultRates { refused: 40, timed_out: 40, answer_lost: 40, stalled: 10, slow: 100 };
+
+/// Appends, reads, truncations and a deletion, while every eighth call to tier 2
+/// goes wrong; then all is as it should be, and nothing is left over.
+async fn faulty_run(seed: u64) -> [u64; 4] {
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let faulty = FaultyStore::new(&tier2, seed);
+    faulty.set_rates(FAULTS);
+    let stalls = faulty.clone();
+    let releasing = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            stalls.release_stalled();
+        }
+    });
+    let options = Options { compaction_chunks_min: 3, ..options(dir.path()) };
+    let store = open(options.clone(), environment(&faulty.store(), seed)).await;
+    create(&store, "f", 2, small_chunks()).await;
+    create(&store, "gone", 1, small_chunks()).await;
+    let mut count = 0;
+    for round in 0..12 {
+        for partition in 0..2 {
+            append(&store, "f", partition, &values(count..count + 20)).await;
+        }
+        append(&store, "gone", 0, &values(0..20)).await;
+        count += 20;
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        let start = start_of(&store, "f", 0) as usize;
+        // A read may fail, it may not be wrong.
+        if let Ok(records) = try_read_all(&store, "f", 0).await {
+            assert_eq!(texts(&records), values(start..count), "seed {seed}");
+        }
+        if round == 6 {
+            let cut = Truncation::Cut([(PartitionIndex(0), Offset(30))].into());
+            store.truncate_stream(&path("f"), cut).await.unwrap();
+        }
+        if round == 9 {
+            store.delete_stream(&path("gone")).await.unwrap();
+            create(&store, "gone", 1, small_chunks()).await;
+        }
+    }
+    let injected = [Fault::Refused, Fault::TimedOut, Fault::AnswerLost, Fault::Stalled]
+        .map(|fault| faulty.injected(fault));
+    faulty.set_rates(FaultRates::default());
+    for _ in 0..2 {
+        until("all is tiered and nothing is left over", async || {
+            is_tiered(&store, "f")
+                && is_tiered(&store, "gone")
+                && chunks_in(&tier2).await == live(&store, &["f", "gone"])
+        })
+        .await;
+        append(&store, "f", 1, &values(count..count + 20)).await;
+        count += 20;
+    }
+    tiered(&store, "f").await;
+    assert!(store.health().tier2.is_ok());
+    let check = async |store: &StreamStore| {
+        assert_eq!(texts(&read_all(store, "f", 0).await), values(30..240), "seed {seed}");
+        assert_eq!(texts(&read_all(store, "f", 1).await), values(0..count), "seed {seed}");
+    };
+    check(&store).await;
+    releasing.abort();
+    store.shutdown().await.unwrap();
+    drop(store);
+    let store = open(options, environment(&tier2, seed + 1)).await;
+    check(&store).await;
+    until("nothing is left over", async || {
+        chunks_in(&tier2).await == live(&store, &["f", "gone"])
+            && listed(&tier2, "_meta").await.len() <= 3
+            && listed(&tier2, "_owner").await.len() == 2
+    })
+    .await;
+    store.shutdown().await.unwrap();
+    injected
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_tier_2_loses_nothing_doubles_nothing_and_leaves_nothing() {
+    let first = aquifer_testkit::seed_from_env("AQUIFER_SEED");
+    let mut injected = [0; 4];
+    let seeds = (0..8).map(|run| first.wrapping_mul(31).wrapping_add(run));
+    for counts in futures::future::join_all(seeds.map(faulty_run)).await {
+        injected.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    }
+    println!("8 seeds; refused, timed out, lost, stalled: {injected:?}");
+    assert!(injected.iter().all(|count| *count > 0), "{injected:?}");
 }

@@ -14,6 +14,7 @@ mod tail_cache;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aquifer_types::{
     GroupSequence, Partition, PartitionIndex, StreamClass, StreamConfig, StreamId, StreamPath,
@@ -94,6 +95,8 @@ pub(crate) struct Index {
     pub(crate) files: LiveFiles,
     pub(crate) tail_cache: TailCache,
     chunk_grace_ms: u64,
+    /// Grows with every fact that a manifest tells of.
+    changes: AtomicU64,
 }
 
 impl Index {
@@ -107,7 +110,13 @@ impl Index {
             files: LiveFiles::default(),
             tail_cache: TailCache::new(tail_cache_bytes_max),
             chunk_grace_ms,
+            changes: AtomicU64::new(0),
         }
+    }
+
+    /// Differs from an earlier answer where what a manifest tells has changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     pub(crate) fn stream(&self, path: &StreamPath) -> Result<Arc<StreamIndex>, Error> {

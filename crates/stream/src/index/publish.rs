@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use aquifer_catalog::{
     Change, ChunkRow, GarbageRow, IntentRow, PartitionRow, StreamRow, TombstoneRow, garbage_reason,
@@ -43,9 +44,9 @@ impl Index {
                         }),
                     };
                     if let Some(log) = log {
-                        let place = position + u64::from(at.payload_offset_in_group);
                         // Counted first: the tierer may drop the batch at once.
                         self.files.add(file, 1);
+                        let place = position + u64::from(at.payload_offset_in_group);
                         log.append(TailEntry::new(&event.batch, event.appended, file, place));
                     }
                 }
@@ -58,6 +59,9 @@ impl Index {
 
     /// Publishes a fact other than an append.
     pub(crate) fn publish(&self, event: &Event, changes: &mut Vec<Change>) {
+        if is_in_manifest(event) {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
         match event {
             Event::StreamCreated { .. }
             | Event::StreamAltered { .. }
@@ -92,9 +96,7 @@ impl Index {
                 changes.push(Change::RemoveIntent(chunk.id.0));
                 let Some(log) = self.partition(chunk.partition) else { return };
                 self.files.remove(log.add_chunk(chunk));
-                if log.with(|state| state.chunks.iter().any(|live| live.id == chunk.id)) {
-                    changes.push(chunk_row(chunk));
-                }
+                self.put_or_discard(&log, chunk, Timestamp(0), changes);
                 changes.push(partition_row(&log));
             }
             Event::ChunksReplaced { removed, added, at } => {
@@ -103,7 +105,7 @@ impl Index {
                 for chunk in log.replace_chunks(removed, added) {
                     self.discard(&chunk, *at, garbage_reason::REPLACED, changes);
                 }
-                changes.push(chunk_row(added));
+                self.put_or_discard(&log, added, *at, changes);
             }
             Event::GarbageCollected { object_paths } => {
                 let mut garbage = self.garbage.lock();
@@ -121,7 +123,9 @@ impl Index {
                     log.skip_to(*end);
                 }
             }
-            Event::AnswerKept { .. } | Event::OffsetsReserved { .. } => {}
+            Event::AnswerKept { .. }
+            | Event::CeilingsSet { .. }
+            | Event::OffsetsReserved { .. } => {}
         }
     }
 
@@ -160,16 +164,16 @@ impl Index {
                 }
                 drop(logs);
                 changes.push(stream_row(&stream, Epoch(0)));
-            }
-            Event::StreamDeleted { id, at } => {
-                let mut streams = self.streams.write();
-                let Some(stream) = streams.by_id.remove(id) else { return };
                 // All of them: in a replay the snapshot may know the new ones
                 // while the catalog does not.
                 changes.extend(stream.partitions().iter().map(|log| partition_row(log)));
+            }
+            Event::StreamDeleted { id, at } => {
+                self.groups.write().forget_stream(*id);
+                let mut streams = self.streams.write();
+                let Some(stream) = streams.by_id.remove(id) else { return };
                 if streams.by_path.get(&stream.path).is_some_and(|named| named.id == *id) {
                     streams.by_path.remove(&stream.path);
-                self.groups.write().forget_stream(*id);
                 }
                 drop(streams);
                 for log in stream.partitions().iter() {
@@ -190,6 +194,22 @@ impl Index {
                 }));
             }
             _ => {}
+        }
+    }
+
+    /// Puts a chunk into the catalog; in a replay the start may have passed it
+    /// already, and then it is garbage.
+    fn put_or_discard(
+        &self,
+        log: &PartitionLog,
+        chunk: &ChunkMeta,
+        at: Timestamp,
+        changes: &mut Vec<Change>,
+    ) {
+        if log.with(|state| state.chunks.iter().any(|live| live.id == chunk.id)) {
+            changes.push(chunk_row(chunk));
+        } else {
+            self.discard(chunk, at, garbage_reason::TRUNCATED, changes);
         }
     }
 
@@ -221,6 +241,19 @@ impl Index {
         }));
         self.garbage.lock().insert(path, garbage);
     }
+}
+
+/// Whether a fact changes what a manifest says, apart from ends, which may
+/// wait.
+fn is_in_manifest(event: &Event) -> bool {
+    !matches!(
+        event,
+        Event::UploadIntended { .. }
+            | Event::AnswerKept { .. }
+            | Event::CeilingsSet { .. }
+            | Event::OffsetsReserved { .. }
+            | Event::OffsetsSkipped { .. }
+    )
 }
 
 fn new_partitions(id: StreamId, from: u32, to: u32) -> Vec<Arc<PartitionLog>> {

@@ -112,6 +112,10 @@ pub(crate) enum Event {
         key: String,
         answer: KeptAnswer,
     },
+    /// No offset from these on is given: manifests name them.
+    CeilingsSet {
+        ceilings: Vec<(Partition, Offset)>,
+    },
     /// A relaxed partition goes on at `through` after an unclean start.
     OffsetsReserved {
         partition: Partition,
@@ -252,6 +256,11 @@ pub enum Operation {
         removed: Vec<ChunkId>,
         /// It covers what they cover; its upload was announced.
         added: ChunkMeta,
+    },
+    /// Give no offset from these on; what is not there any more is passed over.
+    SetCeilings {
+        /// Where each partition ends at the latest.
+        ceilings: Vec<(Partition, Offset)>,
     },
     /// Forget objects that were deleted.
     CollectGarbage {

@@ -51,6 +51,9 @@ pub(crate) struct HotPartition {
     pub(crate) end: Offset,
     /// Where a relaxed partition goes on after an unclean start.
     pub(crate) reserved: Offset,
+    /// No offset from here on is given; none before a manifest knows the
+    /// partition.
+    pub(crate) ceiling: Option<Offset>,
     pub(crate) chunks: BTreeMap<Offset, HotChunk>,
     pub(crate) producers: Producers,
 }
@@ -102,6 +105,7 @@ pub(crate) enum Undo {
     },
     Group(TenantName, GroupName, Option<Positions>),
     Answer(AnswersUndo),
+    Ceilings(Vec<(Partition, Option<Offset>)>),
     Reserved(Partition, Offset),
     End(Partition, Offset),
 }
@@ -188,12 +192,12 @@ impl HotState {
                 let undo_tiered = partition.tiered;
                 partition.start = partition.start.max(*start);
                 partition.tiered = partition.tiered.max(partition.start);
+                // Only a replay moves the end here: relaxed batches may be lost.
+                partition.end = partition.end.max(partition.start);
                 let gone: Vec<_> = partition
                     .chunks
                     .iter()
                     .take_while(|(_, chunk)| chunk.next <= partition.start)
-                // Only a replay moves the end here: relaxed batches may be lost.
-                partition.end = partition.end.max(partition.start);
                     .map(|(base, chunk)| (*base, *chunk))
                     .collect();
                 for (base, _) in &gone {
@@ -219,12 +223,12 @@ impl HotState {
                 let partition = self.partition_mut(chunk.partition)?;
                 let tiered = partition.tiered;
                 partition.tiered = partition.tiered.max(chunk.next);
+                // Only a replay moves the end here: relaxed batches may be lost.
+                partition.end = partition.end.max(chunk.next);
                 partition.chunks.insert(chunk.base, HotChunk { id: chunk.id, next: chunk.next });
                 Some(Undo::ChunkAdded {
                     chunk: intent,
                     at: chunk.partition,
-                // Only a replay moves the end here: relaxed batches may be lost.
-                partition.end = partition.end.max(chunk.next);
                     base: chunk.base,
                     tiered,
                 })
@@ -266,6 +270,15 @@ impl HotState {
             }
             Event::AnswerKept { tenant, key, answer } => {
                 Some(Undo::Answer(self.answers.keep(tenant, key, answer.clone())))
+            }
+            Event::CeilingsSet { ceilings } => {
+                let mut old = Vec::with_capacity(ceilings.len());
+                for (at, ceiling) in ceilings {
+                    if let Some(partition) = self.partition_mut(*at) {
+                        old.push((*at, partition.ceiling.replace(*ceiling)));
+                    }
+                }
+                Some(Undo::Ceilings(old))
             }
             Event::OffsetsReserved { partition: at, through } => {
                 let partition = self.partition_mut(*at)?;
@@ -357,6 +370,13 @@ impl HotState {
                 self.count_positions();
             }
             Undo::Answer(undo) => self.answers.undo(undo),
+            Undo::Ceilings(ceilings) => {
+                for (at, ceiling) in ceilings.into_iter().rev() {
+                    if let Some(partition) = self.partition_mut(at) {
+                        partition.ceiling = ceiling;
+                    }
+                }
+            }
             Undo::Reserved(partition, reserved) => {
                 if let Some(partition) = self.partition_mut(partition) {
                     partition.reserved = reserved;

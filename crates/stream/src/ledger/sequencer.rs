@@ -259,6 +259,9 @@ impl Sequencer {
                 hot.check_replacement(removed, added)?;
                 Event::ChunksReplaced { removed: removed.clone(), added: added.clone(), at: now }
             }
+            Operation::SetCeilings { ceilings } => {
+                Event::CeilingsSet { ceilings: ceilings.clone() }
+            }
             Operation::CollectGarbage { object_paths } => {
                 Event::GarbageCollected { object_paths: object_paths.clone() }
             }
@@ -316,9 +319,17 @@ impl Sequencer {
         if next == Offset::MAX {
             return Err(Error::Invalid("the partition has no offsets left".into()));
         }
+        let ceiling = partition.ceiling.unwrap_or(Offset::MAX);
+        if next > ceiling {
+            return Err(Error::Throttled {
+                what: "the number of offsets reserved by the manifests in tier 2",
+                limit: self.options.manifest_offsets_ahead,
+                limit_name: "manifest_offsets_ahead",
+            });
+        }
         match class {
             StreamClass::Relaxed if next > partition.reserved => {
-                let through = next.plus(RELAXED_RESERVE);
+                let through = next.plus(RELAXED_RESERVE).min(ceiling);
                 self.apply(Event::OffsetsReserved { partition: at, through }, frames, undos);
             }
             StreamClass::Relaxed => {}

@@ -71,6 +71,8 @@ struct PartitionBody {
     tiered: Offset,
     end: Offset,
     reserved: Offset,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ceiling: Option<Offset>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     chunks: Vec<(Offset, Offset, ChunkId)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -124,6 +126,7 @@ impl From<&HotPartition> for PartitionBody {
             tiered: partition.tiered,
             end: partition.end,
             reserved: partition.reserved,
+            ceiling: partition.ceiling,
             chunks: partition.chunks.iter().map(|(base, c)| (*base, c.next, c.id)).collect(),
             producers,
         }
@@ -166,6 +169,7 @@ impl From<PartitionBody> for HotPartition {
             tiered: body.tiered,
             end: body.end,
             reserved: body.reserved,
+            ceiling: body.ceiling,
             ..Self::default()
         };
         for (base, next, id) in body.chunks {

@@ -139,7 +139,12 @@ impl Cursor {
     }
 
     async fn open(&mut self, meta: Arc<ChunkMeta>, bytes_max: usize) -> Result<(), Error> {
-        let reader = self.reader.cache.open(&self.reader.store, &meta).await?;
+        let reader = match self.reader.cache.open(&self.reader.store, &meta).await {
+            Ok(reader) => reader,
+            // Replaced and deleted since it was planned: planned anew.
+            Err(_) if !self.is_live(&meta) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let options = ReadOptions {
             window_bytes: bytes_max.clamp(64 << 10, self.reader.window_bytes),
             ..ReadOptions::default()

@@ -1,8 +1,9 @@
 //! Deleting objects of tier 2 that nobody needs any more.
 //!
-//! An object goes when its grace time is over and no reader holds a lease from
-//! before its removal; then the ledger forgets it. A crash between the two
-//! deletes it again, which does no harm.
+//! An object goes when its grace time is over, no reader holds a lease from
+//! before its removal, and the last manifest says that it is garbage: whoever
+//! recovers from tier 2 misses nothing. Then the ledger forgets it. A crash
+//! between the two deletes it again, which does no harm.
 
 use super::{Tier, from_store};
 use crate::Error;
@@ -15,12 +16,15 @@ impl Tier {
     pub(super) async fn collect_garbage(&self) -> Result<(), Error> {
         let now = self.now();
         let oldest_lease = self.reader.leases.oldest(now);
+        let deletable = self.deletable.lock().clone();
         let due: Vec<String> = {
             let garbage = self.reader.index.garbage.lock();
             garbage
                 .iter()
-                .filter(|(_, garbage)| {
-                    garbage.due <= now && oldest_lease.is_none_or(|taken| taken > garbage.since)
+                .filter(|(path, garbage)| {
+                    deletable.contains(*path)
+                        && garbage.due <= now
+                        && oldest_lease.is_none_or(|taken| taken > garbage.since)
                 })
                 .map(|(path, _)| path.clone())
                 .take(DELETED_MAX)
@@ -29,6 +33,7 @@ impl Tier {
         if due.is_empty() {
             return Ok(());
         }
+        self.owner.check().await?;
         for path in &due {
             self.store.delete(path).await.map_err(from_store)?;
         }

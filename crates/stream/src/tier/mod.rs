@@ -1,22 +1,31 @@
 //! Tier 2: from the journal into Parquet, and what follows from it.
 //!
 //! One round after the other: [`upload`] cuts chunks and puts them into the
-//! store, [`garbage`] deletes what nobody needs. A commit to the ledger is the
+//! store, [`compact`] merges small ones, [`publish`] says in a manifest what is there, [`garbage`] deletes what
+//! nobody needs, as long as [`owner`] allows it. A commit to the ledger is the
 //! only arbiter of what exists: an upload is announced before it begins, so
 //! that whatever a crash leaves in the store is known and goes.
 
+mod compact;
 mod garbage;
+pub(crate) mod manifest;
+pub(crate) mod owner;
+pub(crate) mod publish;
 mod upload;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use aquifer_env::store::{StoreError, TierStore};
+use aquifer_env::store::{StoreError, StoreErrorKind, TierStore};
 use aquifer_types::{ChunkId, Epoch, Timestamp};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::owner::Owner;
+use self::publish::Published;
 use crate::Error;
 use crate::ledger::{Commit, Committed, LocalLedger, Operation};
 use crate::metrics::Metrics;
@@ -43,6 +52,14 @@ pub(crate) struct Tier {
     is_pressed: AtomicBool,
     pressed: Notify,
     lag_ms: AtomicU64,
+    pub(crate) owner: Owner,
+    published: tokio::sync::Mutex<Published>,
+    /// The changes of the index that compaction has looked at.
+    compacted: AtomicU64,
+    /// Chunks that compaction could not read.
+    unmergeable: Mutex<HashSet<ChunkId>>,
+    /// What the last manifest says to be garbage.
+    deletable: Mutex<Arc<HashSet<String>>>,
 }
 
 impl Tier {
@@ -55,6 +72,7 @@ impl Tier {
         metrics: Arc<Metrics>,
         epoch: Epoch,
     ) -> Self {
+        let owner = Owner::new(store.clone(), environment.clone(), epoch);
         Self {
             options,
             environment,
@@ -67,6 +85,11 @@ impl Tier {
             is_pressed: AtomicBool::new(false),
             pressed: Notify::new(),
             lag_ms: AtomicU64::new(0),
+            owner,
+            published: tokio::sync::Mutex::default(),
+            compacted: AtomicU64::new(u64::MAX),
+            unmergeable: Mutex::default(),
+            deletable: Mutex::default(),
         }
     }
 
@@ -78,13 +101,19 @@ impl Tier {
         loop {
             let result = async {
                 if !is_started {
-                    self.give_up_old_uploads().await?;
+                    self.begin().await?;
                     is_started = true;
                 }
                 self.round().await
             };
             match result.await {
                 Ok(()) => pause = interval,
+                Err(error @ Error::Fenced(_)) => {
+                    tracing::error!(%error, "tiering has stopped");
+                    self.metrics.tier_fenced.set(1);
+                    *self.failure.lock() = Some(error.to_string());
+                    return;
+                }
                 Err(error) => {
                     self.failed(&error);
                     pause = (pause * 2).min(PAUSE_MAX).max(interval);
@@ -97,10 +126,30 @@ impl Tier {
         }
     }
 
-    /// One round of everything.
+    /// What comes before the first round.
+    async fn begin(&self) -> Result<(), Error> {
+        // The epoch is claimed only when no later start can have it again.
+        self.commit(Operation::CollectGarbage { object_paths: Vec::new() }).await?;
+        self.owner.claim().await?;
+        self.give_up_old_uploads().await
+    }
+
+    /// One round of everything; a step that fails does not keep the others back.
     async fn round(self: &Arc<Self>) -> Result<(), Error> {
-        self.upload_due().await?;
-        self.collect_garbage().await
+        let mut result = self.upload_due().await;
+        if !is_fenced(&result) {
+            result = result.and(self.compact_due().await);
+        }
+        if !is_fenced(&result) {
+            result = result.and(self.publish_manifest().await);
+        }
+        if !is_fenced(&result) {
+            result = result.and(self.collect_garbage().await);
+        }
+        if result.is_ok() {
+            self.worked();
+        }
+        result
     }
 
     /// Asks for room in the journal.
@@ -151,10 +200,30 @@ impl Tier {
         ChunkId(aquifer_env::uuid_v4(&*self.environment.random))
     }
 
+    /// Puts an object under a name that is never used again. Where the answer is
+    /// lost, looks whether the object is there and the same.
+    async fn put_once(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
+        match self.store.put_new(path, bytes.clone()).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_definite() && error.kind != StoreErrorKind::AlreadyExists => {
+                Err(from_store(error))
+            }
+            Err(error) => match self.store.get(path).await {
+                Ok(found) if found == bytes => Ok(()),
+                Ok(_) => Err(Error::Tier2(format!("{path} holds other bytes: {error}"))),
+                Err(_) => Err(from_store(error)),
+            },
+        }
+    }
+
     async fn commit(&self, operation: Operation) -> Result<Committed, Error> {
         let id = aquifer_types::CommitId(aquifer_env::uuid_v4(&*self.environment.random));
         self.ledger.commit(Commit { id, operations: vec![operation], idempotency: None }).await
     }
+}
+
+fn is_fenced(result: &Result<(), Error>) -> bool {
+    matches!(result, Err(Error::Fenced(_)))
 }
 
 /// The store's errors as the stream store says them.

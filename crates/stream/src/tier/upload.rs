@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use aquifer_chunk::{ChunkEncoder, ChunkSpec, EncodeOptions, EncodedChunk, Rows, TimestampType};
-use aquifer_env::store::StoreErrorKind;
 use aquifer_env::tasks;
 use aquifer_types::{ChunkId, Epoch, Offset, Timestamp};
 use futures::StreamExt;
 
-use super::{Tier, from_store};
+use super::Tier;
 use crate::Error;
 use crate::chunk_meta::ChunkMeta;
 use crate::index::{PartitionLog, StreamIndex, TailEntry};
@@ -26,6 +25,8 @@ const PIECE_BYTES: usize = 4 << 20;
 /// What is stored was let in under `batch_decompressed_bytes_max`, whose bound
 /// this is.
 const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;
+/// Before an upload somebody has looked for a newer owner within this time.
+pub(super) const OWNER_CHECK_MS: u64 = 5_000;
 /// Above this part of its limit the journal's oldest files are emptied early.
 const PRESSURE_PERCENT: u64 = 70;
 
@@ -55,6 +56,9 @@ impl Tier {
     /// Cuts and uploads every chunk that is due, a few at once.
     pub(super) async fn upload_due(self: &Arc<Self>) -> Result<(), Error> {
         let due = self.find_due();
+        if !due.is_empty() {
+            self.owner.check_lately(OWNER_CHECK_MS).await?;
+        }
         let concurrency = self.options.tier_concurrency;
         let mut uploads = futures::stream::iter(due)
             .map(|(stream, log, is_forced)| {
@@ -70,9 +74,6 @@ impl Tier {
                 result = Err(error);
             }
         }
-        if result.is_ok() {
-            self.worked();
-        }
         result
     }
 
@@ -81,9 +82,7 @@ impl Tier {
         let now = self.now();
         let age = |at: Timestamp| now.get().saturating_sub(at.get()).max(0) as u64;
         let is_asked = self.is_pressed.swap(false, Ordering::Relaxed);
-        let is_pressed = is_asked
-            || self.ledger.journal_bytes()
-                > self.options.journal_bytes_max / 100 * PRESSURE_PERCENT;
+        let is_pressed = is_asked || self.is_journal_pressed();
         let oldest_file = self.ledger.oldest_live_file();
         let mut lag = 0;
         let mut due = Vec::new();
@@ -108,6 +107,11 @@ impl Tier {
         self.lag_ms.store(lag, Ordering::Relaxed);
         due.sort_by_key(|(oldest, ..)| *oldest);
         due.into_iter().map(|(_, stream, log, is_forced)| (stream, log, is_forced)).collect()
+    }
+
+    /// Whether the journal's oldest files are emptied early.
+    pub(super) fn is_journal_pressed(&self) -> bool {
+        self.ledger.journal_bytes() > self.options.journal_bytes_max / 100 * PRESSURE_PERCENT
     }
 
     /// Uploads a partition's chunks until less than a whole one is left.
@@ -262,18 +266,7 @@ impl Tier {
     pub(super) async fn put(&self, encoded: &Encoded) -> Result<(), Error> {
         let started = self.environment.clock.monotonic_ns();
         let path = encoded.spec.object_path();
-        let put = self.store.put_new(&path, encoded.chunk.bytes.clone()).await;
-        let result = match put {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_definite() && error.kind != StoreErrorKind::AlreadyExists => {
-                Err(from_store(error))
-            }
-            Err(error) => match self.store.get(&path).await {
-                Ok(found) if found == encoded.chunk.bytes => Ok(()),
-                Ok(_) => Err(Error::Tier2(format!("{path} holds other bytes: {error}"))),
-                Err(_) => Err(from_store(error)),
-            },
-        };
+        let result = self.put_once(&path, encoded.chunk.bytes.clone()).await;
         let elapsed = self.environment.clock.monotonic_ns().saturating_sub(started);
         self.metrics.chunk_put_seconds.observe(elapsed as f64 / 1e9);
         result

@@ -175,3 +175,18 @@ pub(crate) fn live(store: &StreamStore, names: &[&str]) -> Vec<String> {
 pub(crate) fn start_of(store: &StreamStore, name: &str, partition: usize) -> i64 {
     store.describe_stream(&path(name)).unwrap().partitions[partition].start_offset.get()
 }
+
+/// Copies a data directory.
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
