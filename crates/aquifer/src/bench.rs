@@ -1,4 +1,5 @@
-//! `aquifer bench`: appends in closed loops, as many writers would send them.
+//! `aquifer bench`: appends in closed loops or at a rate, as many writers would
+//! send them, and tails that tell how far they are behind.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,6 +7,7 @@ use std::time::Duration;
 
 use aquifer_env::{Clock, Random as _, RealClock, SeededRandom};
 use bytes::Bytes;
+use futures::StreamExt as _;
 use reqwest::Method;
 use serde_json::json;
 
@@ -13,9 +15,12 @@ use crate::cli::{BenchArguments, Output};
 use crate::client::{Client, RequestError, segment};
 use crate::failure::Failure;
 use crate::output;
+use crate::read::Events;
 
 /// Writers take turns among this many bodies, so that nothing compresses well.
 const BODIES: usize = 16;
+/// Tails that are further behind are counted as this far.
+const BEHIND_MS_MAX: usize = 60_000;
 
 /// What one writer saw.
 #[derive(Default)]
@@ -37,6 +42,10 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<(), Failure> {
     let is_over = Arc::new(AtomicBool::new(false));
     let bodies = Arc::new(bodies(&arguments));
     let path = format!("/v1/streams/{}/records", segment(&arguments.stream));
+    let mut readers = Vec::new();
+    for _ in 0..arguments.readers {
+        readers.push(Reader::start(&arguments, &clock, &is_over).await?);
+    }
     let begun = clock.monotonic_ns();
     let mut writers = Vec::new();
     for writer in 0..arguments.writers {
@@ -44,8 +53,9 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<(), Failure> {
         let client = Client::new(&arguments.server)?;
         let (bodies, path) = (Arc::clone(&bodies), path.clone());
         let (clock, is_over) = (Arc::clone(&clock), Arc::clone(&is_over));
+        let pause = pause(&arguments);
         writers.push(tokio::spawn(async move {
-            write(&client, &path, &bodies, writer as usize, &clock, &is_over).await
+            write(&client, &path, &bodies, writer as usize, pause, &clock, &is_over).await
         }));
     }
     tokio::time::sleep(Duration::from_secs(arguments.seconds)).await;
@@ -58,7 +68,115 @@ pub(crate) async fn run(arguments: BenchArguments) -> Result<(), Failure> {
         all.first_refusal = all.first_refusal.or(seen.first_refusal);
     }
     let seconds = (clock.monotonic_ns() - begun) as f64 / 1e9;
-    report(&arguments, all, seconds)
+    let mut behind = Behind::default();
+    for reader in readers {
+        behind.add(&reader.await.map_err(|error| Failure::failed(error.to_string()))?);
+    }
+    report(&arguments, all, &behind, seconds)
+}
+
+/// The time between a writer's requests that gives the rate asked for.
+fn pause(arguments: &BenchArguments) -> Option<Duration> {
+    let rate = arguments.rate.filter(|rate| *rate > 0)?;
+    let bytes = arguments.record_bytes * u64::from(arguments.batch_records);
+    let seconds = bytes as f64 * f64::from(arguments.writers) / rate as f64;
+    Some(Duration::from_secs_f64(seconds.clamp(1e-6, 3600.0)))
+}
+
+/// How far tails were behind the time of the append, in whole milliseconds.
+struct Behind {
+    /// Records for each number of ms; the last one stands for all above.
+    millis: Vec<u64>,
+    records: u64,
+    bytes: u64,
+}
+
+impl Default for Behind {
+    fn default() -> Self {
+        Self { millis: vec![0; BEHIND_MS_MAX + 1], records: 0, bytes: 0 }
+    }
+}
+
+impl Behind {
+    fn note(&mut self, millis: i64) {
+        let place = usize::try_from(millis.max(0)).unwrap_or(usize::MAX).min(BEHIND_MS_MAX);
+        if let Some(count) = self.millis.get_mut(place) {
+            *count += 1;
+        }
+        self.records += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (mine, others) in self.millis.iter_mut().zip(&other.millis) {
+            *mine += others;
+        }
+        self.records += other.records;
+        self.bytes += other.bytes;
+    }
+
+    /// The number of ms that `part` of all records were at most behind.
+    fn at(&self, part: f64) -> usize {
+        let wanted = (self.records as f64 * part).ceil() as u64;
+        let mut seen = 0;
+        for (millis, count) in self.millis.iter().enumerate() {
+            seen += count;
+            if seen >= wanted {
+                return millis;
+            }
+        }
+        BEHIND_MS_MAX
+    }
+}
+
+/// One live tail.
+struct Reader;
+
+impl Reader {
+    /// Connects, so that nothing is written before it follows.
+    async fn start(
+        arguments: &BenchArguments,
+        clock: &Arc<RealClock>,
+        is_over: &Arc<AtomicBool>,
+    ) -> Result<tokio::task::JoinHandle<Behind>, Failure> {
+        let client = Client::new(&arguments.server)?;
+        let path = format!("/v1/streams/{}/tail", segment(&arguments.stream));
+        let answer = client.send(client.request(Method::GET, &path)).await?;
+        let (clock, is_over) = (Arc::clone(clock), Arc::clone(is_over));
+        Ok(tokio::spawn(async move {
+            let mut behind = Behind::default();
+            let mut events = Events::default();
+            let mut pieces = answer.bytes_stream();
+            while !is_over.load(Ordering::Relaxed) {
+                // An idle tail is looked after now and then.
+                let next = tokio::time::timeout(Duration::from_millis(200), pieces.next()).await;
+                let Ok(Some(Ok(piece))) = next else {
+                    if next.is_ok() {
+                        break;
+                    }
+                    continue;
+                };
+                behind.bytes += piece.len() as u64;
+                if events.push(&piece).is_err() {
+                    break;
+                }
+                let now = clock.now_ms();
+                while let Some(event) = events.next() {
+                    if let Some(timestamp) = timestamp_of(&event.data) {
+                        behind.note(now - timestamp);
+                    }
+                }
+            }
+            behind
+        }))
+    }
+}
+
+/// The timestamp near the beginning of a record's JSON.
+fn timestamp_of(record: &[u8]) -> Option<i64> {
+    const NAME: &[u8] = b"\"timestamp\":";
+    let at = memchr::memmem::find(record.get(..100).unwrap_or(record), NAME)? + NAME.len();
+    let digits = record.get(at..)?.split(|byte| !byte.is_ascii_digit()).next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 async fn create(arguments: &BenchArguments, client: &Client) -> Result<(), Failure> {
@@ -104,13 +222,18 @@ async fn write(
     path: &str,
     bodies: &[Bytes],
     writer: usize,
+    pause: Option<Duration>,
     clock: &RealClock,
     is_over: &AtomicBool,
 ) -> Result<Seen, Failure> {
     let mut seen = Seen::default();
+    let mut turns = pause.map(tokio::time::interval);
     for body in bodies.iter().cycle().skip(writer % bodies.len().max(1)) {
         if is_over.load(Ordering::Relaxed) {
             break;
+        }
+        if let Some(turns) = &mut turns {
+            turns.tick().await;
         }
         let begun = clock.monotonic_ns();
         let request = client
@@ -133,7 +256,12 @@ async fn write(
     Ok(seen)
 }
 
-fn report(arguments: &BenchArguments, mut seen: Seen, seconds: f64) -> Result<(), Failure> {
+fn report(
+    arguments: &BenchArguments,
+    mut seen: Seen,
+    behind: &Behind,
+    seconds: f64,
+) -> Result<(), Failure> {
     seen.nanos.sort_unstable();
     let at = |part: f64| {
         let place = ((seen.nanos.len() as f64 * part) as usize).min(seen.nanos.len().max(1) - 1);
@@ -149,7 +277,9 @@ fn report(arguments: &BenchArguments, mut seen: Seen, seconds: f64) -> Result<()
             "seconds": seconds, "requests": requests, "records": records, "bytes": bytes,
             "records_per_second": rate(records), "bytes_per_second": rate(bytes),
             "p50_ms": p50, "p99_ms": p99, "p999_ms": p999, "max_ms": max,
-            "refused": seen.refused,
+            "refused": seen.refused, "readers": arguments.readers,
+            "read_records": behind.records, "read_bytes_per_second": rate(behind.bytes),
+            "behind_p50_ms": behind.at(0.5), "behind_p99_ms": behind.at(0.99),
         }));
     }
     let mut text = format!(
@@ -163,6 +293,17 @@ fn report(arguments: &BenchArguments, mut seen: Seen, seconds: f64) -> Result<()
         rate(records),
         rate(requests),
     );
+    if arguments.readers > 0 {
+        text.push_str(&format!(
+            "{} tails: {:.1} MB/s, {} records, behind p50 {} ms, p99 {} ms, max {} ms\n",
+            arguments.readers,
+            rate(behind.bytes) / 1e6,
+            output::count(behind.records),
+            behind.at(0.5),
+            behind.at(0.99),
+            behind.at(1.0),
+        ));
+    }
     if let Some(why) = &seen.first_refusal {
         text.push_str(&format!("{} requests were refused, first: {why}\n", seen.refused));
     }
@@ -182,6 +323,8 @@ mod tests {
             class: "durable".into(),
             record_bytes: 100,
             batch_records: 3,
+            rate: Some(600),
+            readers: 0,
             seconds: 1,
             server: crate::cli::ServerArguments {
                 url: "http://127.0.0.1".into(),
@@ -189,6 +332,7 @@ mod tests {
                 output: Output::Table,
             },
         };
+        assert_eq!(pause(&arguments), Some(Duration::from_millis(500)));
         for body in bodies(&arguments) {
             let lines: Vec<_> = body.split(|byte| *byte == b'\n').collect();
             assert_eq!(lines.len(), 4);
@@ -197,5 +341,20 @@ mod tests {
                 assert!(serde_json::from_slice::<String>(line).is_ok());
             }
         }
+    }
+
+    #[test]
+    fn tails_are_counted_by_how_far_they_are_behind() {
+        let mut behind = Behind::default();
+        for millis in 1..=100 {
+            behind.note(millis);
+        }
+        assert_eq!((behind.at(0.5), behind.at(0.99), behind.at(1.0)), (50, 99, 100));
+        behind.note(i64::MAX);
+        behind.note(-5);
+        assert_eq!((behind.at(0.0), behind.at(1.0)), (0, BEHIND_MS_MAX));
+        let record = br#"{"partition":0,"offset":17,"timestamp":1772366400000,"key":null}"#;
+        assert_eq!(timestamp_of(record), Some(1_772_366_400_000));
+        assert_eq!(timestamp_of(b"{}"), None);
     }
 }

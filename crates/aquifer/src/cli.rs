@@ -319,6 +319,13 @@ pub(crate) struct BenchArguments {
     /// Records in a request
     #[arg(long, default_value_t = 1)]
     pub(crate) batch_records: u32,
+    /// Bytes of records a second that all writers offer together, such as 20MB
+    /// [default: as many as they can]
+    #[arg(long, value_parser = parse_bytes)]
+    pub(crate) rate: Option<u64>,
+    /// Clients that follow the stream live, and how far they are behind
+    #[arg(long, default_value_t = 0)]
+    pub(crate) readers: u32,
     /// How long to measure
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,

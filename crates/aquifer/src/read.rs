@@ -215,20 +215,20 @@ fn eprint_gap(data: &[u8]) {
 
 /// Server-sent events out of pieces of an answer.
 #[derive(Default)]
-struct Events {
+pub(crate) struct Events {
     bytes: Vec<u8>,
     at: usize,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Event {
-    id: Option<String>,
-    kind: String,
-    data: Vec<u8>,
+pub(crate) struct Event {
+    pub(crate) id: Option<String>,
+    pub(crate) kind: String,
+    pub(crate) data: Vec<u8>,
 }
 
 impl Events {
-    fn push(&mut self, piece: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn push(&mut self, piece: &[u8]) -> Result<(), Failure> {
         self.bytes.drain(..self.at);
         self.at = 0;
         if self.bytes.len() + piece.len() > EVENT_BYTES_MAX {
@@ -239,9 +239,9 @@ impl Events {
     }
 
     /// The next whole event.
-    fn next(&mut self) -> Option<Event> {
+    pub(crate) fn next(&mut self) -> Option<Event> {
         let rest = self.bytes.get(self.at..)?;
-        let end = rest.windows(2).position(|pair| pair == b"\n\n")?;
+        let end = memchr::memmem::find(rest, b"\n\n")?;
         let mut event = Event::default();
         for line in rest.get(..end)?.split(|byte| *byte == b'\n') {
             if let Some(id) = line.strip_prefix(b"id: ") {
