@@ -40,7 +40,7 @@ pub(crate) struct CatalogQueue {
 struct CatalogState {
     waiting: VecDeque<(GroupSequence, Vec<Change>)>,
     changes: usize,
-    /// The last group that was published.
+    /// The last synced group that was published.
     published: GroupSequence,
     is_woken: bool,
     is_closed: bool,
@@ -55,9 +55,13 @@ impl CatalogQueue {
         }
     }
 
-    pub(crate) fn push(&self, sequence: GroupSequence, changes: Vec<Change>) {
+    /// Takes in a group that was published. One that `is_synced` stands for all
+    /// before it; the number of another may be given again when it is lost.
+    pub(crate) fn push(&self, sequence: GroupSequence, changes: Vec<Change>, is_synced: bool) {
         let mut state = self.state.lock();
-        state.published = sequence;
+        if is_synced {
+            state.published = sequence;
+        }
         if changes.is_empty() {
             return;
         }
@@ -173,10 +177,6 @@ impl Keeper {
                 None => state.published,
             };
             drop(state);
-            let synced = GroupSequence(self.shared.last_synced.load(Ordering::Acquire));
-            let through = through
-                .min(synced)
-                .max(taken.last().map_or(GroupSequence(0), |(sequence, _)| *sequence));
             let is_due = !taken.is_empty() || self.lags_by_a_file(through);
             if !is_due {
                 return Ok(());

@@ -20,6 +20,8 @@ const QUEUE_MAX: usize = 8;
 /// A group that was written, with everybody who waits for it.
 pub(crate) struct Publication {
     pub(crate) written: Option<Written>,
+    /// Whether a sync covers it.
+    pub(crate) is_synced: bool,
     pub(crate) group: Bytes,
     pub(crate) facts: Vec<Fact>,
     pub(crate) replies: Vec<(Reply, Result<Committed, Error>)>,
@@ -97,13 +99,13 @@ impl Shared {
     }
 
     fn publish(&self, publication: Publication) {
-        let Publication { written, group, facts, replies } = publication;
+        let Publication { written, is_synced, group, facts, replies } = publication;
         if let Some(written) = written {
             // Readers may look for a batch as soon as it is in the index.
             self.index.tail_cache.add(written.file, written.position, group);
             let changes =
                 self.index.publish_group(written.sequence, written.file, written.position, &facts);
-            self.catalog.push(written.sequence, changes);
+            self.catalog.push(written.sequence, changes, is_synced);
         }
         for (reply, result) in replies {
             reply(result);

@@ -218,7 +218,7 @@ impl Writer {
     }
 
     fn hand_on(&mut self, assembly: Assembly, written: Option<Written>) {
-        let Assembly { mut group, facts, replies, snapshot, .. } = assembly;
+        let Assembly { mut group, facts, replies, snapshot, must_sync: is_synced, .. } = assembly;
         let group_bytes = if written.is_some() {
             let copy_below = self.shared.options.group_bytes_max / COPIED_PART;
             if (group.len_bytes() as usize) < copy_below {
@@ -237,7 +237,7 @@ impl Writer {
             *self.shared.snapshot.lock() = Some((*hot, written.sequence));
             self.shared.catalog.wake();
         }
-        let publication = Publication { written, group: group_bytes, facts, replies };
+        let publication = Publication { written, is_synced, group: group_bytes, facts, replies };
         let is_more_waiting = !self.shared.core.lock().assembly.replies.is_empty();
         self.shared.hand_on(publication, is_more_waiting);
     }
@@ -281,8 +281,13 @@ impl Writer {
         };
         let mut replies = answers(assembly.replies, error);
         replies.extend(answers(behind.replies, above));
-        let publication =
-            Publication { written: None, group: Bytes::new(), facts: Vec::new(), replies };
+        let publication = Publication {
+            written: None,
+            is_synced: false,
+            group: Bytes::new(),
+            facts: Vec::new(),
+            replies,
+        };
         self.shared.hand_on(publication, true);
     }
 }

@@ -68,6 +68,11 @@ impl Driver {
         }
     }
 
+    /// Sets limits before the first start.
+    pub(super) fn limit(&mut self, change: impl FnOnce(&mut Options)) {
+        change(Arc::make_mut(&mut self.options));
+    }
+
     /// Goes on with what a power cut left; the catalog is at some state that it
     /// had since its log was folded in last.
     pub(super) fn after_crash(&self, choice: CrashChoice) -> Self {
@@ -169,6 +174,8 @@ impl Driver {
         let Some(parts) = &mut self.parts else { return };
         let behind = parts.shared.core.lock().assembly.replies.len();
         parts.writer.write(assembly);
+        // The keeper may look before the publisher comes to it.
+        parts.keeper.apply_catalog().expect("a catalog in memory");
         parts.shared.publish_waiting();
         let mut results = std::mem::take(&mut *self.results.lock());
         let mut failure = None;

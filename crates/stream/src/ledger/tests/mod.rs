@@ -10,5 +10,6 @@ mod faults;
 mod golden;
 mod model;
 mod online;
+mod regressions;
 mod script;
 mod undo;

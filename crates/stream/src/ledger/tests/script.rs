@@ -408,7 +408,12 @@ impl Driver {
 }
 
 fn chunk(dice: &Dice, at: Partition, base: Offset, next: Offset) -> ChunkMeta {
-    let id = ChunkId(dice.uuid());
+    chunk_of(dice.uuid(), at, base, next)
+}
+
+/// What the ledger is told of a chunk that nobody wrote.
+pub(super) fn chunk_of(id: Uuid, at: Partition, base: Offset, next: Offset) -> ChunkMeta {
+    let id = ChunkId(id);
     ChunkMeta {
         id,
         partition: at,

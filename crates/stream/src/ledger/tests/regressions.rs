@@ -1,0 +1,317 @@
+//! What went wrong once, or nearly.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aquifer_catalog::{Catalog, Options as CatalogOptions};
+use aquifer_env::{Clock, CrashChoice, Disk, FaultyDisk, MockClock, SeededRandom};
+use aquifer_journal::FileId;
+use aquifer_types::{
+    GroupName, Offset, Partition, PartitionIndex, ProducerEpoch, ProducerId, Sequence, StreamClass,
+    StreamConfig, StreamId, TenantName, Timestamp,
+};
+use uuid::Uuid;
+
+use super::driver::{Driver, options};
+use super::script::{Producer, batch, chunk_of, one, path};
+use crate::Error;
+use crate::api::NewStream;
+use crate::ledger::answers::Answers;
+use crate::ledger::event::{KeptAnswer, Operation};
+use crate::ledger::recovery::{self, Places};
+use crate::ledger::sequencer::Commit;
+
+fn id(number: u128) -> StreamId {
+    StreamId(Uuid::from_u128(number))
+}
+
+fn at(number: u128) -> Partition {
+    Partition::new(id(number), PartitionIndex(0))
+}
+
+fn create(number: u128, class: StreamClass) -> Commit {
+    let new = NewStream {
+        path: path(&format!("stream-{number}")),
+        partitions: 1,
+        class,
+        config: StreamConfig::default(),
+    };
+    commit(Operation::CreateStream { id: id(number), new })
+}
+
+fn commit(operation: Operation) -> Commit {
+    one(operation, &SeededRandom::new(1))
+}
+
+fn append(number: u128, content: u64) -> Commit {
+    commit(Operation::Append {
+        partition: at(number),
+        batch: batch(content, 2, 50, None),
+        expected_offset: None,
+    })
+}
+
+/// A ledger with a relaxed stream 1, whose offsets are reserved, and a durable
+/// stream 2.
+fn two_streams() -> Driver {
+    let mut driver = Driver::new(FaultyDisk::new(1));
+    driver.start("empty").unwrap();
+    for commit in [create(1, StreamClass::Relaxed), create(2, StreamClass::Durable)] {
+        driver.add(commit);
+    }
+    driver.flush();
+    driver.add(append(1, 100));
+    driver.flush();
+    driver
+}
+
+/// An appended batch of the relaxed stream that the disk loses.
+fn lose_relaxed(driver: &mut Driver, content: u64) {
+    driver.add(append(1, content));
+    driver.flush();
+    driver.disk.fail_sync(driver.disk.syncs() + 1);
+    driver.idle();
+}
+
+#[test]
+fn no_relaxed_offset_twice_after_a_clean_stop_and_a_power_cut() {
+    let mut driver = two_streams();
+    driver.stop();
+    driver.start("after the stop").unwrap();
+    driver.add(append(1, 101));
+    driver.flush();
+    let mut found = driver.after_crash(CrashChoice::LoseAll);
+    found.start("after the cut").unwrap();
+    found.add(append(1, 102));
+    found.flush();
+}
+
+#[test]
+fn no_relaxed_offset_twice_when_lost_groups_are_followed_by_a_clean_stop() {
+    let mut driver = two_streams();
+    lose_relaxed(&mut driver, 101);
+    // Everything of an orderly stop but the snapshot, which a kill forestalls.
+    driver.parts.as_mut().unwrap().writer.stop();
+    driver.kill();
+    driver.start("after the stop").unwrap();
+    driver.add(append(1, 102));
+    driver.flush();
+}
+
+#[test]
+fn a_chunk_and_a_truncation_may_cover_relaxed_batches_that_the_journal_lost() {
+    for is_truncated in [false, true] {
+        let mut driver = two_streams();
+        lose_relaxed(&mut driver, 101);
+        if is_truncated {
+            driver.add(commit(Operation::Truncate { partition: at(1), start: Offset(4) }));
+        } else {
+            let chunk = chunk_of(Uuid::from_u128(9), at(1), Offset(0), Offset(4));
+            driver.add(commit(Operation::IntendUpload {
+                chunk: chunk.id,
+                partition: at(1),
+                object_path: chunk.object_path.clone(),
+            }));
+            driver.add(commit(Operation::AddChunk { chunk }));
+        }
+        driver.flush();
+        let mut found = driver.after_crash(CrashChoice::LoseAll);
+        found.start("after the cut").unwrap();
+    }
+}
+
+#[test]
+fn numbers_of_lost_groups_are_not_taken_for_applied_ones() {
+    let mut driver = two_streams();
+    for content in 101..106 {
+        driver.add(append(1, content));
+        driver.flush();
+    }
+    lose_relaxed(&mut driver, 106);
+    driver.idle();
+    driver.idle();
+    driver.keep(false);
+    driver.add(create(3, StreamClass::Durable));
+    driver.flush();
+    driver.keep(false);
+    driver.check("the catalog has the stream");
+    driver.stop();
+    driver.start("after the stop").unwrap();
+}
+
+#[test]
+fn the_catalog_is_never_ahead_of_what_a_power_cut_leaves() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |nth: u64| {
+        let file = directory.path().join(format!("{nth}.sqlite"));
+        Catalog::open(file, CatalogOptions::default()).unwrap()
+    };
+    let clock: Arc<dyn Clock> = Arc::new(MockClock::new(1));
+    let mut completed = false;
+    for nth in 1..40 {
+        let mut driver = Driver::new(FaultyDisk::new(1));
+        driver.start("empty").unwrap();
+        driver.disk.fail_sync(driver.disk.syncs() + 1);
+        driver.add(create(1, StreamClass::Durable));
+        driver.flush();
+        assert_eq!(driver.model.failed, 1);
+        // The process dies; the group is in the page cache. Then the power goes.
+        driver.kill();
+        driver.disk.crash_at(driver.disk.operations() + nth);
+        let disk: Arc<dyn Disk> = Arc::new(driver.disk.clone());
+        let first = recovery::recover(&disk, &clock, &options(), open(nth));
+        completed |= first.is_ok();
+        drop(first);
+        let disk: Arc<dyn Disk> = Arc::new(driver.disk.crash(CrashChoice::LoseAll));
+        let found = recovery::recover(&disk, &clock, &options(), open(nth));
+        assert!(found.is_ok(), "cut at {nth}: {:?}", found.err().map(|e| e.to_string()));
+    }
+    assert!(completed, "no start was whole");
+}
+
+#[test]
+fn chunks_that_were_truncated_between_catalog_and_snapshot_become_garbage() {
+    let mut driver = two_streams();
+    driver.add(append(2, 200));
+    driver.add(append(2, 201));
+    let chunk = chunk_of(Uuid::from_u128(9), at(2), Offset(0), Offset(2));
+    driver.flush();
+    driver.add(commit(Operation::IntendUpload {
+        chunk: chunk.id,
+        partition: at(2),
+        object_path: chunk.object_path.clone(),
+    }));
+    driver.add(commit(Operation::AddChunk { chunk }));
+    driver.flush();
+    driver.keep(false);
+    driver.want_snapshot();
+    driver.add(commit(Operation::Truncate { partition: at(2), start: Offset(2) }));
+    driver.flush();
+    driver.parts.as_mut().unwrap().keeper.store_waiting_snapshot();
+    // The catalog did not hear of the truncation, the snapshot did.
+    let mut found = driver.after_crash(CrashChoice::KeepAll);
+    found.start("after the cut").unwrap();
+}
+
+#[test]
+fn a_known_producer_goes_on_where_no_new_one_is_let_in() {
+    let mut driver = Driver::new(FaultyDisk::new(1));
+    driver.limit(|options| options.producers_per_partition_max = 1);
+    driver.start("empty").unwrap();
+    driver.add(create(1, StreamClass::Durable));
+    let mut content = 0;
+    let mut produce = |driver: &mut Driver, producer: i64, sequence: i32| {
+        content += 1;
+        let producer = Producer {
+            id: ProducerId(producer),
+            epoch: ProducerEpoch(0),
+            sequence: Sequence(sequence),
+        };
+        driver.add(commit(Operation::Append {
+            partition: at(1),
+            batch: batch(content, 1, 9, Some(producer)),
+            expected_offset: None,
+        }));
+        driver.flush();
+        (driver.model.acknowledged, driver.model.refused)
+    };
+    assert_eq!(produce(&mut driver, 7, 0), (2, 0));
+    assert_eq!(produce(&mut driver, 8, 0), (2, 1), "one too many");
+    assert_eq!(produce(&mut driver, 7, 1), (3, 1), "known");
+    assert_eq!(produce(&mut driver, 7, 1), (4, 1), "repeated");
+}
+
+#[test]
+fn a_commit_that_is_too_large_is_refused_alone_and_whole() {
+    let mut driver = two_streams();
+    driver.add(append(2, 200));
+    let before = {
+        let parts = driver.parts.as_ref().unwrap();
+        let core = parts.shared.core.lock();
+        (core.assembly.group.len_bytes(), core.assembly.facts.len())
+    };
+    let note = "\u{1}".repeat(200_000);
+    driver.add(commit(Operation::CommitPositions {
+        tenant: TenantName::default_tenant(),
+        group: GroupName::new("readers").unwrap(),
+        positions: vec![(at(2), Offset(0), note)],
+    }));
+    let after = {
+        let parts = driver.parts.as_ref().unwrap();
+        let core = parts.shared.core.lock();
+        let refusal = core.assembly.replies.last().unwrap().1.as_ref().unwrap_err();
+        assert!(matches!(refusal, Error::TooLarge { .. }), "{refusal}");
+        (core.assembly.group.len_bytes(), core.assembly.facts.len())
+    };
+    assert_eq!(before, after);
+    driver.flush();
+    assert_eq!(driver.model.failed, 0, "the others of its group are written");
+}
+
+#[test]
+fn relaxed_groups_are_synced_in_time_under_load_too() {
+    let mut driver = two_streams();
+    let every_ms = options().relaxed_sync_ms_max;
+    for content in 0..20 {
+        driver.add(append(1, 1_000 + content));
+        driver.flush();
+        let syncs = driver.disk.syncs();
+        driver.clock.advance(Duration::from_millis(every_ms));
+        driver.add(append(1, 2_000 + content));
+        driver.flush();
+        assert!(driver.disk.syncs() > syncs, "nothing was synced for {every_ms} ms");
+    }
+}
+
+#[test]
+fn a_file_that_begins_with_a_mark_is_known_to_the_keeper() {
+    let mut driver = two_streams();
+    lose_relaxed(&mut driver, 101);
+    driver.idle();
+    driver.add(append(2, 200));
+    driver.flush();
+    let parts = driver.parts.as_ref().unwrap();
+    let current = parts.writer.journal.current_file();
+    let known: Vec<FileId> = parts.shared.first_sequences.lock().keys().copied().collect();
+    assert!(current.is_some_and(|file| known.contains(&file)), "{current:?} of {known:?}");
+}
+
+#[test]
+fn an_answer_that_was_forgotten_can_still_be_taken_back() {
+    let answer = |ms| KeptAnswer {
+        stream: id(1),
+        appends: Vec::new(),
+        at: Timestamp(ms),
+        request_checksum: 0,
+    };
+    let tenant = TenantName::default_tenant();
+    let mut answers = Answers::default();
+    let _ = answers.keep(&tenant, "older", answer(5));
+    // The clock went back: the newer one is the first to go.
+    answers.forget(Timestamp(6), 10);
+    let undo = answers.keep(&tenant, "newer", answer(1));
+    let _ = answers.forget(Timestamp(6), 10);
+    let before = answers.clone();
+    answers.undo(undo);
+    assert!(answers == before);
+}
+
+#[test]
+fn a_snapshot_that_finds_no_room_leaves_nothing_behind() {
+    let mut driver = two_streams();
+    let places = Places::new(&options());
+    driver.want_snapshot();
+    driver.add(append(2, 200));
+    driver.flush();
+    let used: u64 = driver
+        .disk
+        .files()
+        .iter()
+        .map(|file| driver.disk.read_file(file).unwrap().len() as u64)
+        .sum();
+    driver.disk.set_capacity(used + 10);
+    driver.parts.as_mut().unwrap().keeper.store_waiting_snapshot();
+    let left: Vec<_> =
+        driver.disk.files().into_iter().filter(|file| file.starts_with(&places.ledger)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
