@@ -116,4 +116,30 @@ mod tests {
         let problem = given.parsed::<u32>("limit", "a number from 0").unwrap_err();
         assert_eq!(problem.detail(), "the parameter 'limit' is '-1', it should be a number from 0");
     }
+
+    #[test]
+    fn fuzz_http_queries() {
+        let seeds = [
+            &b"partition=0&offset=5&limit=10&max_bytes=100&wait_ms=5"[..],
+            b"time=2026-03-01T12:00:00%2B01:00&group=a%20b",
+            b"from=0:15,1:7&partition=0,3,7",
+        ]
+        .map(<[u8]>::to_vec);
+        let known =
+            ["partition", "offset", "limit", "max_bytes", "wait_ms", "time", "group", "from"];
+        aquifer_testkit::fuzz("http_queries", 0.2, &seeds, |bytes| {
+            let Ok(query) = std::str::from_utf8(bytes) else { return };
+            let Ok(given) = Parameters::parse(Some(query), &known) else { return };
+            for name in known {
+                let _ = given.parsed::<u64>(name, "a number");
+                if let Ok(Some(text)) = given.text(name) {
+                    assert!(text.len() <= query.len());
+                    let _ = crate::time::parse(text);
+                    let _ = crate::read::offset(text);
+                    let _ = crate::tail::from(text);
+                    let _ = crate::tail::partition_list(text, 4);
+                }
+            }
+        });
+    }
 }

@@ -38,7 +38,7 @@ const READ_WAIT: Duration = Duration::from_secs(60);
 const RETRY_MS: u32 = 1000;
 
 /// A position in a stream.
-type Cut = BTreeMap<PartitionIndex, Offset>;
+pub(crate) type Cut = BTreeMap<PartitionIndex, Offset>;
 
 pub(crate) async fn tail(
     State(app): State<App>,
@@ -104,12 +104,12 @@ pub(crate) async fn tail(
 }
 
 /// Where a tail begins.
-enum From {
+pub(crate) enum From {
     Position(Position),
     Cut(Cut),
 }
 
-fn from(text: &str) -> Result<From, Problem> {
+pub(crate) fn from(text: &str) -> Result<From, Problem> {
     if let Some(cut) = cut(text) {
         return Ok(From::Cut(cut));
     }
@@ -138,7 +138,7 @@ fn cut(text: &str) -> Option<Cut> {
 }
 
 /// Reads `0,3,7`.
-fn partition_list(text: &str, partitions: u32) -> Result<Vec<PartitionIndex>, Problem> {
+pub(crate) fn partition_list(text: &str, partitions: u32) -> Result<Vec<PartitionIndex>, Problem> {
     let mut list = Vec::new();
     for part in text.split(',') {
         match part.parse() {
