@@ -129,6 +129,7 @@ fn events() -> Vec<Event> {
             object_path: "default/audit/p1/4.parquet".into(),
             at: Timestamp(6),
         },
+        Event::CeilingsSet { ceilings: vec![(at(1), Offset(2_000))] },
         Event::GroupDeleted { tenant, group },
         Event::StreamDeleted { id: stream(), at: Timestamp(8) },
     ]

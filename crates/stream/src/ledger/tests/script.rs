@@ -34,6 +34,7 @@ pub(super) enum Kind {
     Abandon,
     Compact,
     Collect,
+    Ceilings,
     Positions,
     DeleteGroup,
     Repeat,
@@ -49,7 +50,7 @@ pub(super) enum Kind {
 }
 
 /// How often each kind is drawn.
-const WEIGHTS: [(Kind, u64); 25] = [
+const WEIGHTS: [(Kind, u64); 26] = [
     (Kind::Create, 6),
     (Kind::Alter, 2),
     (Kind::Grow, 2),
@@ -63,6 +64,7 @@ const WEIGHTS: [(Kind, u64); 25] = [
     (Kind::Abandon, 2),
     (Kind::Compact, 4),
     (Kind::Collect, 3),
+    (Kind::Ceilings, 2),
     (Kind::Positions, 3),
     (Kind::DeleteGroup, 1),
     (Kind::Repeat, 4),
@@ -288,6 +290,11 @@ impl Driver {
                 let index = &self.parts.as_ref()?.shared.index;
                 let garbage: Vec<_> = index.garbage.lock().keys().cloned().collect();
                 Operation::CollectGarbage { object_paths: vec![dice.pick(&garbage)?.clone()] }
+            }
+            Kind::Ceilings => {
+                let at = *dice.pick(&partitions)?;
+                let end = hot.require(at).ok()?.1.end;
+                Operation::SetCeilings { ceilings: vec![(at, end.plus(5 + dice.below(50)))] }
             }
             Kind::Positions => Operation::CommitPositions {
                 tenant: TenantName::default_tenant(),
