@@ -1,4 +1,5 @@
-//! Help for tests: seeds that are printed, and mutation fuzzing on stable Rust.
+//! Help for tests: seeds that are printed, mutation fuzzing on stable Rust, and
+//! volume out of samples for measurements.
 //!
 //! A dev-dependency only; no product code may depend on it. Two things come
 //! from the environment:
@@ -29,11 +30,13 @@
     reason = "a test helper prints its seeds, and its time and randomness are real on purpose"
 )]
 
+mod multiply;
 mod mutate;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub use multiply::{Multiplied, load_records};
 pub use mutate::mutate;
 pub use rand;
 use rand::SeedableRng;

@@ -6,6 +6,7 @@
     reason = "a development tool works on the real machine and reports to a terminal"
 )]
 
+mod bench;
 mod dependencies;
 mod e2e;
 mod layers;
@@ -32,6 +33,8 @@ struct Arguments {
 enum Task {
     /// Checks, tests and end-to-end scenarios; what every change runs.
     Test(test::Options),
+    /// Measures the figures of docs/performance.md.
+    Bench(bench::Options),
     /// Runs every fuzz target for a fixed time.
     Fuzz(test::FuzzOptions),
     /// Writes a data directory of the current format version, which the step
@@ -47,6 +50,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run_figures(&options),
         Task::Fuzz(options) => test::fuzz(&options),
         Task::Fixture { version } => test::fixture(version),
         Task::Steps => test::list(),

@@ -1,11 +1,7 @@
 //! Measures chunks on real data: `chunk_bench <folder of data sets> [MiB] [level]`.
 //!
 //! A data set is a file of lines, or a folder of files that are one record
-//! each. It is multiplied to the wanted size; so that a compressor does not
-//! find the same bytes again, every copy of a record gets other digits where
-//! it has runs of them (ids, numbers, parts of times) of three or more, other
-//! hexadecimal digits where it has at least eight with a digit among them, and
-//! is permuted among its copy's records. Words stay, as they do in real logs.
+//! each, multiplied to the wanted size (`aquifer_testkit::Multiplied`).
 //! Each record has a timestamp that grows by some milliseconds, a third has a
 //! key, none has headers, which NDJSON lines do not have either.
 //!
@@ -19,7 +15,6 @@
     reason = "a measuring program: real time, real files"
 )]
 
-use std::path::Path;
 use std::sync::Arc;
 
 use aquifer_chunk::{
@@ -28,6 +23,7 @@ use aquifer_chunk::{
 };
 use aquifer_testkit::rand::rngs::StdRng;
 use aquifer_testkit::rand::{RngExt, SeedableRng};
+use aquifer_testkit::{Multiplied, load_records};
 use aquifer_types::{
     Batch, BatchBuilder, ChunkId, Epoch, Offset, PartitionIndex, StreamId, StreamName, TenantName,
     Timestamp,
@@ -57,57 +53,17 @@ fn main() {
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
     for path in entries {
-        let records = load(&path);
+        let records = load_records(&path).unwrap();
         if !records.is_empty() {
             measure(&path.file_name().unwrap().to_string_lossy(), &records, bytes, &options);
         }
     }
 }
 
-/// The records of a data set.
-fn load(path: &Path) -> Vec<Vec<u8>> {
-    if path.is_dir() {
-        let files = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
-        let mut files: Vec<_> = files.collect();
-        files.sort();
-        let one_line = |file: Vec<u8>| file.into_iter().filter(|b| *b != b'\n').collect();
-        return files.iter().map(|file| one_line(std::fs::read(file).unwrap())).collect();
-    }
-    if path.extension().is_some_and(|extension| extension == "md") {
-        return Vec::new();
-    }
-    let file = std::fs::read(path).unwrap();
-    let lines = file.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    lines.map(<[u8]>::to_vec).collect()
-}
-
 /// How long this thread has run: what others do on the machine counts less.
 fn processor_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
-}
-
-/// Another record of the same kind.
-fn vary(record: &[u8], random: &mut StdRng) -> Vec<u8> {
-    let mut out = record.to_vec();
-    let mut at = 0;
-    while at < out.len() {
-        let run =
-            |test: fn(&u8) -> bool, out: &[u8]| out[at..].iter().take_while(|b| test(b)).count();
-        let hex = run(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b), &out);
-        let digits = run(u8::is_ascii_digit, &out);
-        if hex >= 8 && hex > digits && out[at..at + hex].iter().any(u8::is_ascii_digit) {
-            out[at..at + hex].fill_with(|| b"0123456789abcdef"[random.random_range(0..16)]);
-            at += hex;
-        } else if digits >= 3 {
-            // The first digit stays, and with it the order of magnitude.
-            out[at + 1..at + digits].fill_with(|| random.random_range(b'0'..=b'9'));
-            at += digits;
-        } else {
-            at += digits.max(1);
-        }
-    }
-    out
 }
 
 struct Volume {
@@ -122,37 +78,23 @@ fn multiply(records: &[Vec<u8>], bytes: usize) -> Volume {
     let mut volume = Volume { batches: Vec::new(), ndjson: Vec::new(), records: 0, raw_bytes: 0 };
     let mut builder = BatchBuilder::new(Offset(0), Epoch(1));
     let mut ms = 1_760_000_000_000_i64;
-    let mut order: Vec<usize> = (0..records.len()).collect();
-    let mut copies = 0;
-    'all: loop {
-        for index in 0..order.len() {
-            order.swap(index, random.random_range(0..records.len()));
-        }
-        for index in &order {
-            let value = if copies == 0 {
-                records[*index].clone()
-            } else {
-                vary(&records[*index], &mut random)
-            };
-            ms += random.random_range(0..20);
-            let key = (volume.records.is_multiple_of(3))
-                .then(|| format!("node-{}", random.random_range(0..200)));
-            builder.push(Timestamp(ms), key.as_deref().map(str::as_bytes), &[], Some(&value));
-            volume.ndjson.extend_from_slice(&value);
-            volume.ndjson.push(b'\n');
-            volume.records += 1;
-            volume.raw_bytes += value.len() + key.map_or(0, |key| key.len());
-            if builder.bytes() >= BATCH_BYTES {
-                let next = volume.records as i64;
-                let full =
-                    std::mem::replace(&mut builder, BatchBuilder::new(Offset(next), Epoch(1)));
-                volume.batches.push(full.finish());
-                if volume.raw_bytes >= bytes {
-                    break 'all;
-                }
+    for value in Multiplied::new(records, 7) {
+        ms += random.random_range(0..20);
+        let key = (volume.records.is_multiple_of(3))
+            .then(|| format!("node-{}", random.random_range(0..200)));
+        builder.push(Timestamp(ms), key.as_deref().map(str::as_bytes), &[], Some(&value));
+        volume.ndjson.extend_from_slice(&value);
+        volume.ndjson.push(b'\n');
+        volume.records += 1;
+        volume.raw_bytes += value.len() + key.map_or(0, |key| key.len());
+        if builder.bytes() >= BATCH_BYTES {
+            let next = volume.records as i64;
+            let full = std::mem::replace(&mut builder, BatchBuilder::new(Offset(next), Epoch(1)));
+            volume.batches.push(full.finish());
+            if volume.raw_bytes >= bytes {
+                break;
             }
         }
-        copies += 1;
     }
     volume
 }

@@ -43,6 +43,10 @@ impl Run {
     fn rate(&self) -> f64 {
         self.bytes as f64 / self.seconds / 1e6
     }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({ "rate": self.rate(), "p50_ms": self.p50_ms, "p99_ms": self.p99_ms })
+    }
 }
 
 struct Plan {
@@ -95,6 +99,13 @@ fn main() {
             ours.rate() / plain.rate(),
             ours.p50_ms / plain.p50_ms,
             ours.p99_ms / plain.p99_ms,
+        );
+        // The same for programs.
+        println!(
+            "figures {}",
+            serde_json::json!({
+                "ledger": ours.json(), "plain": plain.json(), "group_bytes": ours.group_bytes,
+            })
         );
         ratios.push(ours.rate() / plain.rate());
         rates.push(ours.rate());
@@ -170,7 +181,9 @@ async fn ledger(dir: &Path, plan: &Plan) -> Run {
         let partition = PartitionIndex(writer as u32 % plan.partitions);
         tasks.push(tokio::spawn(async move {
             let mut latencies = Vec::new();
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok()
+            while left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+                .is_ok()
             {
                 let request = AppendRequest {
                     path: path.clone(),

@@ -9,6 +9,11 @@ use super::load::{Connection, Shape, Socket, value};
 /// Requests take turns among this many bodies, so that nothing compresses well.
 const BODIES: u64 = 8;
 
+/// A line of JSON, a record.
+pub(super) const NDJSON: &str = "application/x-ndjson";
+/// A line of anything, a record.
+pub(super) const TEXT: &str = "text/plain";
+
 /// A connection that appends NDJSON.
 #[derive(Debug)]
 pub(super) struct Http {
@@ -18,6 +23,12 @@ pub(super) struct Http {
 }
 
 impl Http {
+    /// All connections of a load on the stream `bench`.
+    pub(super) fn of_shape(url: &str, partitions: u32, shape: Shape) -> Result<Vec<Self>> {
+        let connect = |number| Self::connect(url, "bench", partitions, shape, number);
+        (0..shape.connections).map(connect).collect()
+    }
+
     /// Appends JSON strings of random letters to a partition of its own.
     pub(super) fn connect(
         url: &str,
@@ -37,7 +48,7 @@ impl Http {
             body
         });
         let partition = number as u32 % partitions;
-        let requests = bodies.map(|body| request(stream, partition, &body)).collect();
+        let requests = bodies.map(|body| request(stream, partition, NDJSON, &body)).collect();
         Self::with_requests(url, requests)
     }
 
@@ -46,10 +57,19 @@ impl Http {
         Ok(Self { socket: Socket::connect(address(url)?)?, requests, next: 0 })
     }
 
-    /// Sends one request and waits for its answer.
-    pub(super) fn send(&mut self, request: &[u8]) -> Result<()> {
-        self.socket.send(request)?;
-        let status = self.socket.line()?.to_owned();
+    /// The bytes of the next request.
+    pub(super) fn next_bytes(&self) -> usize {
+        self.requests[self.next].len()
+    }
+
+    /// Sends the next request and gives the status of its answer, and its body
+    /// unless that is a success.
+    pub(super) fn send(&mut self) -> Result<(u16, String)> {
+        self.socket.send(&self.requests[self.next])?;
+        self.next = (self.next + 1) % self.requests.len();
+        let line = self.socket.line()?;
+        let status = line.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
+        let status = status.with_context(|| format!("{line} is not of HTTP"))?;
         let mut length = None;
         loop {
             let line = self.socket.line()?;
@@ -63,28 +83,25 @@ impl Http {
             }
         }
         let body = self.socket.take(length.context("an answer without a length")?)?;
-        if !status.starts_with("HTTP/1.1 2") {
-            bail!("{status}: {}", String::from_utf8_lossy(body));
-        }
-        Ok(())
+        let is_good = (200..300).contains(&status);
+        Ok((status, if is_good { String::new() } else { String::from_utf8_lossy(body).into() }))
     }
 }
 
 impl Connection for Http {
     fn append(&mut self) -> Result<()> {
-        let request = std::mem::take(&mut self.requests[self.next]);
-        let sent = self.send(&request);
-        self.requests[self.next] = request;
-        self.next = (self.next + 1) % self.requests.len();
-        sent
+        match self.send()? {
+            (200..300, _) => Ok(()),
+            (status, body) => bail!("{status}: {body}"),
+        }
     }
 }
 
 /// An append of `body` to a partition.
-pub(super) fn request(stream: &str, partition: u32, body: &[u8]) -> Vec<u8> {
+pub(super) fn request(stream: &str, partition: u32, kind: &str, body: &[u8]) -> Vec<u8> {
     let mut request = format!(
-        "POST /v1/streams/{stream}/records?partition={partition} HTTP/1.1\r\nHost: bench\r\n\
-         Content-Type: application/x-ndjson\r\nContent-Length: {}\r\n\r\n",
+        "POST /v1/streams/{stream}/records?partition={partition} HTTP/1.1\r\nHost: 127.0.0.1\r\n\
+         Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();
@@ -92,7 +109,7 @@ pub(super) fn request(stream: &str, partition: u32, body: &[u8]) -> Vec<u8> {
     request
 }
 
-pub(super) fn address(url: &str) -> Result<SocketAddr> {
+fn address(url: &str) -> Result<SocketAddr> {
     let address = url.strip_prefix("http://");
     ensure!(address.is_some(), "{url} does not begin with http://");
     let address = address.unwrap_or_default().trim_end_matches('/');

@@ -53,14 +53,9 @@ impl Run {
     }
 }
 
-/// Sends requests in closed loops, one a connection; `connect` gets the
-/// number of the connection.
-pub(super) fn closed_loops<C: Connection + Send>(
-    shape: Shape,
-    connect: impl Fn(usize) -> Result<C> + Sync,
-) -> Result<Run> {
-    let connections: Vec<C> = (0..shape.connections).map(connect).collect::<Result<_>>()?;
-    let (is_over, begin) = (AtomicBool::new(false), Barrier::new(shape.connections + 1));
+/// Sends requests in closed loops, one a connection.
+pub(super) fn closed_loops<C: Connection + Send>(shape: Shape, connections: Vec<C>) -> Result<Run> {
+    let (is_over, begin) = (AtomicBool::new(false), Barrier::new(connections.len() + 1));
     let (seconds, results) = std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for mut connection in connections {
@@ -85,7 +80,8 @@ pub(super) fn closed_loops<C: Connection + Send>(
             std::thread::sleep(Duration::from_millis(10));
         }
         is_over.store(true, Ordering::Relaxed);
-        let results: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        let results: Vec<_> =
+            threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         (started.elapsed().as_secs_f64(), results)
     });
     let mut latencies = Latencies::default();
@@ -108,8 +104,8 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn connect(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(address)
-            .with_context(|| format!("cannot connect to {address}"))?;
+        let stream =
+            TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
         Ok(Self { stream, buffer: vec![0; 64 << 10], start: 0, end: 0 })
@@ -214,7 +210,7 @@ mod tests {
             record_bytes: 1,
             duration: Duration::from_secs(3600),
         };
-        let error = closed_loops(shape, |_| Ok(Broken)).unwrap_err();
+        let error = closed_loops(shape, vec![Broken, Broken]).unwrap_err();
         assert_eq!(error.to_string(), "planted");
     }
 }

@@ -18,7 +18,7 @@ mod proxy;
 mod readme;
 mod recover;
 mod s3;
-mod server;
+pub(crate) mod server;
 mod sync_faults;
 pub(crate) mod upgrade;
 

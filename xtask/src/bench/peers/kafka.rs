@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use aquifer_types::{BatchBuilder, Timestamp};
 use anyhow::{Context as _, Result, bail, ensure};
+use aquifer_types::{BatchBuilder, Timestamp};
 
 use super::{PARTITIONS, Peer};
 use crate::bench::load::{Connection, Shape, Socket, value};
@@ -83,12 +83,8 @@ impl Server {
         ensure!(code == 0, "creating the topic {name} fails with {code}");
         // Leaders are elected a moment later.
         let asked = Instant::now();
-        let shape = Shape {
-            connections: 1,
-            batch_records: 1,
-            record_bytes: 1,
-            duration: Duration::ZERO,
-        };
+        let shape =
+            Shape { connections: 1, batch_records: 1, record_bytes: 1, duration: Duration::ZERO };
         for partition in 0..PARTITIONS as usize {
             loop {
                 let mut producer = Producer::connect(self.address, name, shape, partition)?;

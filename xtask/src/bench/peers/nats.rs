@@ -86,8 +86,8 @@ impl Peer for Nats<'_> {
     fn connect(&self, shape: Shape, number: usize) -> Result<Box<dyn Connection + Send>> {
         let client = Client::connect(self.server.address, &number.to_string())?;
         let subject = format!("s.{}", number as u32 % PARTITIONS);
-        let values =
-            (0..shape.batch_records).map(|n| value(shape.record_bytes, ((number << 16) + n) as u64));
+        let values = (0..shape.batch_records)
+            .map(|n| value(shape.record_bytes, ((number << 16) + n) as u64));
         let values = values.collect();
         Ok(Box::new(Publisher { client, subject, values, is_atomic: self.is_atomic, batches: 0 }))
     }
