@@ -14,6 +14,8 @@ use crate::batching::{Batching, Routing};
 use crate::input::{self, Format, Keys};
 use crate::parameters::Parameters;
 
+/// What a batch holds beside a record's key and value, without headers.
+const RECORD_OVERHEAD_BYTES: usize = 12;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 #[derive(Serialize)]
@@ -64,6 +66,7 @@ pub(crate) async fn append(
         record_bytes_max: usize::try_from(shape.config.record_bytes_max).unwrap_or(usize::MAX),
         batch_bytes_max: app.options.batch_bytes_max,
         records_max: app.options.request_records_max,
+        bytes_expected: bytes_expected(format, &keys, &body),
     });
     input::parse(format, &body, &keys, &mut |partition, record| batching.push(partition, record))?;
     // Of the request itself: a retry has other times and another sticky
@@ -87,6 +90,20 @@ pub(crate) async fn append(
             duplicate: answer.is_duplicate,
         },
     )
+}
+
+/// About what the records take in one batch; 0 where they go to several.
+fn bytes_expected(format: Format, keys: &Keys, body: &[u8]) -> usize {
+    let key = keys.fixed.as_ref().map_or(0, |key| key.len());
+    match format {
+        _ if keys.field.is_some() => 0,
+        Format::Ndjson | Format::Lines => {
+            let records = memchr::memchr_iter(b'\n', body).count() + 1;
+            body.len() + records * (RECORD_OVERHEAD_BYTES + key)
+        }
+        Format::Octets => body.len() + RECORD_OVERHEAD_BYTES + key,
+        Format::Json => 0,
+    }
 }
 
 /// What tells a repeated request from another one under the same key.

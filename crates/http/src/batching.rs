@@ -33,6 +33,9 @@ pub(crate) struct Routing {
     pub(crate) batch_bytes_max: usize,
     /// The most records in the request.
     pub(crate) records_max: usize,
+    /// What all records will take, if they go to one partition: saves moving
+    /// them as the batch grows, and memory behind its end.
+    pub(crate) bytes_expected: usize,
 }
 
 /// Collects the records of a request into batches.
@@ -126,9 +129,13 @@ impl Batching {
             self.open.insert(before, builder);
         }
         let open = &mut self.open;
+        let expected = std::mem::take(&mut self.routing.bytes_expected);
         let (_, builder) = self
             .current
             .get_or_insert_with(|| (partition, open.remove(&partition).unwrap_or_default()));
+        if expected > 0 {
+            builder.reserve(expected.min(self.routing.batch_bytes_max));
+        }
         builder
     }
 
@@ -181,6 +188,7 @@ mod tests {
         record_bytes_max: 100,
         batch_bytes_max: 400,
         records_max: 50,
+        bytes_expected: 1000,
     };
 
     fn keyed(key: &'static str, value: &'static str) -> NewRecord {
