@@ -25,6 +25,10 @@ use crate::{HttpMetrics, HttpOptions, Problem};
 /// The largest body of a request that is not an append.
 const DOCUMENT_BYTES_MAX: usize = 1 << 20;
 
+/// More bytes than these are parsed or rendered on the blocking pool, so that no
+/// other request waits for them.
+pub(crate) const WORK_BYTES_MAX: usize = 512 << 10;
+
 /// Cloning shares everything.
 pub(crate) type App = Arc<Shared>;
 

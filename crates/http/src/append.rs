@@ -1,5 +1,6 @@
 //! `POST /v1/streams/{stream}/records`: one request, one atomic append.
 
+use aquifer_env::tasks;
 use aquifer_stream::{AppendRequest, Appended};
 use aquifer_types::{Offset, PartitionIndex};
 use axum::body::Body;
@@ -9,7 +10,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use crate::Problem;
-use crate::app::{App, StreamAt, json};
+use crate::app::{App, StreamAt, WORK_BYTES_MAX, json};
 use crate::batching::{Batching, Routing};
 use crate::input::{self, Format, Keys};
 use crate::parameters::Parameters;
@@ -58,7 +59,7 @@ pub(crate) async fn append(
 
     let shape = app.store.stream_shape(&path)?;
     let (body, reserved) = app.records_body(&parts, body).await?;
-    let mut batching = Batching::new(Routing {
+    let routing = Routing {
         partitions: shape.partitions,
         explicit: explicit.map(PartitionIndex),
         sticky: app.sticky_partition(shape.partitions),
@@ -66,16 +67,23 @@ pub(crate) async fn append(
         record_bytes_max: usize::try_from(shape.config.record_bytes_max).unwrap_or(usize::MAX),
         batch_bytes_max: app.options.batch_bytes_max,
         records_max: app.options.request_records_max,
+        append_bytes_max: app.store.options().commit_bytes_max,
         bytes_expected: bytes_expected(format, &keys, &body),
-    });
-    input::parse(format, &body, &keys, &mut |partition, record| batching.push(partition, record))?;
+    };
     // Of the request itself: a retry has other times and another sticky
     // partition.
     let checksum =
         idempotency_key.as_ref().map(|_| request_checksum(parts.uri.query(), format, &body));
-    // The batches have copies; what waits for the commit need not hold both.
-    drop(body);
-    let appends = batching.finish(expected_offset)?;
+    // The body goes with it: what waits for the commit need not hold both.
+    let is_large = body.len() > WORK_BYTES_MAX;
+    let build = move || {
+        let mut batching = Batching::new(routing);
+        input::parse(format, &body, &keys, &mut |partition, record| {
+            batching.push(partition, record)
+        })?;
+        batching.finish(expected_offset)
+    };
+    let appends = if is_large { tasks::run_blocking(build).await? } else { build()? };
     let request = AppendRequest { path, appends, idempotency_key };
     let answer = match checksum {
         Some(checksum) => app.store.append_with_checksum(request, checksum).await?,

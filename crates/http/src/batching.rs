@@ -16,6 +16,9 @@ use crate::Problem;
 /// What a batch needs beyond its records' bytes, at most, for each record.
 const RECORD_OVERHEAD_BYTES_MAX: usize = 64;
 
+/// What it needs at least.
+const RECORD_BYTES_MIN: usize = 7;
+
 /// What holds for all records of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Routing {
@@ -33,6 +36,9 @@ pub(crate) struct Routing {
     pub(crate) batch_bytes_max: usize,
     /// The most records in the request.
     pub(crate) records_max: usize,
+    /// The most bytes of all batches together: a long key that all records share
+    /// would else multiply the request.
+    pub(crate) append_bytes_max: usize,
     /// What all records will take, if they go to one partition: saves moving
     /// them as the batch grows, and memory behind its end.
     pub(crate) bytes_expected: usize,
@@ -43,6 +49,7 @@ pub(crate) struct Routing {
 pub(crate) struct Batching {
     routing: Routing,
     records: usize,
+    bytes: usize,
     /// The batch of each partition that still grows.
     open: BTreeMap<PartitionIndex, BatchBuilder>,
     /// Those that grew to their limit, in order.
@@ -53,7 +60,14 @@ pub(crate) struct Batching {
 
 impl Batching {
     pub(crate) fn new(routing: Routing) -> Self {
-        Self { routing, records: 0, open: BTreeMap::new(), full: Vec::new(), current: None }
+        Self {
+            routing,
+            records: 0,
+            bytes: 0,
+            open: BTreeMap::new(),
+            full: Vec::new(),
+            current: None,
+        }
     }
 
     /// Adds the next record of the request.
@@ -90,6 +104,19 @@ impl Batching {
                 "Send smaller records, or raise the stream's record_bytes_max with \
                  PATCH /v1/streams/{stream}; nothing was appended.",
             ));
+        }
+        self.bytes += bytes + RECORD_BYTES_MIN;
+        if self.bytes > self.routing.append_bytes_max {
+            let limit = self.routing.append_bytes_max;
+            return Err(Problem::new(
+                ErrorKind::TooLarge,
+                format!(
+                    "the request's records with their keys take more than {limit} bytes \
+                     (commit_bytes_max)"
+                ),
+            )
+            .member("limit", limit)
+            .next("Send fewer records at a time; nothing was appended."));
         }
         let partition = match (partition.or(explicit), &record.key) {
             (Some(partition), _) => partition,
@@ -188,6 +215,7 @@ mod tests {
         record_bytes_max: 100,
         batch_bytes_max: 400,
         records_max: 50,
+        append_bytes_max: 10_000,
         bytes_expected: 1000,
     };
 
@@ -243,6 +271,8 @@ mod tests {
         let value = |text: &str| NewRecord::value(text.to_owned());
         check(ROUTING, None, value(&"v".repeat(101)), 1, "allows 100 (record_bytes_max)");
         check(ROUTING, None, value("v"), 51, "more than 50 records");
+        let small = Routing { append_bytes_max: 99, ..ROUTING };
+        check(small, None, value(&"v".repeat(40)), 3, "commit_bytes_max");
         check(ROUTING, Some(PartitionIndex(4)), value("v"), 1, "the stream has 4");
         check(ROUTING, None, value("v"), 0, "no records");
         let mut batching = Batching::new(ROUTING);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use aquifer_stream::{Isolation, Position, ReadAnswer, ReadRequest};
+use aquifer_env::tasks;
+use aquifer_stream::{Block, Isolation, Position, ReadAnswer, ReadRequest};
 use aquifer_types::{ErrorKind, GroupName, Offset, PartitionIndex, Record, StreamPath};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -10,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 
-use crate::app::{App, Reserved, Shared, StreamAt, tenant};
+use crate::app::{App, Reserved, Shared, StreamAt, WORK_BYTES_MAX, tenant};
 use crate::parameters::Parameters;
 use crate::problem::HttpProblem;
 use crate::{Problem, arrow, render, time};
@@ -98,7 +99,9 @@ pub(crate) async fn read(
     let isolation = Isolation::Committed;
     let request = ReadRequest { path, partition, from, bytes_max, wait, isolation };
     let (answer, reserved) = read_or_wait(&app, request).await?;
-    respond(&app, form, partition, &answer, limit, reserved)
+    let bytes: usize = answer.blocks.iter().map(Block::bytes).sum();
+    let respond = move || respond(&app, form, partition, &answer, limit, reserved);
+    if bytes > WORK_BYTES_MAX { tasks::run_blocking(respond).await } else { respond() }
 }
 
 /// Reads with memory reserved for the answer; while nothing is there it waits
