@@ -154,12 +154,21 @@ impl Core {
 }
 
 impl Commit {
-    /// The bytes of its batches.
+    /// About the bytes that it takes in memory and in the journal: those of its
+    /// batches, and of what else may be large.
     pub(crate) fn payload_bytes(&self) -> usize {
         self.operations
             .iter()
             .map(|operation| match operation {
                 Operation::Append { batch, .. } => batch.bytes().len(),
+                Operation::CommitPositions { positions, .. } => {
+                    positions.iter().map(|(.., note)| note.len() + 64).sum()
+                }
+                Operation::CollectGarbage { object_paths } => {
+                    object_paths.iter().map(|path| path.len() + 8).sum()
+                }
+                Operation::ReplaceChunks { removed, .. } => removed.len() * 40,
+                Operation::SetCeilings { ceilings } => ceilings.len() * 64,
                 _ => 0,
             })
             .sum()
@@ -180,6 +189,20 @@ impl Commit {
                     | Operation::SetCeilings { .. }
             )
         })
+    }
+}
+
+/// Ends the process when a thread of the ledger panics. Its callers would wait
+/// for ever, or be told that nothing was done when it was; losing the process
+/// loses nothing.
+struct PanicWatch(String);
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(thread = %self.0, "a thread of the ledger panicked, the process ends");
+            std::process::abort();
+        }
     }
 }
 
@@ -261,7 +284,13 @@ impl LocalLedger {
             Parts::new(recovery, options, clock, disk, metrics);
         let publisher = shared.clone();
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            tasks::spawn_thread(name, work)
+            let thread = name.to_owned();
+            let watched = move || {
+                let watch = PanicWatch(thread);
+                work();
+                drop(watch);
+            };
+            tasks::spawn_thread(name, watched)
                 .map_err(|error| Error::Start(format!("cannot start thread {name}: {error}")))
         };
         let threads = vec![

@@ -106,7 +106,23 @@ impl Driver {
         self.waiting.clear();
     }
 
+    /// What a start comes to, and nothing of what it must come to.
+    pub(super) fn start_raw(&mut self) -> Result<HotState, Error> {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        let state = self.catalogs.last().expect("a state");
+        recovery::recover(&disk, &clock, &self.options, catalog_of(state))
+            .map(|recovery| recovery.hot)
+    }
+
     pub(super) fn start(&mut self, what: &str) -> Result<(), Error> {
+        self.start_unchecked(what)?;
+        self.check(what);
+        Ok(())
+    }
+
+    /// A start, without a look at what readers see.
+    pub(super) fn start_unchecked(&mut self, what: &str) -> Result<(), Error> {
         self.kill();
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let clock: Arc<dyn Clock> = self.clock.clone();
@@ -132,7 +148,6 @@ impl Driver {
         self.parts = Some(parts);
         self.model.recovered(&hot, epoch, what);
         self.settled = hot;
-        self.check(what);
         Ok(())
     }
 

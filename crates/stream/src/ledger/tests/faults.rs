@@ -120,3 +120,85 @@ fn the_disk_is_full_at_every_size() {
     println!("full disk: {count:?}");
     assert!(count.failed > 50);
 }
+
+/// A ledger with several snapshots and journal files, stopped at a flush.
+fn grown() -> Driver {
+    let mut driver = Driver::new(FaultyDisk::with_sector_bytes(5, 4096));
+    for seed in 80..84 {
+        driver.run(&script(seed, 40));
+        for kind in [Kind::Snapshot, Kind::Create, Kind::Append, Kind::Flush, Kind::Keep] {
+            driver.run(&[Step { kind, seed }]);
+        }
+    }
+    driver
+}
+
+#[test]
+fn a_read_that_fails_stops_the_start_and_no_more() {
+    let driver = grown();
+    let mut rehearsal = driver.after_crash(CrashChoice::KeepAll);
+    rehearsal.start("whole").unwrap();
+    let reads = rehearsal.disk.reads();
+    let mut refused = 0;
+    for nth in 1..=reads {
+        let mut found = driver.after_crash(CrashChoice::KeepAll);
+        found.is_faulty = true;
+        found.disk.fail_read(nth, ErrorKind::Other);
+        // Reads of the checks behind the start are counted as well.
+        let is_refused = found.start_unchecked(&format!("read {nth}")).is_err();
+        refused += u64::from(is_refused);
+        if is_refused {
+            found.start(&format!("after read {nth} failed")).unwrap();
+        }
+    }
+    println!("{reads} reads, {refused} starts refused");
+    assert!(refused > 3);
+}
+
+#[test]
+fn a_damaged_snapshot_is_passed_over_for_the_one_before() {
+    let driver = grown();
+    let rehearsal = driver.after_crash(CrashChoice::KeepAll);
+    let snapshots = |disk: &FaultyDisk| -> Vec<std::path::PathBuf> {
+        let is_snapshot =
+            |file: &std::path::PathBuf| file.extension().is_some_and(|e| e == "snapshot");
+        disk.files().into_iter().filter(is_snapshot).collect()
+    };
+    let all = snapshots(&rehearsal.disk);
+    let [older, newer] = &all[..] else { panic!("{all:?}") };
+    let len = rehearsal.disk.read_file(newer).unwrap().len() as u64;
+    for byte in (0..len).step_by(7).chain([len - 1]) {
+        let mut found = driver.after_crash(CrashChoice::KeepAll);
+        found.disk.corrupt(newer, byte, (byte % 8) as u8).unwrap();
+        found.start(&format!("byte {byte} of the newest snapshot")).unwrap();
+        // With both of them damaged nothing is guessed.
+        let mut found = driver.after_crash(CrashChoice::KeepAll);
+        found.is_faulty = true;
+        found.disk.corrupt(newer, byte, 0).unwrap();
+        found.disk.corrupt(older, byte % 32, 0).unwrap();
+        let error = found.start_unchecked("both").unwrap_err();
+        assert!(error.to_string().contains("snapshot"), "{error}");
+    }
+}
+
+#[test]
+fn a_start_is_refused_where_journal_files_or_snapshots_are_missing() {
+    let driver = grown();
+    let rehearsal = driver.after_crash(CrashChoice::KeepAll);
+    let mut refused = 0;
+    for file in rehearsal.disk.files() {
+        let mut found = driver.after_crash(CrashChoice::KeepAll);
+        found.disk.remove_file(&file).unwrap();
+        found.is_faulty = true;
+        match found.start_raw() {
+            // A prepared file, the reserve, or one that nothing hangs on.
+            Ok(hot) => assert!(found.model.may_be(&hot), "{} is missing", file.display()),
+            Err(error) => {
+                refused += 1;
+                assert!(!error.to_string().contains("INV-"), "{error}");
+            }
+        }
+    }
+    println!("{refused} starts refused");
+    assert!(refused > 0);
+}

@@ -200,6 +200,13 @@ impl Model {
         of.insert(base, Placed { content, next, is_acknowledged });
     }
 
+    /// Whether a start may find this state.
+    pub(super) fn may_be(&self, hot: &HotState) -> bool {
+        let found = comparable(hot);
+        let mut states = std::iter::once(&self.floor).chain(&self.candidates);
+        states.any(|possible| comparable(possible) == found)
+    }
+
     /// Checks what a start found, and goes on from there.
     pub(super) fn recovered(&mut self, hot: &HotState, epoch: Epoch, what: &str) {
         let is_used = std::mem::take(&mut self.is_epoch_used);
@@ -211,10 +218,7 @@ impl Model {
         assert_eq!(hot.epoch, epoch);
         self.epoch = epoch;
         let found = comparable(hot);
-        let is_possible = std::iter::once(&self.floor)
-            .chain(&self.candidates)
-            .any(|possible| comparable(possible) == found);
-        if !is_possible {
+        if !self.may_be(hot) {
             let states = std::iter::once(&self.floor).chain(&self.candidates);
             let differences: Vec<String> =
                 states.map(|state| difference(&comparable(state), &found)).collect();
