@@ -1,6 +1,7 @@
 //! `cargo xtask test`: its steps, in order.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -38,6 +39,9 @@ pub(crate) struct FuzzOptions {
 
 /// Seconds for each fuzz target in the quick and in the full test.
 const FUZZ_SECONDS: (f64, f64) = (2.0, 60.0);
+
+/// A test that prints nothing for this long hangs; building counts too.
+const SILENCE_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// Tells tests in the crates that the full test is running.
 const FULL_VARIABLE: &str = "AQUIFER_TEST_FULL";
@@ -138,7 +142,9 @@ pub(crate) fn fuzz(options: &FuzzOptions) -> Result<bool> {
     command.arg(format!("fuzz_{}", options.filter)).arg("--nocapture");
     command.env("AQUIFER_FUZZ_SECONDS", options.seconds.to_string());
     let mut targets = 0;
-    let done = run_with_lines(&mut command, |line| targets += u64::from(line.starts_with("fuzz ")));
+    let done = run_with_lines(&mut command, SILENCE_MAX, |line| {
+        targets += u64::from(line.starts_with("fuzz "))
+    });
     println!("{targets} fuzz targets, {} s each", options.seconds);
     Ok(done.is_ok() && targets > 0)
 }
@@ -190,7 +196,7 @@ fn cargo_test(workspace: &Workspace, options: &Options) -> Result<Report> {
         command.env(FULL_VARIABLE, "1");
     }
     let mut counted = Counted::default();
-    let done = run_with_lines(&mut command, |line| counted.line(line));
+    let done = run_with_lines(&mut command, SILENCE_MAX, |line| counted.line(line));
     let Counted { passed, failed, failures } = counted;
     if failed == 0 {
         // Without a failed test it was the build, or a test that died.

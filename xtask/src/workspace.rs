@@ -1,10 +1,14 @@
 //! Where things are, and running cargo on them.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::metadata::Metadata;
 
@@ -52,18 +56,40 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Like [`run`], and calls `line` with each line of standard output as it is
-/// passed on to the terminal.
-pub(crate) fn run_with_lines(command: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
+/// passed on to the terminal. A command that prints nothing for `silence_max`
+/// hangs: it is killed with all that it started.
+pub(crate) fn run_with_lines(
+    command: &mut Command,
+    silence_max: Duration,
+    mut line: impl FnMut(&str),
+) -> Result<()> {
     let mut child = command
         .stdout(Stdio::piped())
+        .process_group(0)
         .spawn()
         .with_context(|| format!("cannot start {command:?}"))?;
+    let (lines, printed) = sync_channel(1024);
     if let Some(output) = child.stdout.take() {
-        for text in BufReader::new(output).split(b'\n') {
-            let text = text?;
-            let text = String::from_utf8_lossy(&text);
-            println!("{text}");
-            line(&text);
+        std::thread::spawn(move || {
+            for text in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                if lines.send(String::from_utf8_lossy(&text).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    loop {
+        match printed.recv_timeout(silence_max) {
+            Ok(text) => {
+                println!("{text}");
+                line(&text);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                kill_process_group(Pid::from_child(&child), Signal::KILL)?;
+                child.wait()?;
+                bail!("{} printed nothing for {silence_max:?}, killed", line_of(command));
+            }
         }
     }
     let status = child.wait()?;
@@ -95,4 +121,22 @@ fn line_of(command: &Command) -> String {
         line.push_str(&argument.to_string_lossy());
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_command_is_killed_with_its_children() {
+        let mut seen = Vec::new();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; sh -c 'sleep 1000'"]);
+        let done = run_with_lines(&mut command, Duration::from_millis(300), |line| {
+            seen.push(line.to_owned());
+        });
+        let error = done.unwrap_err().to_string();
+        assert!(error.contains("printed nothing"), "{error}");
+        assert_eq!(seen, ["one"]);
+    }
 }
