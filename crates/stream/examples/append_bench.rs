@@ -138,7 +138,7 @@ async fn ledger(dir: &Path, plan: &Plan) -> Run {
         journal_partition_bytes_max: 8 << 30,
         ..Options::default()
     };
-    let mut registry = Registry::default();
+    let mut registry = Registry::with_prefix("aquifer");
     let store = StreamStore::open(options, Environment::real(), &mut registry).await.unwrap();
     let path = StreamPath::new(TenantName::default_tenant(), StreamName::new("bench").unwrap());
     let config = StreamConfig {

@@ -173,15 +173,14 @@ fn cold(dir: &Path, runs: usize) {
     println!("figures {}", json!({ "runs": figures }));
 }
 
-/// How long the threads of this process have run. Ticks of 10 ms.
+/// How long the threads of this process have run.
 fn processor_seconds() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap();
-    // The name in brackets may hold blanks; user and system time are fields 14
-    // and 15 of all, in the ticks that Linux shows to every program.
-    let (_, fields) = text.rsplit_once(')').unwrap();
-    let ticks =
-        fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap());
-    ticks.sum::<f64>() / 100.0
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let nanos = threads.map(|thread| {
+        let text = std::fs::read_to_string(thread.unwrap().path().join("schedstat")).unwrap();
+        text.split(' ').next().unwrap().parse::<f64>().unwrap()
+    });
+    nanos.sum::<f64>() / 1e9
 }
 
 async fn tail(dir: &Path, duration: Duration, readers: usize, rate: f64) {

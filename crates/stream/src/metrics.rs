@@ -59,7 +59,7 @@ impl Metrics {
             registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
             metric
         };
-        let r = registry.sub_registry_with_prefix("aquifer");
+        let r = registry;
         Self {
             groups: counter(r, "journal_groups", "Groups written to the journal"),
             journal_bytes_written: counter(
