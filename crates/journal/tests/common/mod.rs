@@ -284,9 +284,11 @@ impl Driver {
             Op::ReleaseOld => {
                 let newest = self.files.iter().next_back().map(|(file, first)| (*file, *first));
                 match newest {
-                    Some((_, first)) => {
+                    // Only what lies before the newest file with a known group:
+                    // settling may have gone on to a newer one without any.
+                    Some((newest, first)) => {
                         self.history.needed_from = self.history.needed_from.max(first);
-                        journal.release_through(FileId(u64::MAX)).map(|_| ())
+                        journal.release_through(FileId(newest.0 - 1)).map(|_| ())
                     }
                     _ => Ok(()),
                 }
