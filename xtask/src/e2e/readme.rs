@@ -9,12 +9,14 @@
 //!   of its own, and the next line waits until it is ready;
 //! - a line that never ends by itself (`--follow`, `tail`, `curl -N`) is
 //!   watched for a while, and must print something;
-//! - every other line must end with status zero.
+//! - every other line must end with status zero;
+//! - blocks marked `python` are run in the full test, over and over until they
+//!   succeed, since the README speaks of a minute's wait.
 //!
 //! Where root allows, all of it happens in a network namespace, so that the
 //! default ports are free.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -30,13 +32,19 @@ enum Line {
     Serve(String),
     Endless(String),
     Plain(String),
+    Python(String),
 }
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
     let path = context.workspace.root.join("README.md");
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
-    let lines = lines_of(&text);
+    let mut lines = lines_of(&text);
+    lines.retain(|line| context.full || !matches!(line, Line::Python(_)));
+    let python = match context.python() {
+        Ok(python) => python.parent().map(Path::to_owned).unwrap_or_default(),
+        Err(_) => PathBuf::new(),
+    };
     ensure!(!lines.is_empty(), "README.md has no block marked `sh`");
     let directory = context.directory("readme")?;
     // Both the installed name and the one of a fresh build work.
@@ -62,9 +70,10 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         return Ok(Report::could_not_run("port 8080 is taken, and a namespace needs root"));
     };
     let path = std::env::var("PATH").unwrap_or_default();
-    command
-        .current_dir(directory.path())
-        .env("PATH", format!("{}:{path}", directory.path().join("bin").display()));
+    command.current_dir(directory.path()).env(
+        "PATH",
+        format!("{}:{}:{path}", directory.path().join("bin").display(), python.display()),
+    );
     match run_quietly(&mut command) {
         Ok(_) => Ok(Report::passed(format!("{} commands", lines.len()))),
         Err(error) => bail!("{error:#}\n{}", server_log(directory.path())),
@@ -86,15 +95,21 @@ fn server_log(directory: &Path) -> String {
 /// do quotes that are open.
 fn lines_of(markdown: &str) -> Vec<Line> {
     let mut lines = Vec::new();
-    let mut inside = false;
+    let mut language = None;
     let mut command = String::new();
     for text in markdown.lines() {
-        let fence = text.trim_start();
-        if fence.starts_with("```") {
-            inside = !inside && fence.trim_end() == "```sh";
+        if let Some(fence) = text.trim().strip_prefix("```") {
+            if language == Some("python") {
+                lines.push(Line::Python(std::mem::take(&mut command)));
+            }
+            language = language.is_none().then_some(fence);
             continue;
         }
-        if !inside || (command.is_empty() && is_comment(text)) {
+        if language == Some("python") {
+            command.push_str(text);
+            command.push('\n');
+        }
+        if language != Some("sh") || (command.is_empty() && is_comment(text)) {
             continue;
         }
         command.push_str(text);
@@ -163,6 +178,9 @@ fn script_of(lines: &[Line]) -> String {
             Line::Endless(command) => {
                 script.push_str(&format!("say {0}\nwatch_for_a_while {0}\n", quoted(command)));
             }
+            Line::Python(code) => {
+                script.push_str(&format!("say {0}\nuntil_it_works python3 -c {0}\n", quoted(code)));
+            }
             Line::Plain(command) => {
                 script.push_str(&format!("say {}\n{command}\n", quoted(command)))
             }
@@ -180,6 +198,13 @@ ready() {
         sleep 0.05
     done
     echo 'the server does not listen'; return 1
+}
+until_it_works() {
+    for _ in $(seq 60); do
+        if "$@" >tried.txt 2>&1; then return; fi
+        sleep 2
+    done
+    cat tried.txt; return 1
 }
 watch_for_a_while() {
     timeout 5 bash -c "$1" >endless.txt 2>&1 || [ $? -eq 124 ] || { cat endless.txt; return 1; }
@@ -199,12 +224,13 @@ mod tests {
     #[test]
     fn commands_are_read_and_sorted() {
         let markdown = "# A\n```sh\n# comment\ncargo build --release\n./target/release/aquifer serve\n```\n\
-            ```json\n{}\n```\nText\n```sh\naquifer append logs \\\n  events.json\n\
+            ```json\n{}\n```\n```python\nimport duckdb\n```\nText\n```sh\naquifer append logs \\\n  events.json\n\
             curl -d '{\"a\":\n1}' x\naquifer read logs --follow\n```\n";
         let lines = lines_of(markdown);
         let expected = [
             Line::Build("cargo build --release".to_owned()),
             Line::Serve("./target/release/aquifer serve".to_owned()),
+            Line::Python("import duckdb\n".to_owned()),
             Line::Plain("aquifer append logs \\\n  events.json".to_owned()),
             Line::Plain("curl -d '{\"a\":\n1}' x".to_owned()),
             Line::Endless("aquifer read logs --follow".to_owned()),
