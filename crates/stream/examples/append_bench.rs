@@ -30,6 +30,10 @@ use prometheus_client::registry::Registry;
 
 const RECORD_BYTES: usize = 1024;
 const FILE_BYTES: u64 = 64 << 20;
+/// Files that the plain loop goes round through at most.
+const FILES_MAX: u64 = 8;
+/// What was written before a side is measured is out of the disk's way by then.
+const SETTLED: Duration = Duration::from_millis(500);
 
 struct Run {
     bytes: u64,
@@ -153,6 +157,7 @@ async fn ledger(dir: &Path, plan: &Plan) -> Run {
         config,
     };
     store.create_stream(new).await.unwrap();
+    tokio::time::sleep(SETTLED).await;
     let value: Vec<u8> = (0..RECORD_BYTES).map(|n| (n * 31 % 251) as u8).collect();
     let mut builder = BatchBuilder::default();
     for _ in 0..plan.batch_records {
@@ -232,7 +237,10 @@ fn counter(registry: &Registry, name: &str) -> u64 {
 /// round through files that were written and synced before.
 fn plain(dir: &Path, bytes: u64, group_bytes: u64) -> Run {
     std::fs::create_dir_all(dir).unwrap();
-    let files: Vec<File> = (0..8)
+    // No more than are used: a disk that still digests what was prepared would
+    // be held against this side.
+    let files = bytes.div_ceil(FILE_BYTES).clamp(1, FILES_MAX);
+    let files: Vec<File> = (0..files)
         .map(|n| {
             let file = File::create_new(dir.join(n.to_string())).unwrap();
             let zeros = vec![0; 1 << 20];
@@ -243,6 +251,7 @@ fn plain(dir: &Path, bytes: u64, group_bytes: u64) -> Run {
             file
         })
         .collect();
+    std::thread::sleep(SETTLED);
     let group: Vec<u8> = (0..group_bytes as usize).map(|n| (n * 31 % 251) as u8).collect();
     let mut latencies = Vec::new();
     let started = Instant::now();
