@@ -6,7 +6,7 @@
 //! catalog's position and every live batch. It prepares the next files ahead.
 //! A crash at any point loses nothing: the journal still has it all.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -93,6 +93,8 @@ pub(crate) struct Keeper {
     places: Places,
     /// Everything through it is in the oldest snapshot that is kept.
     snapshot_oldest: GroupSequence,
+    /// Everything through it is in the newest snapshot of this run.
+    snapshot_newest: GroupSequence,
     /// Journal bytes written when the last snapshot was asked for.
     snapshot_at_bytes: u64,
     /// When aged answers and producers were last forgotten.
@@ -113,6 +115,7 @@ impl Keeper {
             catalog,
             places,
             snapshot_oldest,
+            snapshot_newest: GroupSequence(0),
             snapshot_at_bytes: 0,
             forgot_at: Timestamp(0),
             is_short_of_room: false,
@@ -207,7 +210,7 @@ impl Keeper {
         firsts.values().any(|first| *first > applied && *first <= through)
     }
 
-    fn ask_for_snapshot(&mut self) {
+    pub(super) fn ask_for_snapshot(&mut self) {
         let written = self.shared.journal_bytes_written.load(Ordering::Relaxed);
         let options = &self.shared.options;
         // Two snapshots lie within the journal's limit, however small it is.
@@ -215,7 +218,49 @@ impl Keeper {
         if written - self.snapshot_at_bytes >= interval {
             self.snapshot_at_bytes = written;
             self.shared.core.lock().wants_snapshot = true;
+        } else if self.pinned_by_snapshots() >= interval {
+            self.cut_snapshot();
         }
+    }
+
+    /// Bytes of journal files that nothing but the snapshots' age keeps. They
+    /// grow over many short runs, and when everything is tiered while the
+    /// journal is too full for more.
+    fn pinned_by_snapshots(&self) -> u64 {
+        let applied = self.shared.catalog.applied.load(Ordering::Acquire);
+        let live = self.shared.index.files.oldest();
+        let sizes: BTreeMap<_, _> = self.shared.maintenance.files().into_iter().collect();
+        let firsts: Vec<_> = self.shared.first_sequences.lock().clone().into_iter().collect();
+        let mut pinned = 0;
+        for pair in firsts.windows(2) {
+            let [(file, _), (_, next_first)] = pair else { continue };
+            if next_first.get() > applied + 1 || live.is_some_and(|live| *file >= live) {
+                break;
+            }
+            if next_first.get() > self.snapshot_oldest.get() + 1 {
+                pinned += sizes.get(file).copied().unwrap_or(0);
+            }
+        }
+        pinned
+    }
+
+    /// Stores a snapshot where nothing is being written, and otherwise lets the
+    /// writer cut one.
+    fn cut_snapshot(&mut self) {
+        let mut core = self.shared.core.lock();
+        // Read under the lock: every fact of the state is in a group through it,
+        // but for relaxed appends, which are replayed to no effect.
+        let synced = GroupSequence(self.shared.last_synced.load(Ordering::Acquire));
+        if synced <= self.snapshot_newest {
+            return;
+        }
+        if !core.in_flight.is_empty() || !core.assembly.replies.is_empty() {
+            core.wants_snapshot = true;
+            return;
+        }
+        let hot = core.sequencer.hot.clone();
+        drop(core);
+        self.store_snapshot(&hot, synced);
     }
 
     /// Stores the snapshot that the writer cut, if it did.
@@ -228,7 +273,10 @@ impl Keeper {
 
     fn store_snapshot(&mut self, hot: &super::hot_state::HotState, sequence: GroupSequence) {
         match snapshot::write(&*self.shared.disk, &self.places.ledger, hot, sequence) {
-            Ok(oldest) => self.snapshot_oldest = oldest,
+            Ok(oldest) => {
+                self.snapshot_oldest = oldest;
+                self.snapshot_newest = sequence;
+            }
             Err(error) => tracing::error!(%error, "the snapshot could not be stored"),
         }
     }

@@ -262,6 +262,7 @@ impl Driver {
         let result = parts.keeper.apply_catalog();
         result.expect("a catalog in memory");
         self.catalogs.push(parts.keeper.catalog.load().expect("rows"));
+        parts.keeper.ask_for_snapshot();
         parts.keeper.store_waiting_snapshot();
         parts.keeper.keep_disk();
         if is_releasing {
@@ -303,6 +304,7 @@ impl Driver {
         let index = &parts.shared.index;
         let mut known = BTreeMap::new();
         let mut tails = Vec::new();
+        let mut oldest = None;
         for (at, stream, partition) in hot.all_partitions() {
             let published =
                 index.stream(&stream.path).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -327,6 +329,7 @@ impl Driver {
             }
             let mut found = Vec::new();
             for entry in &tail {
+                oldest = Some(oldest.map_or(entry.file, |oldest| entry.file.min(oldest)));
                 let file = parts.reader.pin(entry.file).expect("a file");
                 let file = file.unwrap_or_else(|| {
                     panic!("{what}: {at}: journal file {} of {} is gone", entry.file, entry.base)
@@ -344,6 +347,7 @@ impl Driver {
         }
         assert_eq!(index.all_streams().len(), hot.streams.len(), "{what}: streams that are gone");
         assert_eq!(index.groups.read().0, hot.groups, "{what}: groups");
+        assert_eq!(index.files.oldest(), oldest, "{what}: the oldest file with live batches");
         for intent in hot.intents.values() {
             assert_eq!(known.insert(intent.object_path.clone(), "intended"), None, "{what}");
         }

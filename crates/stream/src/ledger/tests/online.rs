@@ -3,19 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_catalog::Catalog;
-use aquifer_env::{Clock, Disk, FaultyDisk, RealClock, SeededRandom};
+use aquifer_env::{Clock, CrashChoice, Disk, FaultyDisk, RealClock, SeededRandom};
 use aquifer_types::{
     Batch, Offset, Partition, PartitionIndex, StreamClass, StreamConfig, StreamId,
 };
 use uuid::Uuid;
 
+use super::crash_points::cases;
 use super::driver::options;
 use super::model::content_of;
-use super::script::{batch, one, path};
+use super::script::{batch, chunk_of, one, path};
 use crate::Error;
 use crate::api::NewStream;
 use crate::ledger::event::{Operation, Outcome};
@@ -251,4 +253,167 @@ async fn a_stop_answers_everybody() {
     }
     let found: BTreeSet<u64> = found(&disk, &options).into_keys().collect();
     assert_eq!(found, acknowledged, "stopping means that nothing was done");
+}
+
+/// What was ever seen at an offset, over all lives of a ledger.
+#[derive(Debug, Default)]
+struct World {
+    seen: BTreeMap<(Partition, Offset), u64>,
+    durable: BTreeMap<(Partition, Offset), u64>,
+    ends: BTreeMap<Partition, Offset>,
+}
+
+impl World {
+    fn see(&mut self, at: Partition, base: Offset, content: u64) {
+        let before = self.seen.insert((at, base), content);
+        assert!(before.is_none_or(|before| before == content), "{at}: {base} was given twice");
+    }
+
+    fn acknowledge(&mut self, at: Partition, base: Offset, content: u64, is_relaxed: bool) {
+        self.see(at, base, content);
+        if !is_relaxed {
+            self.durable.insert((at, base), content);
+        }
+        let end = self.ends.entry(at).or_default();
+        *end = (*end).max(base.plus(1));
+    }
+
+    /// Checks what a start found.
+    fn check(&mut self, recovery: &Recovery) {
+        let reader = recovery.journal.reader();
+        for (at, stream, partition) in recovery.hot.all_partitions() {
+            let end = self.ends.get(&at).copied().unwrap_or_default();
+            assert!(partition.end >= end, "{at} of {}: {} after {end}", stream.path, partition.end);
+            let log = recovery.index.partition(at).unwrap();
+            let mut found = BTreeMap::new();
+            for entry in log.with(|state| state.tail.clone()) {
+                let file = reader.pin(entry.file).unwrap().expect("a file with live batches");
+                let bytes = file.read(entry.position, entry.len.into()).unwrap();
+                let content = content_of(&Batch::read(bytes).unwrap());
+                self.see(at, entry.base, content);
+                found.insert(entry.base, content);
+            }
+            for ((of, base), content) in &self.durable {
+                if *of == at && *base >= partition.tiered {
+                    assert_eq!(found.get(base), Some(content), "{at}: {base} is gone");
+                }
+            }
+        }
+    }
+}
+
+const DURABLE: u32 = 2;
+const RELAXED: u128 = 8;
+
+/// One life of a ledger: appends, chunks, snapshots, released files, a failing
+/// sync, and a power cut or a stop. Returns the disk of the next one.
+async fn live(
+    world: &Arc<parking_lot::Mutex<World>>,
+    disk: &FaultyDisk,
+    catalog: &Path,
+    life: u64,
+) -> FaultyDisk {
+    let options = Options { snapshot_journal_bytes: 32 << 10, ..options() };
+    let seam: Arc<dyn Disk> = Arc::new(disk.clone());
+    let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
+    let opened = Catalog::open(catalog, aquifer_catalog::Options::default()).unwrap();
+    let recovery = recovery::recover(&seam, &clock, &options, opened).unwrap();
+    world.lock().check(&recovery);
+    let index = recovery.index.clone();
+    let metrics = Arc::new(Metrics::register(&mut Default::default()));
+    let ledger = LocalLedger::start(recovery, Arc::new(options), clock, seam, metrics).unwrap();
+    for (id, class) in [
+        (stream(), StreamClass::Durable),
+        (StreamId(Uuid::from_u128(RELAXED)), StreamClass::Relaxed),
+    ] {
+        let new = NewStream {
+            path: path(&format!("of-{}", class.name())),
+            partitions: DURABLE,
+            class,
+            config: StreamConfig::default(),
+        };
+        let created =
+            ledger.commit(one(Operation::CreateStream { id, new }, &SeededRandom::new(1))).await;
+        assert!(created.is_ok() || life > 0, "{created:?}");
+    }
+    disk.fail_sync(disk.syncs() + 20 + life * 3);
+    let found: Arc<parking_lot::Mutex<Option<FaultyDisk>>> = Arc::default();
+    let is_done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let tierer = tokio::spawn({
+        let (ledger, index, is_done) = (ledger.clone(), index, is_done.clone());
+        async move {
+            let dice = SeededRandom::new(1_000 + life);
+            let mut chunks = 0;
+            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                for log in index.all_streams().iter().flat_map(|s| s.partitions().to_vec()) {
+                    let (base, next) = log.with(|s| (s.tiered, s.tail.back().map(|e| e.next)));
+                    let Some(next) = next else { continue };
+                    let chunk = chunk_of(aquifer_env::uuid_v4(&dice), log.partition, base, next);
+                    let intent = Operation::IntendUpload {
+                        chunk: chunk.id,
+                        partition: log.partition,
+                        object_path: chunk.object_path.clone(),
+                    };
+                    let add = Operation::AddChunk { chunk };
+                    if ledger.commit(one(intent, &dice)).await.is_ok() {
+                        chunks += u64::from(ledger.commit(one(add, &dice)).await.is_ok());
+                    }
+                }
+                ledger.wake_keeper();
+                tokio::task::yield_now().await;
+            }
+            chunks
+        }
+    });
+    let mut tasks = Vec::new();
+    for task in 0..12u64 {
+        let (ledger, world, found, disk) =
+            (ledger.clone(), world.clone(), found.clone(), disk.clone());
+        tasks.push(tokio::spawn(async move {
+            for number in 0..60 {
+                let content = (life << 32) + (task << 16) + number;
+                let is_relaxed = task % 3 == 0;
+                let id = if is_relaxed { StreamId(Uuid::from_u128(RELAXED)) } else { stream() };
+                let at = Partition::new(id, PartitionIndex((content % 2) as u32));
+                let operation = Operation::Append {
+                    partition: at,
+                    batch: batch(content, 1, 300, None),
+                    expected_offset: None,
+                };
+                let answer = ledger.commit(one(operation, &SeededRandom::new(content))).await;
+                if let Ok(committed) = answer
+                    && let [Outcome::Appended(appended)] = committed.outcomes[..]
+                {
+                    world.lock().acknowledge(at, appended.base_offset, content, is_relaxed);
+                }
+                if task == 0 && number == 40 && !life.is_multiple_of(4) {
+                    *found.lock() = Some(disk.crash(CrashChoice::Random(life)));
+                }
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+    let chunks = tierer.await.unwrap();
+    ledger.stop().await;
+    let next = found.lock().take().unwrap_or_else(|| disk.crash(CrashChoice::LoseAll));
+    println!("life {life}: {chunks} chunks, {} files", next.files().len());
+    next
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_lives_with_power_cuts_chunks_snapshots_and_released_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let catalog = directory.path().join("catalog.sqlite");
+    let world = Arc::new(parking_lot::Mutex::new(World::default()));
+    let mut disk = FaultyDisk::new(3);
+    for life in 0..cases(8) {
+        let next = live(&world, &disk, &catalog, life);
+        disk = tokio::time::timeout(HANG, next).await.expect("a hang");
+    }
+    let world = world.lock();
+    println!("{} batches seen, {} of them durable", world.seen.len(), world.durable.len());
+    assert!(world.durable.len() > 500);
 }

@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 use super::driver::{Driver, options};
 use super::script::{Producer, batch, chunk_of, one, path};
-use crate::Error;
 use crate::api::NewStream;
 use crate::ledger::answers::Answers;
 use crate::ledger::event::{KeptAnswer, Operation};
@@ -224,28 +223,25 @@ fn a_known_producer_goes_on_where_no_new_one_is_let_in() {
 #[test]
 fn a_commit_that_is_too_large_is_refused_alone_and_whole() {
     let mut driver = two_streams();
-    driver.add(append(2, 200));
-    let before = {
-        let parts = driver.parts.as_ref().unwrap();
-        let core = parts.shared.core.lock();
-        (core.assembly.group.len_bytes(), core.assembly.facts.len())
+    let positions = |count: usize, note: String| {
+        commit(Operation::CommitPositions {
+            tenant: TenantName::default_tenant(),
+            group: GroupName::new("readers").unwrap(),
+            positions: vec![(at(2), Offset(0), note); count],
+        })
     };
-    let note = "\u{1}".repeat(200_000);
-    driver.add(commit(Operation::CommitPositions {
-        tenant: TenantName::default_tenant(),
-        group: GroupName::new("readers").unwrap(),
-        positions: vec![(at(2), Offset(0), note)],
-    }));
-    let after = {
-        let parts = driver.parts.as_ref().unwrap();
-        let core = parts.shared.core.lock();
-        let refusal = core.assembly.replies.last().unwrap().1.as_ref().unwrap_err();
-        assert!(matches!(refusal, Error::TooLarge { .. }), "{refusal}");
-        (core.assembly.group.len_bytes(), core.assembly.facts.len())
-    };
-    assert_eq!(before, after);
+    let (acknowledged, before) = (driver.model.acknowledged, driver.hot());
+    // Six bytes in JSON for each in memory.
+    driver.add(positions(1, "\u{1}".repeat(200_000)));
     driver.flush();
-    assert_eq!(driver.model.failed, 0, "the others of its group are written");
+    assert_eq!((driver.model.refused, driver.model.failed), (1, 0));
+    assert!(driver.hot() == before);
+    driver.add(append(2, 200));
+    driver.add(positions(1, "\u{1}".repeat(100_000)));
+    driver.add(append(2, 201));
+    driver.flush();
+    assert_eq!((driver.model.refused, driver.model.failed), (2, 0), "the others are written");
+    assert_eq!(driver.model.acknowledged, acknowledged + 2);
 }
 
 #[test]
@@ -314,4 +310,34 @@ fn a_snapshot_that_finds_no_room_leaves_nothing_behind() {
     let left: Vec<_> =
         driver.disk.files().into_iter().filter(|file| file.starts_with(&places.ledger)).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn many_short_lives_do_not_fill_the_journal() {
+    let mut driver = Driver::new(FaultyDisk::new(1));
+    driver.limit(|options| options.snapshot_journal_bytes = 48 << 10);
+    driver.start("empty").unwrap();
+    driver.add(create(1, StreamClass::Durable));
+    let mut most = 0;
+    for life in 0..40u64 {
+        driver.add(append(1, life));
+        driver.flush();
+        let parts = driver.parts.as_ref().unwrap();
+        let log = parts.shared.index.partition(at(1)).unwrap();
+        let (base, next) = log.with(|state| (state.tiered, state.end));
+        let chunk = chunk_of(Uuid::from_u128(100 + u128::from(life)), at(1), base, next);
+        driver.add(commit(Operation::IntendUpload {
+            chunk: chunk.id,
+            partition: at(1),
+            object_path: chunk.object_path.clone(),
+        }));
+        driver.add(commit(Operation::AddChunk { chunk }));
+        driver.flush();
+        driver.keep(true);
+        let parts = driver.parts.as_ref().unwrap();
+        most = most.max(parts.shared.maintenance.files().len());
+        driver = driver.after_crash(CrashChoice::LoseAll);
+        driver.start(&format!("life {life}")).unwrap();
+    }
+    assert!(most < 12, "{most} journal files");
 }
