@@ -13,9 +13,11 @@ mod ledger;
 mod metrics;
 mod options;
 mod read;
+mod recover;
 mod retention;
 mod store;
 mod tier;
+mod verify;
 
 pub use api::{
     AppendAnswer, AppendRequest, Appended, Block, ChunkDescription, GroupDescription,
@@ -25,7 +27,9 @@ pub use api::{
 };
 pub use chunk_meta::ChunkMeta;
 pub use error::Error;
-pub use ledger::{Commit, Committed, Idempotency, Operation, Outcome, RecoveryReport};
+pub use ledger::{Commit, Committed, Idempotency, Operation, Outcome, RecoveryReport, Resolution};
 pub use options::Options;
 pub use read::{Cursor, Cut, View};
+pub use recover::{Gap, RecoverReport, recover_from};
 pub use store::{Environment, StreamStore};
+pub use verify::{Finding, OnProgress, VerifyProgress, VerifyReport, verify};

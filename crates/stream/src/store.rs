@@ -27,7 +27,7 @@ use crate::api::{
 use crate::index::{Index, PartitionLog, StreamIndex};
 use crate::ledger::recovery::{Places, recover};
 use crate::ledger::{
-    Commit, Committed, Idempotency, LocalLedger, Operation, Outcome, RecoveryReport,
+    Commit, Committed, Idempotency, LocalLedger, Operation, Outcome, RecoveryReport, Resolution,
 };
 use crate::metrics::Metrics;
 use crate::options::Options;
@@ -112,6 +112,12 @@ impl StreamStore {
             Error::Start(format!("cannot create the data directory {}: {error}", data.display()))
         })?;
         let lock = DirectoryLock::acquire(&data).map_err(|e| Error::Start(e.to_string()))?;
+        if environment.disk.open_read(&data.join(crate::recover::MARKER)).is_ok() {
+            return Err(Error::Start(format!(
+                "a recovery into {} was interrupted: run it again",
+                data.display()
+            )));
+        }
         let store = open_tier2(&options, &environment).await?;
 
         let (disk, clock) = (environment.disk.clone(), environment.clock.clone());
@@ -210,6 +216,28 @@ impl StreamStore {
     /// As the ledger decides.
     pub async fn commit(&self, operations: Vec<Operation>) -> Result<Committed, Error> {
         self.commit_once(operations, None).await
+    }
+
+    /// [`StreamStore::commit`] under an id of the caller's, which
+    /// [`StreamStore::resolve`] takes.
+    ///
+    /// # Errors
+    /// As the ledger decides.
+    pub async fn commit_as(
+        &self,
+        id: CommitId,
+        operations: Vec<Operation>,
+    ) -> Result<Committed, Error> {
+        self.inner.ledger.commit(Commit { id, operations, idempotency: None }).await
+    }
+
+    /// What became of one of the last commits of this run whose answer was lost
+    /// or indefinite; afterwards it is certain.
+    ///
+    /// # Errors
+    /// [`Error::Indefinite`] while the journal cannot be written again.
+    pub async fn resolve(&self, id: CommitId) -> Result<Resolution, Error> {
+        self.inner.ledger.resolve(id).await
     }
 
     async fn commit_once(

@@ -25,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 pub(crate) use files::LiveFiles;
 pub(crate) use groups::Groups;
 pub(crate) use partition::{ChunkList, PartitionLog, PartitionState, TailEntry, chunk_at};
-pub(crate) use publish::chunk_of_row;
+pub(crate) use publish::{chunk_of_row, chunk_row};
 pub(crate) use tail_cache::TailCache;
 
 use crate::Error;

@@ -287,7 +287,7 @@ fn partition_row(log: &PartitionLog) -> Change {
 }
 
 /// The columns of a chunk; what has none is in its metadata.
-fn chunk_row(chunk: &ChunkMeta) -> Change {
+pub(crate) fn chunk_row(chunk: &ChunkMeta) -> Change {
     Change::PutChunk(ChunkRow {
         chunk_id: chunk.id.0,
         stream_id: chunk.partition.stream.0,

@@ -20,5 +20,6 @@ mod writer;
 
 pub use event::{Operation, Outcome};
 pub(crate) use local::LocalLedger;
+pub use local::Resolution;
 pub use recovery::RecoveryReport;
 pub use sequencer::{Commit, Committed, Idempotency};

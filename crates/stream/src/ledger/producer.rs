@@ -50,6 +50,13 @@ impl ProducerBatch {
 #[derive(Debug)]
 pub(crate) struct ProducerUndo(ProducerId, Option<Producer>);
 
+impl Producer {
+    /// Behind its newest batch.
+    pub(crate) fn end_offset(&self) -> Option<Offset> {
+        self.batches.back().map(|batch| batch.base_offset.plus(batch.count.into()))
+    }
+}
+
 impl Producers {
     pub(crate) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |producers| producers.len())

@@ -155,7 +155,7 @@ pub(crate) fn recover(
 }
 
 /// Opens the journal under an epoch above every earlier one.
-fn open_journal(
+pub(crate) fn open_journal(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
     options: &Options,
@@ -209,7 +209,7 @@ fn check_reach(
 }
 
 /// INV-01: what decisions are made on and what readers see agree.
-fn check_agreement(hot: &HotState, index: &Index) -> Result<(), Error> {
+pub(crate) fn check_agreement(hot: &HotState, index: &Index) -> Result<(), Error> {
     for (at, stream, partition) in hot.all_partitions() {
         let Some(log) = index.partition(at) else {
             return Err(Error::Internal(format!("INV-01: {} {at} is not published", stream.path)));
@@ -299,8 +299,13 @@ impl Replay<'_> {
                     self.tail(&event, group.file(), place);
                 }
                 KIND_EVENT => {
-                    let event: Event = serde_json::from_slice(frame.meta)
-                        .map_err(|e| Error::Damaged { at: at(), why: e.to_string() })?;
+                    // Its bytes are proved by the group's checksum.
+                    let event: Event = serde_json::from_slice(frame.meta).map_err(|error| {
+                        Error::Unsupported(format!(
+                            "{}: an event is not known, a newer version wrote this journal: {error}",
+                            at()
+                        ))
+                    })?;
                     if sequence > self.snapshot {
                         let _ = self.hot.apply(&event);
                     }
@@ -356,7 +361,7 @@ impl Replay<'_> {
 
 impl Index {
     /// Fills the index from the snapshot's state and the catalog's rows.
-    fn restore(&self, hot: &HotState, rows: Snapshot) -> Result<(), Error> {
+    pub(crate) fn restore(&self, hot: &HotState, rows: Snapshot) -> Result<(), Error> {
         let unreadable =
             |error: &dyn std::fmt::Display| Error::Start(format!("the catalog: {error}"));
         let mut ignored = Vec::new();

@@ -16,13 +16,16 @@ use aquifer_types::{ChunkId, Epoch, Offset};
 use futures::StreamExt;
 
 use super::Tier;
-use super::upload::{Encoded, OWNER_CHECK_MS, meta};
+use super::upload::{Encoded, meta};
 use crate::Error;
 use crate::chunk_meta::ChunkMeta;
 use crate::index::{ChunkList, PartitionLog, StreamIndex};
 use crate::ledger::Operation;
 use crate::read::from_chunk;
 
+/// Before chunks are merged somebody has looked for a newer owner within this
+/// time.
+const OWNER_CHECK_MS: u64 = 1_000;
 /// A round of tiering is held up by compaction for at most about this long.
 const ROUND_MS_MAX: u64 = 2_000;
 

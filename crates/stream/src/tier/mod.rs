@@ -200,20 +200,8 @@ impl Tier {
         ChunkId(aquifer_env::uuid_v4(&*self.environment.random))
     }
 
-    /// Puts an object under a name that is never used again. Where the answer is
-    /// lost, looks whether the object is there and the same.
     async fn put_once(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
-        match self.store.put_new(path, bytes.clone()).await {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_definite() && error.kind != StoreErrorKind::AlreadyExists => {
-                Err(from_store(error))
-            }
-            Err(error) => match self.store.get(path).await {
-                Ok(found) if found == bytes => Ok(()),
-                Ok(_) => Err(Error::Tier2(format!("{path} holds other bytes: {error}"))),
-                Err(_) => Err(from_store(error)),
-            },
-        }
+        put_once(&self.store, path, bytes).await
     }
 
     async fn commit(&self, operation: Operation) -> Result<Committed, Error> {
@@ -222,12 +210,28 @@ impl Tier {
     }
 }
 
+/// Puts an object under a name that is never used again. Where the answer is
+/// lost, looks whether the object is there and the same.
+pub(crate) async fn put_once(store: &TierStore, path: &str, bytes: Bytes) -> Result<(), Error> {
+    match store.put_new(path, bytes.clone()).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.is_definite() && error.kind != StoreErrorKind::AlreadyExists => {
+            Err(from_store(error))
+        }
+        Err(error) => match store.get(path).await {
+            Ok(found) if found == bytes => Ok(()),
+            Ok(_) => Err(Error::Tier2(format!("{path} holds other bytes: {error}"))),
+            Err(_) => Err(from_store(error)),
+        },
+    }
+}
+
 fn is_fenced(result: &Result<(), Error>) -> bool {
     matches!(result, Err(Error::Fenced(_)))
 }
 
 /// The store's errors as the stream store says them.
-fn from_store(error: StoreError) -> Error {
+pub(crate) fn from_store(error: StoreError) -> Error {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {

@@ -25,8 +25,6 @@ const PIECE_BYTES: usize = 4 << 20;
 /// What is stored was let in under `batch_decompressed_bytes_max`, whose bound
 /// this is.
 const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;
-/// Before an upload somebody has looked for a newer owner within this time.
-pub(super) const OWNER_CHECK_MS: u64 = 5_000;
 /// Above this part of its limit the journal's oldest files are emptied early.
 const PRESSURE_PERCENT: u64 = 70;
 
@@ -57,7 +55,7 @@ impl Tier {
     pub(super) async fn upload_due(self: &Arc<Self>) -> Result<(), Error> {
         let due = self.find_due();
         if !due.is_empty() {
-            self.owner.check_lately(OWNER_CHECK_MS).await?;
+            self.owner.check().await?;
         }
         let concurrency = self.options.tier_concurrency;
         let mut uploads = futures::stream::iter(due)

@@ -145,9 +145,12 @@ pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) 
     panic!("{what}: it did not come true within a minute");
 }
 
+/// Whether nothing is in the journal only.
 pub(crate) fn is_tiered(store: &StreamStore, name: &str) -> bool {
     let description = store.describe_stream(&path(name)).unwrap();
-    description.partitions.iter().all(|p| p.tiered_offset == p.end_offset)
+    let held: u64 = description.partitions.iter().map(|partition| partition.bytes).sum();
+    let chunks = store.list_chunks(&path(name)).unwrap();
+    held == chunks.iter().map(|chunk| chunk.object_bytes).sum::<u64>()
 }
 
 pub(crate) async fn tiered(store: &StreamStore, name: &str) {
