@@ -157,7 +157,10 @@ impl AppendEvent {
         let meta: &[u8; APPEND_META_BYTES] =
             meta.try_into().map_err(|_| damaged(format!("its meta has {} bytes", meta.len())))?;
         if meta[0] != APPEND_VERSION {
-            return Err(damaged(format!("its version is {}", meta[0])));
+            return Err(Error::Unsupported(format!(
+                "an append frame has version {}, this program knows {APPEND_VERSION}",
+                meta[0]
+            )));
         }
         let word = |at: usize| {
             let mut bytes = [0; 4];

@@ -266,9 +266,9 @@ impl Driver {
         parts.keeper.store_waiting_snapshot();
         parts.keeper.keep_disk();
         if is_releasing {
-            let before = parts.shared.maintenance.files().len();
+            let before = (self.disk.operations(), self.disk.is_crashed());
             parts.keeper.release();
-            if parts.shared.maintenance.files().len() < before {
+            if (self.disk.operations(), self.disk.is_crashed()) != before {
                 // The catalog's log was folded in before.
                 self.catalogs.drain(..self.catalogs.len() - 1);
             }

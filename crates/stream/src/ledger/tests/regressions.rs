@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::driver::{Driver, options};
 use super::script::{Producer, batch, chunk_of, one, path};
+use crate::Error;
 use crate::api::NewStream;
 use crate::ledger::answers::Answers;
 use crate::ledger::event::{KeptAnswer, Operation};
@@ -340,4 +341,20 @@ fn many_short_lives_do_not_fill_the_journal() {
         driver.start(&format!("life {life}")).unwrap();
     }
     assert!(most < 12, "{most} journal files");
+}
+
+#[test]
+fn what_a_newer_version_wrote_is_not_called_damaged() {
+    use aquifer_journal::{Durability, GroupBuilder};
+    for (kind, meta) in [(2, &b"{\"event\":\"stream_merged\",\"id\":7}"[..]), (9, b"")] {
+        let mut driver = two_streams();
+        let parts = driver.parts.as_mut().unwrap();
+        let mut group = GroupBuilder::new(64);
+        group.push(kind, meta, &[]).unwrap();
+        parts.writer.journal.write(&mut group, Durability::Sync).unwrap();
+        parts.writer.journal.sync().unwrap();
+        let mut found = driver.after_crash(CrashChoice::LoseAll);
+        let error = found.start_raw().unwrap_err();
+        assert!(matches!(error, Error::Unsupported(_)), "{error}");
+    }
 }
