@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aquifer_env::store::TierStore;
+use aquifer_env::{FaultyStore, Random, SeededRandom};
 use aquifer_stream::{
     AppendRequest, Error, Options, PartitionAppend, RecoverReport, StreamStore, StreamUpdate,
     Truncation, VerifyReport, recover_from, verify,
@@ -402,4 +403,78 @@ async fn verification_names_what_is_damaged_and_changes_nothing() {
     let absent = data.join("absent");
     let error = verify(options(&absent), environment(&tier2, 5), Arc::new(|_| ())).await;
     assert!(error.unwrap_err().to_string().contains("no data directory"));
+}
+
+/// Loses the machine at a random moment of tiering, merging, truncating and
+/// deleting; returns how many records came back.
+async fn lose_the_machine(seed: u64) -> Option<usize> {
+    let random = SeededRandom::new(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let faulty = FaultyStore::new(&tier2, seed);
+    let merging = Options { compaction_chunks_min: 3, ..options(dir.path()) };
+    let store = open(merging, environment(&faulty.store(), seed)).await;
+    let large = StreamConfig { chunk_target_bytes: 1 << 20, ..config() };
+    create(&store, "x", 1, large).await;
+    let calls = 5 + random.next_u64() % 250;
+    let mut count = 0;
+    while faulty.calls() < calls {
+        append(&store, "x", 0, &values(count..count + 5)).await;
+        count += 5;
+        if random.next_u64().is_multiple_of(16) {
+            let start = start_of(&store, "x", 0) + (random.next_u64() % 8) as i64;
+            let start = Offset(start.min(count as i64));
+            let cut = Truncation::Cut([(PartitionIndex(0), start)].into());
+            store.truncate_stream(&path("x"), cut).await.unwrap();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(random.next_u64() % 20)).await;
+    }
+    let safe = store.describe_stream(&path("x")).unwrap().partitions[0].tiered_offset.get();
+    let start = start_of(&store, "x", 0);
+    faulty.set_down(true);
+    store.shutdown().await.unwrap();
+    drop(store);
+
+    let fresh = tempfile::tempdir().unwrap();
+    let report = match recover(fresh.path(), &tier2).await {
+        Ok(report) => report,
+        Err(error) => {
+            let is_empty = error.to_string().contains("neither a manifest nor chunks");
+            assert!(is_empty && safe == 0, "seed {seed}: {error}");
+            return None;
+        }
+    };
+    let lost = report.warnings.iter().filter(|warning| !warning.contains("younger")).count();
+    assert_eq!(lost, 0, "seed {seed}: {report:#?}");
+    check_sound(fresh.path(), &tier2).await;
+    let store = open(options(fresh.path()), environment(&tier2, seed + 1)).await;
+    if report.streams == 0 {
+        assert_eq!(safe, 0, "seed {seed}");
+        store.shutdown().await.unwrap();
+        return None;
+    }
+    let records = read_all(&store, "x", 0).await;
+    let first = records.first().map_or(safe, |record| record.offset.get());
+    let end = first + records.len() as i64;
+    assert_eq!(texts(&records), values(first as usize..end as usize), "seed {seed}");
+    assert!(end >= safe && end <= count as i64, "seed {seed}: {safe} <= {end} <= {count}");
+    assert!(first <= start.max(safe), "seed {seed}: {first} is behind {start}");
+    let next = append(&store, "x", 0, &values(0..1)).await;
+    assert!(next.get() >= count as i64, "seed {seed}: {next} was given before");
+    until("nothing is left over", async || {
+        is_tiered(&store, "x") && chunks_in(&tier2).await == live(&store, &["x"])
+    })
+    .await;
+    assert_eq!(read_all(&store, "x", 0).await.len(), records.len() + 1);
+    store.shutdown().await.unwrap();
+    Some(records.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_lost_at_any_moment_loses_nothing_that_was_tiered() {
+    let first = aquifer_testkit::seed_from_env("AQUIFER_SEED");
+    let seeds = (0..12).map(|run| first.wrapping_mul(37).wrapping_add(run));
+    let came_back = futures::future::join_all(seeds.map(lose_the_machine)).await;
+    println!("12 machines lost; records that came back: {came_back:?}");
+    assert!(came_back.iter().flatten().sum::<usize>() > 0);
 }
