@@ -103,7 +103,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     let start = client.partitions("truncated")?.first().map(|partition| partition.start_offset);
     ensure!(start == Some(START), "truncated at {START}, starts at {start:?}");
     server.stop()?;
-    options.run(&["verify"]).context("aquifer verify after the recovery")?;
+    options.run(&["verify", "--tier2", &url]).context("aquifer verify after the recovery")?;
     let total: u64 = ends.iter().sum();
     Ok(Report::passed(format!("{recovered} of {total} records came back")))
 }
