@@ -101,7 +101,7 @@ pub(super) fn run(context: &Context) -> Result<String> {
         text.push_str(&of_shape(context, shape, &peers)?);
     }
     text.push_str(&format!(
-        "Each in turn, {} rounds of {} s; every figure is the median of the rounds, the last \
+        "Each in turn, another one first in each round, {} rounds of {} s; every figure is the median of the rounds, the last \
          column that of the ratios within a round (above 1: Aquifer is faster). All servers run \
          the whole time, idle but for the one that is measured. {PARTITIONS} partitions (Redis: \
          keys, NATS: streams); records of {RECORD_BYTES} B. {}\n",
@@ -122,8 +122,11 @@ fn of_shape(context: &Context, shape: Shape, peers: &[Box<dyn Peer + '_>]) -> Re
     let peers: Vec<_> = peers.iter().filter(|peer| peer.takes(shape)).collect();
     let mut measured: Vec<Measured> =
         peers.iter().map(|_| Measured { runs: Vec::new(), failure: None }).collect();
-    for _ in 0..context.pairs() {
-        for (index, (peer, of)) in peers.iter().zip(&mut measured).enumerate() {
+    for round in 0..context.pairs() {
+        for turn in 0..peers.len() {
+            // Each begins once: what one leaves to the disk meets another next.
+            let index = (round + turn) % peers.len();
+            let (peer, of) = (peers[index], &mut measured[index]);
             let of_ours = index == 0;
             if of.failure.is_some() {
                 continue;
