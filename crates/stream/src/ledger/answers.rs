@@ -17,7 +17,7 @@ pub(crate) struct Answers {
 
 /// How to take [`Answers::keep`] back.
 #[derive(Debug)]
-pub(crate) struct AnswersUndo(Timestamp, Key, Option<KeptAnswer>);
+pub(crate) struct AnswersUndo(Key, Option<KeptAnswer>);
 
 impl Answers {
     pub(crate) fn get(&self, tenant: &TenantName, key: &str) -> Option<&KeptAnswer> {
@@ -42,18 +42,15 @@ impl Answers {
         answer: KeptAnswer,
     ) -> AnswersUndo {
         let key = (tenant.clone(), key.to_owned());
-        let at = answer.at;
-        self.order.push_back((at, key.clone()));
+        self.order.push_back((answer.at, key.clone()));
         let old = self.by_key.insert(key.clone(), answer);
-        AnswersUndo(at, key, old)
+        AnswersUndo(key, old)
     }
 
     pub(crate) fn undo(&mut self, undo: AnswersUndo) {
-        let AnswersUndo(at, key, old) = undo;
-        // It is the newest, unless it was forgotten meanwhile.
-        if self.order.back().is_some_and(|(kept, of)| *kept == at && *of == key) {
-            self.order.pop_back();
-        }
+        let AnswersUndo(key, old) = undo;
+        // It is the newest; if it was forgotten meanwhile, there is none left.
+        self.order.pop_back();
         match old {
             Some(old) => self.by_key.insert(key, old),
             None => self.by_key.remove(&key),
