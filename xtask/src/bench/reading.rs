@@ -101,7 +101,7 @@ pub(super) fn tail(context: &Context) -> Result<String> {
     Ok(format!(
         "{}\nGoal: p99 below 100 ms for 100 readers at 20 MB/s in. {time} s; one writer appends \
          every 5 ms what is due, one partition, records of 1 KiB; every reader follows all of it \
-         by long polls in the server's process. Behind is the time from the call that appends to \
+         by long polls within the server's process, not over HTTP. Behind is the time from the call that appends to \
          a reader's having the batch, the sync included.\n",
         table.into_text(),
     ))
