@@ -63,6 +63,7 @@ pub(crate) struct Files {
     pub(crate) dir: PathBuf,
     file_bytes: u64,
     prepared_files: usize,
+    recycled_files_max: usize,
     reserve_bytes: u64,
     /// Held by whoever gives a file its name, so that the writer waits for a
     /// file that is nearly ready and ready files are in the order of their ids.
@@ -104,6 +105,7 @@ impl Files {
             dir,
             file_bytes: options.file_bytes,
             prepared_files: options.prepared_files,
+            recycled_files_max: options.recycled_files_max.max(options.prepared_files),
             reserve_bytes: options.disk_reserve_bytes,
             naming: Mutex::default(),
             reserve: Mutex::default(),
@@ -287,7 +289,7 @@ impl Files {
         let recycle = !kept.spoilt
             && kept.len == self.file_bytes
             && kept.open.strong_count() == 0
-            && inner.ready.len() < self.prepared_files;
+            && inner.ready.len() < self.recycled_files_max;
         Some((id, kept, recycle))
     }
 

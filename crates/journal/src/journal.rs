@@ -185,7 +185,7 @@ impl Journal {
             let wanted = tail.filter(|tail| target.is_none() && fits_tail(file.len, tail));
             if let Some(tail) = wanted.filter(|_| usable) {
                 target = Some(files.rename(&file.path, tail.target, file.len)?);
-            } else if usable && ready.len() < self.options.prepared_files {
+            } else if usable && ready.len() < self.options.recycled_files_max {
                 let id = files.take_id(FileId(1));
                 ready.push(files.rename(&file.path, id, file.len)?);
             } else {

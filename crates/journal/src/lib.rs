@@ -100,6 +100,10 @@ pub struct Options {
     pub group_bytes_max: u64,
     /// How many files to keep ready. Default 2.
     pub prepared_files: usize,
+    /// How many files to keep for their next use, prepared ones included, when
+    /// they are released: a released file is written already, a new one must be.
+    /// At least `prepared_files` are. Default 8.
+    pub recycled_files_max: usize,
     /// How many bytes may be written and not synced; a write beyond it syncs
     /// first. At least one group is always let in. Default 64 MiB.
     pub unsynced_bytes_max: u64,
@@ -116,6 +120,7 @@ impl Default for Options {
             file_bytes: 64 << 20,
             group_bytes_max: 80 << 20,
             prepared_files: 2,
+            recycled_files_max: 8,
             unsynced_bytes_max: 64 << 20,
             disk_reserve_bytes: 0,
             clock: Arc::new(RealClock::new()),

@@ -20,7 +20,8 @@ type Image = Vec<(PathBuf, Vec<u8>)>;
 /// it holds, and how many of its groups are not proved durable.
 fn small_journal(mark: bool) -> (Image, Vec<(u64, u64)>) {
     let disk = FaultyDisk::new(1);
-    let options = Options { file_bytes: 16 << 10, prepared_files: 0, ..options() };
+    let options =
+        Options { file_bytes: 16 << 10, prepared_files: 0, recycled_files_max: 0, ..options() };
     let opened = Journal::open(disk.disk(), &dir(), options, Epoch(1)).unwrap();
     let (mut journal, _) = opened;
     let last = if mark { 9 } else { 10 };
@@ -214,7 +215,8 @@ impl DiskFile for StillFile {
 /// time.
 fn golden() -> Image {
     let disk = FaultyDisk::new(1);
-    let options = Options { file_bytes: 12 << 10, prepared_files: 0, ..options() };
+    let options =
+        Options { file_bytes: 12 << 10, prepared_files: 0, recycled_files_max: 0, ..options() };
     let opened = Journal::open(disk.disk(), &dir(), options, Epoch(7)).unwrap();
     let (mut journal, _) = opened;
     let mut write = |id, bytes, durability| {

@@ -97,7 +97,7 @@ impl Default for Options {
             commit_queue_bytes_max: 64 << 20,
             batch_decompressed_bytes_max: 64 << 20,
             relaxed_sync_ms_max: 100,
-            snapshot_journal_bytes: 512 << 20,
+            snapshot_journal_bytes: 128 << 20,
             disk_reserve_bytes: 16 << 20,
             streams_max: 10_000,
             partitions_max: 100_000,

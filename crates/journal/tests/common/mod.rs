@@ -21,6 +21,7 @@ pub fn options() -> Options {
         file_bytes: 24 << 10,
         group_bytes_max: 64 << 10,
         prepared_files: 1,
+        recycled_files_max: 1,
         unsynced_bytes_max: 20 << 10,
         disk_reserve_bytes: 0,
         clock: Arc::new(MockClock::new(1_700_000_000_000)),
