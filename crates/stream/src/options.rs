@@ -50,6 +50,11 @@ pub struct Options {
     pub idempotency_keys_max: usize,
     /// How long an answer is kept for `Idempotency-Key`, in ms.
     pub idempotency_key_ms: u64,
+    /// The most outcomes of commits under an id of their caller's that are
+    /// remembered; at twice as many nobody can ask for one either.
+    pub commit_outcomes_max: usize,
+    /// How long such an outcome is remembered, in ms.
+    pub commit_outcomes_ms: u64,
     /// The most positions kept for consumer groups, all groups together.
     pub group_positions_max: usize,
 
@@ -105,6 +110,8 @@ impl Default for Options {
             producer_idle_ms_max: 24 * 3600 * 1000,
             idempotency_keys_max: 100_000,
             idempotency_key_ms: 24 * 3600 * 1000,
+            commit_outcomes_max: 200_000,
+            commit_outcomes_ms: 3600 * 1000,
             group_positions_max: 1_000_000,
             tail_cache_bytes_max: 64 << 20,
             chunk_cache_bytes_max: 128 << 20,

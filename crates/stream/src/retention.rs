@@ -20,13 +20,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use aquifer_env::Clock;
-use aquifer_types::{CommitId, Offset, Partition, StreamConfig, Timestamp};
+use aquifer_types::{Offset, Partition, StreamConfig, Timestamp};
 
 use crate::Error;
 use crate::index::{Index, PartitionState};
 use crate::ledger::{Commit, LocalLedger, Operation};
 use crate::metrics::Metrics;
-use crate::store::Environment;
 
 /// Truncations in one commit.
 const TRUNCATIONS_MAX: usize = 1_000;
@@ -37,7 +36,6 @@ const SIGHTINGS: u64 = 16;
 /// Enforces the retention of every stream.
 #[derive(Debug)]
 pub(crate) struct Retention {
-    environment: Environment,
     ledger: LocalLedger,
     index: Arc<Index>,
     metrics: Arc<Metrics>,
@@ -73,7 +71,7 @@ impl Retention {
     /// To be made before anything is appended: what is there says how far time
     /// had come.
     pub(crate) fn new(
-        environment: Environment,
+        clock: Arc<dyn Clock>,
         ledger: LocalLedger,
         index: Arc<Index>,
         metrics: Arc<Metrics>,
@@ -84,8 +82,8 @@ impl Retention {
             .flat_map(|stream| stream.partitions().to_vec())
             .filter_map(|log| log.with(newest_append))
             .max();
-        let clock = BelievedClock::new(environment.clock.clone(), newest);
-        Self { environment, ledger, index, metrics, clock, sightings: HashMap::new() }
+        let clock = BelievedClock::new(clock, newest);
+        Self { ledger, index, metrics, clock, sightings: HashMap::new() }
     }
 
     /// Truncates what is due in every partition; returns in how many.
@@ -144,8 +142,7 @@ impl Retention {
     }
 
     async fn commit(&self, operations: Vec<Operation>) -> Result<(), Error> {
-        let id = CommitId(aquifer_env::uuid_v4(&*self.environment.random));
-        self.ledger.commit(Commit { id, operations, idempotency: None }).await.map(|_| ())
+        self.ledger.commit(Commit::of(operations)).await.map(|_| ())
     }
 }
 

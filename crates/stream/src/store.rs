@@ -162,8 +162,12 @@ impl StreamStore {
             metrics.clone(),
             report.epoch,
         ));
-        let retention =
-            Retention::new(environment.clone(), ledger.clone(), index.clone(), metrics.clone());
+        let retention = Retention::new(
+            environment.clock.clone(),
+            ledger.clone(),
+            index.clone(),
+            metrics.clone(),
+        );
         let store = Self {
             inner: Arc::new(Inner {
                 options,
@@ -219,23 +223,29 @@ impl StreamStore {
     }
 
     /// [`StreamStore::commit`] under an id of the caller's, which
-    /// [`StreamStore::resolve`] takes.
+    /// [`StreamStore::resolve`] takes. The same id again gives the first answer
+    /// again, for `commit_outcomes_ms`, whatever the operations are.
     ///
     /// # Errors
-    /// As the ledger decides.
+    /// As the ledger decides; [`Error::Fenced`] where somebody was told that it
+    /// is not done; [`Error::Throttled`] where no more can be remembered.
     pub async fn commit_as(
         &self,
         id: CommitId,
         operations: Vec<Operation>,
     ) -> Result<Committed, Error> {
-        self.inner.ledger.commit(Commit { id, operations, idempotency: None }).await
+        let commit = Commit { id: Some(id), ..Commit::of(operations) };
+        self.inner.ledger.commit(commit).await
     }
 
-    /// What became of one of the last commits of this run whose answer was lost
-    /// or indefinite; afterwards it is certain.
+    /// What became of a commit under this id, whose answer was lost or
+    /// indefinite. Afterwards it is certain, over restarts as well: one that is
+    /// absent will not be done. Ask within `commit_outcomes_ms` of the attempt;
+    /// what was done before that is not known any more.
     ///
     /// # Errors
-    /// [`Error::Indefinite`] while the journal cannot be written again.
+    /// [`Error::Indefinite`], [`Error::NotWritten`] or [`Error::StorageFull`]
+    /// while the journal cannot be written; [`Error::Throttled`].
     pub async fn resolve(&self, id: CommitId) -> Result<Resolution, Error> {
         self.inner.ledger.resolve(id).await
     }
@@ -245,8 +255,7 @@ impl StreamStore {
         operations: Vec<Operation>,
         idempotency: Option<Idempotency>,
     ) -> Result<Committed, Error> {
-        let id = CommitId(uuid_v4(&*self.inner.environment.random));
-        self.inner.ledger.commit(Commit { id, operations, idempotency }).await
+        self.inner.ledger.commit(Commit { idempotency, ..Commit::of(operations) }).await
     }
 
     /// Appends batches, all or none of them; answers when they are durable as
@@ -360,7 +369,7 @@ impl StreamStore {
                     Some(*appended)
                 }
                 Outcome::Duplicate(appended) => Some(*appended),
-                Outcome::Done => None,
+                Outcome::Done | Outcome::Resolved(_) => None,
             })
             .collect();
         Ok(AppendAnswer { appends, is_duplicate, appended: committed.at })

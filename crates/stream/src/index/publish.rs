@@ -124,6 +124,8 @@ impl Index {
                 }
             }
             Event::AnswerKept { .. }
+            | Event::CommitKept { .. }
+            | Event::CommitFenced { .. }
             | Event::CeilingsSet { .. }
             | Event::OffsetsReserved { .. } => {}
         }
@@ -250,6 +252,8 @@ fn is_in_manifest(event: &Event) -> bool {
         event,
         Event::UploadIntended { .. }
             | Event::AnswerKept { .. }
+            | Event::CommitKept { .. }
+            | Event::CommitFenced { .. }
             | Event::CeilingsSet { .. }
             | Event::OffsetsReserved { .. }
             | Event::OffsetsSkipped { .. }

@@ -10,7 +10,7 @@
 //! | kind | event | meta |
 //! |---|---|---|
 //! | 1 | records were appended | binary, 44 bytes, below |
-//! | 2 | anything about streams, chunks, groups and answers | JSON of [`Event`] |
+//! | 2 | anything about streams, chunks, groups, answers and attempts | JSON of [`Event`] |
 //! | 3–9 | reserved: transactions, checkpoints, leases, producer ids | |
 //!
 //! Append meta, little endian: version (1) u8, flags u8 (0), reserved u16,
@@ -18,8 +18,8 @@
 //! epoch u32. Everything else about the batch is in its own header.
 
 use aquifer_types::{
-    Batch, BatchHeader, ChunkId, Epoch, GroupName, Offset, Partition, PartitionIndex, StreamClass,
-    StreamConfig, StreamId, StreamPath, TenantName, Timestamp,
+    Batch, BatchHeader, ChunkId, CommitId, Epoch, GroupName, Offset, Partition, PartitionIndex,
+    StreamClass, StreamConfig, StreamId, StreamPath, TenantName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +125,18 @@ pub(crate) enum Event {
     OffsetsSkipped {
         partition: Partition,
         end: Offset,
+    },
+    /// The commit of this group that bears an id of its caller's came to this.
+    CommitKept {
+        id: CommitId,
+        outcomes: Vec<Outcome>,
+        at: Timestamp,
+    },
+    /// Whoever asked for the commit was told that it was not done: it will not
+    /// be.
+    CommitFenced {
+        id: CommitId,
+        at: Timestamp,
     },
 }
 
@@ -286,10 +298,16 @@ pub enum Operation {
         /// The group.
         group: GroupName,
     },
+    /// Find out what became of a commit; one that is not there is fenced.
+    ResolveCommit {
+        /// The id that its caller gave it.
+        id: CommitId,
+    },
 }
 
 /// What an operation came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// A batch has its place.
     Appended(Appended),
@@ -297,4 +315,16 @@ pub enum Outcome {
     Duplicate(Appended),
     /// It was done.
     Done,
+    /// What became of the commit that was asked for.
+    Resolved(Resolution),
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    /// It was done, with these outcomes.
+    Committed(Vec<Outcome>),
+    /// It was not done and will not be.
+    Absent,
 }

@@ -13,6 +13,7 @@ use aquifer_types::{
 };
 
 use super::answers::{Answers, AnswersUndo};
+use super::attempts::{Attempt, AttemptUndo, Attempts};
 use super::event::{AppendEvent, Event};
 use super::producer::Producers;
 use crate::Error;
@@ -32,6 +33,7 @@ pub(crate) struct HotState {
     pub(crate) group_positions: usize,
     pub(crate) partitions: u64,
     pub(crate) answers: Answers,
+    pub(crate) attempts: Attempts,
     pub(crate) intents: BTreeMap<ChunkId, Intent>,
 }
 
@@ -105,6 +107,7 @@ pub(crate) enum Undo {
     },
     Group(TenantName, GroupName, Option<Positions>),
     Answer(AnswersUndo),
+    Attempt(AttemptUndo),
     Ceilings(Vec<(Partition, Option<Offset>)>),
     Reserved(Partition, Offset),
     End(Partition, Offset),
@@ -271,6 +274,14 @@ impl HotState {
             Event::AnswerKept { tenant, key, answer } => {
                 Some(Undo::Answer(self.answers.keep(tenant, key, answer.clone())))
             }
+            Event::CommitKept { id, outcomes, at } => {
+                let attempt = Attempt { at: *at, outcomes: Some(outcomes.clone()) };
+                Some(Undo::Attempt(self.attempts.keep(*id, attempt)))
+            }
+            Event::CommitFenced { id, at } => {
+                let attempt = Attempt { at: *at, outcomes: None };
+                Some(Undo::Attempt(self.attempts.keep(*id, attempt)))
+            }
             Event::CeilingsSet { ceilings } => {
                 let mut old = Vec::with_capacity(ceilings.len());
                 for (at, ceiling) in ceilings {
@@ -370,6 +381,7 @@ impl HotState {
                 self.count_positions();
             }
             Undo::Answer(undo) => self.answers.undo(undo),
+            Undo::Attempt(undo) => self.attempts.undo(undo),
             Undo::Ceilings(ceilings) => {
                 for (at, ceiling) in ceilings.into_iter().rev() {
                     if let Some(partition) = self.partition_mut(at) {

@@ -7,7 +7,7 @@
 //! publisher answers ([`super::publisher`]), the keeper does what can wait
 //! ([`super::keeper`]).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -18,9 +18,8 @@ use aquifer_journal::{FileId, JournalReader, Maintenance};
 use aquifer_types::{CommitId, GroupSequence, Timestamp};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
-use uuid::Uuid;
 
-use super::event::{Operation, Outcome};
+use super::event::{Operation, Outcome, Resolution};
 use super::hot_state::{HotState, Undo};
 use super::keeper::{CatalogQueue, Keeper};
 use super::publisher::PublishQueue;
@@ -70,42 +69,12 @@ pub(crate) struct Shared {
     pub(crate) failure: Mutex<Option<Error>>,
     /// The last write failed in a way that leaves open what a crash would find.
     pub(crate) is_unsettled: AtomicBool,
-    pub(crate) recent: Mutex<Recent>,
 }
 
-/// What the last commits came to, for whoever lost the answer.
-#[derive(Default)]
-pub(crate) struct Recent {
-    by_id: HashMap<CommitId, Vec<Outcome>>,
-    order: VecDeque<CommitId>,
-}
-
-/// How many commits are remembered for [`LocalLedger::resolve`].
-const RECENT_MAX: usize = 16_384;
-/// How often, and how many times, an unsettled journal is looked at.
-const SETTLE_POLL: Duration = Duration::from_millis(20);
-const SETTLE_POLLS_MAX: usize = 1_500;
-
-impl Recent {
-    fn remember(&mut self, id: CommitId, outcomes: &[Outcome]) {
-        if self.order.len() == RECENT_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.by_id.remove(&oldest);
-        }
-        self.order.push_back(id);
-        self.by_id.insert(id, outcomes.to_vec());
-    }
-}
-
-/// What became of a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Resolution {
-    /// It was done, with these outcomes.
-    Committed(Vec<Outcome>),
-    /// It was not done and will not be.
-    Absent,
-}
+/// How often, and how many times, a journal that cannot be written is asked
+/// again what became of a commit.
+const RESOLVE_PAUSE: Duration = Duration::from_millis(20);
+const RESOLVE_TRIES_MAX: usize = 1_500;
 
 /// The ledger of one machine; cheap to clone.
 #[derive(Clone)]
@@ -187,9 +156,15 @@ impl Commit {
                     | Operation::ReplaceChunks { .. }
                     | Operation::CollectGarbage { .. }
                     | Operation::SetCeilings { .. }
+                    | Operation::ResolveCommit { .. }
             )
         })
     }
+}
+
+/// Whether the journal may be written again soon.
+fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::Indefinite(_) | Error::NotWritten(_) | Error::StorageFull(_))
 }
 
 /// Ends the process when a thread of the ledger panics. Its callers would wait
@@ -261,7 +236,6 @@ impl Parts {
             is_disk_full: AtomicBool::new(false),
             failure: Mutex::new(None),
             is_unsettled: AtomicBool::new(false),
-            recent: Mutex::default(),
         });
         shared.count_journal_bytes();
         let writer = Writer::new(shared.clone(), journal);
@@ -324,12 +298,8 @@ impl LocalLedger {
         let permit = self.permits.clone().acquire_many_owned(weight).await;
         let permit = permit.map_err(|_| Error::Stopping)?;
         let (sender, receiver) = oneshot::channel();
-        let (id, shared) = (commit.id, self.shared.clone());
         let reply: Reply = Box::new(move |result| {
             drop(permit);
-            if let Ok(committed) = &result {
-                shared.recent.lock().remember(id, &committed.outcomes);
-            }
             let _ = sender.send(result);
         });
         let now = self.shared.now();
@@ -338,26 +308,27 @@ impl LocalLedger {
         receiver.await.unwrap_or(Err(Error::Stopping))
     }
 
-    /// What became of one of the last commits, whose answer was lost or
-    /// indefinite. It waits until that is certain.
+    /// What became of a commit that bears an id, whose answer was lost or
+    /// indefinite. One that is not there is fenced: it is refused should it
+    /// still come, after a restart as well.
     ///
     /// # Errors
-    /// [`Error::Indefinite`] while the journal cannot be written again.
+    /// What keeps the journal from being written, after half a minute.
     pub(crate) async fn resolve(&self, id: CommitId) -> Result<Resolution, Error> {
-        // An empty commit is answered behind everything that was taken in before.
-        let barrier =
-            Commit { id: CommitId(Uuid::nil()), operations: Vec::new(), idempotency: None };
-        for _ in 0..SETTLE_POLLS_MAX {
-            let passed = self.commit(barrier.clone()).await.is_ok();
-            if let Some(outcomes) = self.shared.recent.lock().by_id.get(&id) {
-                return Ok(Resolution::Committed(outcomes.clone()));
+        let mut tries = 0;
+        loop {
+            let asked = Commit::of(vec![Operation::ResolveCommit { id }]);
+            match self.commit(asked).await {
+                Ok(Committed { outcomes, .. }) => match outcomes.into_iter().next() {
+                    Some(Outcome::Resolved(resolution)) => return Ok(resolution),
+                    other => return Err(Error::Internal(format!("resolved to {other:?}"))),
+                },
+                // Asking twice does no harm.
+                Err(error) if is_passing(&error) && tries < RESOLVE_TRIES_MAX => tries += 1,
+                Err(error) => return Err(error),
             }
-            if passed && !self.shared.is_unsettled.load(Ordering::Acquire) {
-                return Ok(Resolution::Absent);
-            }
-            tokio::time::sleep(SETTLE_POLL).await;
+            tokio::time::sleep(RESOLVE_PAUSE).await;
         }
-        Err(self.failure().unwrap_or(Error::Indefinite("the journal is not settled".into())))
     }
 
     /// Reads the journal's files.

@@ -5,6 +5,7 @@
 //! is waiting, synced, published, and only then answered.
 
 pub(crate) mod answers;
+pub(crate) mod attempts;
 pub(crate) mod event;
 pub(crate) mod hot_state;
 mod keeper;
@@ -18,8 +19,7 @@ pub(crate) mod snapshot;
 mod tests;
 mod writer;
 
-pub use event::{Operation, Outcome};
+pub use event::{Operation, Outcome, Resolution};
 pub(crate) use local::LocalLedger;
-pub use local::Resolution;
 pub use recovery::RecoveryReport;
 pub use sequencer::{Commit, Committed, Idempotency};

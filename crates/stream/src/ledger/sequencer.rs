@@ -11,7 +11,9 @@ use aquifer_types::{
     CommitId, Offset, PARTITIONS_MAX, Partition, StreamClass, StreamId, TenantName, Timestamp,
 };
 
-use super::event::{AppendEvent, Event, KIND_APPEND, KIND_EVENT, KeptAnswer, Operation, Outcome};
+use super::event::{
+    AppendEvent, Event, KIND_APPEND, KIND_EVENT, KeptAnswer, Operation, Outcome, Resolution,
+};
 use super::hot_state::{HotState, Undo};
 use crate::Error;
 use crate::api::Appended;
@@ -21,14 +23,22 @@ use crate::options::Options;
 pub(crate) const RELAXED_RESERVE: u64 = 1 << 20;
 
 /// Several operations that happen together or not at all.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Commit {
-    /// Names this attempt.
-    pub id: CommitId,
+    /// Names this attempt, for whoever may have to ask what became of it.
+    pub id: Option<CommitId>,
     /// What is to be done, in order.
     pub operations: Vec<Operation>,
     /// Makes a repetition of the same request harmless.
     pub idempotency: Option<Idempotency>,
+}
+
+impl Commit {
+    /// A commit of these operations, and nothing else.
+    #[must_use]
+    pub fn of(operations: Vec<Operation>) -> Self {
+        Self { operations, ..Self::default() }
+    }
 }
 
 /// The identity of a request that may be repeated.
@@ -121,6 +131,33 @@ impl Sequencer {
         now: Timestamp,
         assembly: &mut Assembly,
     ) -> Result<Committed, Error> {
+        if let Some(id) = commit.id
+            && let Some(committed) = self.known_attempt(id)?
+        {
+            return Ok(committed);
+        }
+        let mut frames = Frames { facts: Vec::new(), must_sync: false };
+        let committed = self.decide_new(commit, now, &mut frames, &mut assembly.undos)?;
+        if let Some(id) = commit.id {
+            let outcomes = committed.outcomes.clone();
+            self.apply(
+                Event::CommitKept { id, outcomes, at: now },
+                &mut frames,
+                &mut assembly.undos,
+            );
+        }
+        write_frames(frames, assembly, self.options.commit_bytes_max)?;
+        Ok(committed)
+    }
+
+    /// Decides a commit that was not decided before.
+    fn decide_new<'a>(
+        &mut self,
+        commit: &'a Commit,
+        now: Timestamp,
+        frames: &mut Frames<'a>,
+        undos: &mut Vec<Undo>,
+    ) -> Result<Committed, Error> {
         if let Some(idempotency) = &commit.idempotency
             && let Some(committed) = self.kept_answer(idempotency)?
         {
@@ -136,14 +173,13 @@ impl Sequencer {
             });
         }
         let mut outcomes = Vec::with_capacity(commit.operations.len());
-        let mut frames = Frames { facts: Vec::new(), must_sync: false };
         for operation in &commit.operations {
-            outcomes.push(self.decide_one(operation, now, &mut frames, &mut assembly.undos)?);
+            outcomes.push(self.decide_one(operation, now, frames, undos)?);
         }
         if let Some(idempotency) = &commit.idempotency {
             let appends = outcomes.iter().filter_map(|outcome| match outcome {
                 Outcome::Appended(appended) | Outcome::Duplicate(appended) => Some(*appended),
-                Outcome::Done => None,
+                Outcome::Done | Outcome::Resolved(_) => None,
             });
             let event = Event::AnswerKept {
                 tenant: idempotency.tenant.clone(),
@@ -155,10 +191,59 @@ impl Sequencer {
                     request_checksum: idempotency.request_checksum,
                 },
             };
-            self.apply(event, &mut frames, &mut assembly.undos);
+            self.apply(event, frames, undos);
         }
-        write_frames(frames, assembly, self.options.commit_bytes_max)?;
         Ok(Committed { outcomes, at: now })
+    }
+
+    /// The answer to an attempt that was decided before; what was fenced is
+    /// refused, and so is one too many to be remembered.
+    fn known_attempt(&self, id: CommitId) -> Result<Option<Committed>, Error> {
+        let Some(attempt) = self.hot.attempts.get(id) else {
+            self.check_attempts(self.options.commit_outcomes_max)?;
+            return Ok(None);
+        };
+        let Some(outcomes) = &attempt.outcomes else {
+            return Err(Error::Fenced(format!(
+                "commit {id} was given up: whoever asked for it was told that it is not done; nothing was done"
+            )));
+        };
+        let again = |outcome: &Outcome| match outcome {
+            Outcome::Appended(appended) => Outcome::Duplicate(*appended),
+            other => other.clone(),
+        };
+        Ok(Some(Committed { outcomes: outcomes.iter().map(again).collect(), at: attempt.at }))
+    }
+
+    fn check_attempts(&self, limit: usize) -> Result<(), Error> {
+        if self.hot.attempts.weight() < limit {
+            return Ok(());
+        }
+        Err(Error::Throttled {
+            what: "the number of remembered outcomes of commits",
+            limit: self.options.commit_outcomes_max as u64,
+            limit_name: "commit_outcomes_max",
+        })
+    }
+
+    /// What became of an attempt; one that is not there is fenced.
+    fn resolve<'a>(
+        &mut self,
+        id: CommitId,
+        now: Timestamp,
+        frames: &mut Frames<'a>,
+        undos: &mut Vec<Undo>,
+    ) -> Result<Outcome, Error> {
+        if let Some(attempt) = self.hot.attempts.get(id) {
+            return Ok(Outcome::Resolved(match &attempt.outcomes {
+                Some(outcomes) => Resolution::Committed(outcomes.clone()),
+                None => Resolution::Absent,
+            }));
+        }
+        // Asking must work where no more commits are remembered.
+        self.check_attempts(2 * self.options.commit_outcomes_max)?;
+        self.apply(Event::CommitFenced { id, at: now }, frames, undos);
+        Ok(Outcome::Resolved(Resolution::Absent))
     }
 
     fn kept_answer(&self, idempotency: &Idempotency) -> Result<Option<Committed>, Error> {
@@ -196,6 +281,7 @@ impl Sequencer {
             Operation::Append { partition, batch, expected_offset } => {
                 return self.append(*partition, batch, *expected_offset, now, frames, undos);
             }
+            Operation::ResolveCommit { id } => return self.resolve(*id, now, frames, undos),
             Operation::CreateStream { id, new } => self.create_stream(*id, new, now)?,
             Operation::AlterStream { id, config } => {
                 self.live(*id)?;
@@ -428,13 +514,14 @@ impl Sequencer {
         })
     }
 
-    /// Forgets what has aged: the answers kept for idempotency keys and idle
-    /// producers.
+    /// Forgets what has aged: the answers kept for idempotency keys, the outcomes
+    /// of attempts and idle producers.
     pub(crate) fn forget_aged(&mut self, now: Timestamp) {
         let before = |ms: u64| Timestamp(now.get().saturating_sub_unsigned(ms));
         self.hot
             .answers
             .forget(before(self.options.idempotency_key_ms), self.options.idempotency_keys_max);
+        self.hot.attempts.forget(before(self.options.commit_outcomes_ms), now);
         let idle = before(self.options.producer_idle_ms_max);
         for stream in self.hot.streams.values_mut() {
             for partition in &mut stream.partitions {

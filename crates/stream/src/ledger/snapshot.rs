@@ -11,24 +11,27 @@
 //! | at | field | bytes |
 //! |---|---|---|
 //! | 0 | magic `AQSN` | 4 |
-//! | 4 | version, 1 | 1 |
+//! | 4 | version, 2 | 1 |
 //! | 5 | zeros | 3 |
 //! | 8 | group sequence: everything through it is included | 8 |
 //! | 16 | length of the body | 8 |
 //! | 24 | CRC-32C of the body | 4 |
 //! | 28 | CRC-32C of bytes 0–27 | 4 |
 //! | 32 | body: JSON of `Body`, compressed with zstd | |
+//!
+//! Version 2 has attempts; version 1, which has none, is read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aquifer_env::Disk;
 use aquifer_types::{
-    ChunkId, Epoch, GroupName, GroupSequence, Offset, Partition, ProducerId, StreamClass,
+    ChunkId, CommitId, Epoch, GroupName, GroupSequence, Offset, Partition, ProducerId, StreamClass,
     StreamConfig, StreamId, StreamPath, TenantName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
+use super::attempts::Attempt;
 use super::event::KeptAnswer;
 use super::hot_state::{HotChunk, HotPartition, HotState, HotStream, Intent};
 use super::producer::Producer;
@@ -36,7 +39,9 @@ use crate::Error;
 use crate::api::GroupPosition;
 
 const MAGIC: [u8; 4] = *b"AQSN";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Read, and not written any more.
+const VERSION_OLDEST: u8 = 1;
 const HEADER_BYTES: usize = 32;
 const BODY_BYTES_MAX: u64 = 4 << 30;
 const SUFFIX: &str = "snapshot";
@@ -51,6 +56,8 @@ struct Body {
     groups: Vec<GroupBody>,
     answers: Vec<(TenantName, String, KeptAnswer)>,
     intents: Vec<(ChunkId, Intent)>,
+    #[serde(default)]
+    attempts: Vec<(CommitId, Attempt)>,
 }
 
 type GroupBody = (TenantName, GroupName, Vec<(Partition, GroupPosition)>);
@@ -112,6 +119,7 @@ impl From<&HotState> for Body {
                 .map(|(tenant, key, answer)| (tenant.clone(), key.to_owned(), answer.clone()))
                 .collect(),
             intents: hot.intents.iter().map(|(id, intent)| (*id, intent.clone())).collect(),
+            attempts: hot.attempts.iter().map(|(id, attempt)| (id, attempt.clone())).collect(),
         }
     }
 }
@@ -155,6 +163,9 @@ impl From<Body> for HotState {
         }
         for (tenant, key, answer) in body.answers {
             let _ = hot.answers.keep(&tenant, &key, answer);
+        }
+        for (id, attempt) in body.attempts {
+            let _ = hot.attempts.keep(id, attempt);
         }
         hot.intents = body.intents.into_iter().collect();
         hot.count_positions();
@@ -218,9 +229,9 @@ pub(crate) fn decode(bytes: &[u8], at: &str) -> Result<(HotState, GroupSequence)
     if header[..4] != MAGIC || crc32c::crc32c(&header[..28]) != crc(28) {
         return Err(damaged("the snapshot's header does not match its checksum".into()));
     }
-    if header[4] != VERSION {
+    if !(VERSION_OLDEST..=VERSION).contains(&header[4]) {
         return Err(Error::Unsupported(format!(
-            "{at}: snapshot version {} is not known, this program knows {VERSION}",
+            "{at}: snapshot version {} is not known, this program knows {VERSION_OLDEST} to {VERSION}",
             header[4]
         )));
     }

@@ -205,8 +205,7 @@ impl Tier {
     }
 
     async fn commit(&self, operation: Operation) -> Result<Committed, Error> {
-        let id = aquifer_types::CommitId(aquifer_env::uuid_v4(&*self.environment.random));
-        self.ledger.commit(Commit { id, operations: vec![operation], idempotency: None }).await
+        self.ledger.commit(Commit::of(vec![operation])).await
     }
 }
 

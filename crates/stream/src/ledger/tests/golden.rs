@@ -3,11 +3,12 @@
 //! what has changed on purpose, under a new version.
 #![allow(clippy::disallowed_methods, reason = "golden files lie in the source tree")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aquifer_types::{
-    ChunkId, Epoch, GroupName, GroupSequence, Offset, Partition, PartitionIndex, ProducerEpoch,
-    ProducerId, Sequence, StreamClass, StreamConfig, StreamId, TenantName, Timestamp,
+    ChunkId, CommitId, Epoch, GroupName, GroupSequence, Offset, Partition, PartitionIndex,
+    ProducerEpoch, ProducerId, Sequence, StreamClass, StreamConfig, StreamId, TenantName,
+    Timestamp,
 };
 use uuid::Uuid;
 
@@ -15,12 +16,16 @@ use super::script::{Producer, batch, path};
 use crate::Error;
 use crate::api::{Appended, GroupPosition};
 use crate::chunk_meta::ChunkMeta;
-use crate::ledger::event::{AppendEvent, Event, KeptAnswer};
+use crate::ledger::event::{AppendEvent, Event, KeptAnswer, Outcome, Resolution};
 use crate::ledger::hot_state::HotState;
 use crate::ledger::snapshot;
 
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
 fn golden(name: &str, today: &[u8]) -> Vec<u8> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let file = file(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&file, today).unwrap();
     }
@@ -134,6 +139,31 @@ fn events() -> Vec<Event> {
     ]
 }
 
+/// The facts that came after the first release.
+fn events_2() -> Vec<Event> {
+    let appended = Appended { partition: PartitionIndex(1), base_offset: Offset(50), count: 2 };
+    let outcomes = vec![
+        Outcome::Appended(appended),
+        Outcome::Duplicate(appended),
+        Outcome::Done,
+        Outcome::Resolved(Resolution::Absent),
+        Outcome::Resolved(Resolution::Committed(vec![Outcome::Done])),
+    ];
+    vec![
+        Event::CommitKept { id: CommitId(Uuid::from_u128(21)), outcomes, at: Timestamp(11) },
+        Event::CommitFenced { id: CommitId(Uuid::from_u128(22)), at: Timestamp(12) },
+    ]
+}
+
+/// The state of the first release, and what came after it.
+fn state_2() -> HotState {
+    let mut hot = state();
+    for event in events_2() {
+        let _ = hot.apply(&event);
+    }
+    hot
+}
+
 /// A state with something of everything in it.
 fn state() -> HotState {
     let mut hot = HotState { epoch: Epoch(3), ..HotState::default() };
@@ -180,31 +210,35 @@ fn the_meta_of_an_append_is_as_it_was() {
 
 #[test]
 fn every_event_is_as_it_was() {
-    let lines: Vec<String> =
-        events().iter().map(|event| serde_json::to_string(event).unwrap()).collect();
-    let bytes = golden("events-1.ndjson", (lines.join("\n") + "\n").as_bytes());
-    let read: Vec<Event> = String::from_utf8(bytes)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(read, events());
+    for (name, events) in [("events-1.ndjson", events()), ("events-2.ndjson", events_2())] {
+        let lines: Vec<String> =
+            events.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
+        let bytes = golden(name, (lines.join("\n") + "\n").as_bytes());
+        let read: Vec<Event> = String::from_utf8(bytes)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(read, events);
+    }
 }
 
 #[test]
 fn a_snapshot_is_as_it_was() {
-    let hot = state();
-    let today = snapshot::encode(&hot, GroupSequence(42)).unwrap();
-    let bytes = golden("snapshot-1.bin", &today);
-    let (read, sequence) = snapshot::decode(&bytes, "golden").unwrap();
-    assert_eq!(sequence, GroupSequence(42));
-    assert!(read == hot, "{read:#?}\n{hot:#?}");
-    assert_eq!(read.group_positions, 2);
+    let today = snapshot::encode(&state_2(), GroupSequence(42)).unwrap();
+    // The first version is read, and not written any more.
+    let first = std::fs::read(file("snapshot-1.bin")).unwrap();
+    for (bytes, hot) in [(first, state()), (golden("snapshot-2.bin", &today), state_2())] {
+        let (read, sequence) = snapshot::decode(&bytes, "golden").unwrap();
+        assert_eq!(sequence, GroupSequence(42));
+        assert!(read == hot, "{read:#?}\n{hot:#?}");
+        assert_eq!(read.group_positions, 2);
+    }
 }
 
 #[test]
 fn every_flipped_bit_and_every_cut_of_a_snapshot_is_noticed() {
-    let bytes = snapshot::encode(&state(), GroupSequence(42)).unwrap();
+    let bytes = snapshot::encode(&state_2(), GroupSequence(42)).unwrap();
     for bit in 0..bytes.len() * 8 {
         let mut wrong = bytes.clone();
         wrong[bit / 8] ^= 1 << (bit % 8);

@@ -4,6 +4,7 @@
 //! threads do, with their own code; [`model`] knows what must be found
 //! afterwards; [`script`] makes up what is done.
 
+mod attempts;
 mod crash_points;
 mod driver;
 mod faults;

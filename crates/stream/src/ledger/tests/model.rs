@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aquifer_types::{Batch, Epoch, Offset, Partition, StreamClass};
+use aquifer_types::{Batch, CommitId, Epoch, Offset, Partition, StreamClass};
 
 use crate::Error;
-use crate::ledger::event::{Operation, Outcome};
+use crate::ledger::event::{Operation, Outcome, Resolution};
 use crate::ledger::hot_state::HotState;
 use crate::ledger::producer::Producers;
 use crate::ledger::sequencer::{Commit, Committed};
@@ -34,12 +34,19 @@ pub(super) struct Model {
     collected: BTreeSet<String>,
     /// Acknowledged requests that may be repeated.
     pub(super) repeatable: Vec<(Commit, Committed)>,
+    /// Attempts that were acknowledged, and those that are said to be absent.
+    done: BTreeSet<CommitId>,
+    absent: BTreeSet<CommitId>,
     epoch: Epoch,
     /// Whether something durable bears the epoch.
     is_epoch_used: bool,
     pub(super) acknowledged: u64,
     pub(super) refused: u64,
     pub(super) failed: u64,
+}
+
+fn is_append(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Appended(_) | Outcome::Duplicate(_))
 }
 
 /// The number in the value of a batch's first record.
@@ -74,6 +81,7 @@ fn difference(possible: &HotState, found: &HotState) -> String {
             format!("groups {:?}, {} positions", hot.groups, hot.group_positions),
             format!("partitions {}", hot.partitions),
             format!("answers {:?}", hot.answers),
+            format!("attempts {:?}", hot.attempts),
         ];
         lines.extend(hot.intents.iter().map(|intent| format!("intent {intent:?}")));
         for (at, stream, partition) in hot.all_partitions() {
@@ -108,16 +116,16 @@ impl Model {
     pub(super) fn acknowledge(&mut self, commit: Commit, committed: &Committed, hot: &HotState) {
         self.acknowledged += 1;
         assert_eq!(
-            committed.outcomes.iter().filter(|o| !matches!(o, Outcome::Done)).count(),
+            committed.outcomes.iter().filter(|outcome| is_append(outcome)).count(),
             commit.operations.iter().filter(|o| matches!(o, Operation::Append { .. })).count(),
         );
-        let mut appends =
-            committed.outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Done));
-        let mut is_append = false;
+        self.know(&commit, committed);
+        let mut appends = committed.outcomes.iter().filter(|outcome| is_append(outcome));
+        let mut has_appends = false;
         for operation in &commit.operations {
             match operation {
                 Operation::Append { partition, batch, expected_offset } => {
-                    is_append = true;
+                    has_appends = true;
                     let content = content_of(batch);
                     match appends.next().expect("an outcome") {
                         Outcome::Appended(appended) => {
@@ -144,7 +152,7 @@ impl Model {
                                 assert_eq!(placed.content, content, "a duplicate's first answer");
                             }
                         }
-                        Outcome::Done => unreachable!(),
+                        Outcome::Done | Outcome::Resolved(_) => unreachable!(),
                     }
                 }
                 Operation::IntendUpload { object_path, .. } => {
@@ -153,8 +161,30 @@ impl Model {
                 _ => {}
             }
         }
-        if is_append {
+        if has_appends {
             self.repeatable.push((commit, committed.clone()));
+        }
+    }
+
+    /// An attempt that is said to be absent is never done, nor the other way
+    /// round.
+    fn know(&mut self, commit: &Commit, committed: &Committed) {
+        if let Some(id) = commit.id {
+            assert!(!self.absent.contains(&id), "{id} was said to be absent");
+            self.done.insert(id);
+        }
+        for (operation, outcome) in commit.operations.iter().zip(&committed.outcomes) {
+            let Operation::ResolveCommit { id } = operation else { continue };
+            match outcome {
+                Outcome::Resolved(Resolution::Absent) => {
+                    assert!(!self.done.contains(id), "{id} was acknowledged");
+                    self.absent.insert(*id);
+                }
+                Outcome::Resolved(Resolution::Committed(_)) => {
+                    assert!(!self.absent.contains(id), "{id} was said to be absent");
+                }
+                other => panic!("{id} resolved to {other:?}"),
+            }
         }
     }
 

@@ -79,7 +79,7 @@ async fn append_concurrently(ledger: &LocalLedger, first: u64) -> Answers {
             let mut answers = Vec::new();
             for number in 0..APPENDS {
                 let content = first + task * APPENDS + number;
-                let commit = one(append(content), &SeededRandom::new(content));
+                let commit = one(append(content));
                 answers.push((content, ledger.commit(commit).await));
             }
             answers
@@ -146,7 +146,7 @@ fn check(answers: &[Answers], found: &BTreeMap<u64, (Partition, Offset)>) {
 /// Appends again and again until it works.
 async fn until_it_works(ledger: &LocalLedger, content: u64) {
     for try_number in 0.. {
-        let commit = one(append(content + try_number), &SeededRandom::new(try_number));
+        let commit = one(append(content + try_number));
         if ledger.commit(commit).await.is_ok() {
             return;
         }
@@ -166,7 +166,7 @@ async fn with_fault(fault: impl Fn(&FaultyDisk), mend: impl Fn(&FaultyDisk)) -> 
         config: StreamConfig::default(),
     };
     let create = Operation::CreateStream { id: stream(), new };
-    ledger.commit(one(create, &SeededRandom::new(1))).await.unwrap();
+    ledger.commit(one(create)).await.unwrap();
     fault(&disk);
     let during = append_concurrently(&ledger, 0).await;
     mend(&disk);
@@ -231,12 +231,12 @@ async fn a_stop_answers_everybody() {
         config: StreamConfig::default(),
     };
     let create = Operation::CreateStream { id: stream(), new };
-    ledger.commit(one(create, &SeededRandom::new(1))).await.unwrap();
+    ledger.commit(one(create)).await.unwrap();
     let tasks: Vec<_> = (0..200u64)
         .map(|content| {
             let ledger = ledger.clone();
             tokio::spawn(async move {
-                let commit = one(append(content), &SeededRandom::new(content));
+                let commit = one(append(content));
                 (content, ledger.commit(commit).await)
             })
         })
@@ -332,8 +332,7 @@ async fn live(
             class,
             config: StreamConfig::default(),
         };
-        let created =
-            ledger.commit(one(Operation::CreateStream { id, new }, &SeededRandom::new(1))).await;
+        let created = ledger.commit(one(Operation::CreateStream { id, new })).await;
         assert!(created.is_ok() || life > 0, "{created:?}");
     }
     disk.fail_sync(disk.syncs() + 20 + life * 3);
@@ -355,8 +354,8 @@ async fn live(
                         object_path: chunk.object_path.clone(),
                     };
                     let add = Operation::AddChunk { chunk };
-                    if ledger.commit(one(intent, &dice)).await.is_ok() {
-                        chunks += u64::from(ledger.commit(one(add, &dice)).await.is_ok());
+                    if ledger.commit(one(intent)).await.is_ok() {
+                        chunks += u64::from(ledger.commit(one(add)).await.is_ok());
                     }
                 }
                 ledger.wake_keeper();
@@ -380,7 +379,7 @@ async fn live(
                     batch: batch(content, 1, 300, None),
                     expected_offset: None,
                 };
-                let answer = ledger.commit(one(operation, &SeededRandom::new(content))).await;
+                let answer = ledger.commit(one(operation)).await;
                 if let Ok(committed) = answer
                     && let [Outcome::Appended(appended)] = committed.outcomes[..]
                 {

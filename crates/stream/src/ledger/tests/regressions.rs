@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_catalog::{Catalog, Options as CatalogOptions};
-use aquifer_env::{Clock, CrashChoice, Disk, FaultyDisk, MockClock, SeededRandom};
+use aquifer_env::{Clock, CrashChoice, Disk, FaultyDisk, MockClock};
 use aquifer_journal::{Durability, FileId, GroupBuilder};
 use aquifer_types::{
     Epoch, GroupName, Offset, Partition, PartitionIndex, ProducerEpoch, ProducerId, Sequence,
@@ -39,7 +39,7 @@ fn create(number: u128, class: StreamClass) -> Commit {
 }
 
 fn commit(operation: Operation) -> Commit {
-    one(operation, &SeededRandom::new(1))
+    one(operation)
 }
 
 fn append(number: u128, content: u64) -> Commit {

@@ -38,6 +38,7 @@ pub(super) enum Kind {
     Positions,
     DeleteGroup,
     Repeat,
+    Resolve,
     Write,
     WriteBehind,
     Flush,
@@ -50,7 +51,7 @@ pub(super) enum Kind {
 }
 
 /// How often each kind is drawn.
-const WEIGHTS: [(Kind, u64); 26] = [
+const WEIGHTS: [(Kind, u64); 27] = [
     (Kind::Create, 6),
     (Kind::Alter, 2),
     (Kind::Grow, 2),
@@ -68,6 +69,7 @@ const WEIGHTS: [(Kind, u64); 26] = [
     (Kind::Positions, 3),
     (Kind::DeleteGroup, 1),
     (Kind::Repeat, 4),
+    (Kind::Resolve, 4),
     (Kind::Write, 14),
     (Kind::WriteBehind, 6),
     (Kind::Flush, 8),
@@ -154,9 +156,8 @@ pub(super) struct Producer {
     pub(super) sequence: Sequence,
 }
 
-pub(super) fn one(operation: Operation, dice: &SeededRandom) -> Commit {
-    let id = CommitId(aquifer_env::uuid_v4(dice));
-    Commit { id, operations: vec![operation], idempotency: None }
+pub(super) fn one(operation: Operation) -> Commit {
+    Commit::of(vec![operation])
 }
 
 impl Driver {
@@ -217,7 +218,9 @@ impl Driver {
             Kind::Repeat => {
                 let Some((commit, _)) = dice.pick(&self.model.repeatable) else { return };
                 if commit.idempotency.is_some() {
-                    self.add(Commit { id: CommitId(dice.uuid()), ..commit.clone() });
+                    self.add(Commit { id: None, ..commit.clone() });
+                } else if commit.id.is_some() {
+                    self.add(commit.clone());
                 }
             }
             kind => {
@@ -305,12 +308,18 @@ impl Driver {
                     String::new(),
                 )],
             },
+            Kind::Resolve => {
+                let known: Vec<_> = hot.attempts.iter().map(|(id, _)| id).collect();
+                let unknown = CommitId(dice.uuid());
+                let id = if dice.one_in(3) { unknown } else { *dice.pick(&known)? };
+                Operation::ResolveCommit { id }
+            }
             Kind::DeleteGroup => {
                 Operation::DeleteGroup { tenant: TenantName::default_tenant(), group: group(dice) }
             }
             _ => return None,
         };
-        Some(one(operation, &dice.0))
+        Some(one(operation))
     }
 
     /// An append of one to three batches.
@@ -357,7 +366,8 @@ impl Driver {
             stream: stream.expect("a stream"),
             request_checksum: checksum,
         });
-        Some(Commit { id: CommitId(dice.uuid()), operations, idempotency })
+        let id = dice.one_in(3).then(|| CommitId(dice.uuid()));
+        Some(Commit { id, operations, idempotency })
     }
 
     /// An intent, and the chunk if it `is_added` at once.
@@ -378,9 +388,9 @@ impl Driver {
             partition: at,
             object_path: chunk.object_path.clone(),
         };
-        let mut commits = vec![one(intent, &dice.0)];
+        let mut commits = vec![one(intent)];
         if is_added {
-            commits.push(one(Operation::AddChunk { chunk }, &dice.0));
+            commits.push(one(Operation::AddChunk { chunk }));
         }
         commits
     }
@@ -410,7 +420,7 @@ impl Driver {
                 added,
             },
         ];
-        Some(Commit { id: CommitId(dice.uuid()), operations, idempotency: None })
+        Some(Commit::of(operations))
     }
 }
 
