@@ -1,6 +1,7 @@
 //! The store as the doors see it.
 
 mod background;
+mod documents;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -360,7 +361,7 @@ impl StreamStore {
                     Some(*appended)
                 }
                 Outcome::Duplicate(appended) => Some(*appended),
-                Outcome::Done => None,
+                Outcome::Document { .. } | Outcome::Done => None,
             })
             .collect();
         Ok(AppendAnswer { appends, is_duplicate, appended: committed.at })

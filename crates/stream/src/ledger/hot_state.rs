@@ -13,6 +13,7 @@ use aquifer_types::{
 };
 
 use super::answers::{Answers, AnswersUndo};
+use super::document::{DocumentUndo, Documents};
 use super::event::{AppendEvent, Event};
 use super::producer::Producers;
 use crate::Error;
@@ -32,6 +33,7 @@ pub(crate) struct HotState {
     pub(crate) group_positions: usize,
     pub(crate) partitions: u64,
     pub(crate) answers: Answers,
+    pub(crate) documents: Documents,
     pub(crate) intents: BTreeMap<ChunkId, Intent>,
 }
 
@@ -105,6 +107,7 @@ pub(crate) enum Undo {
     },
     Group(TenantName, GroupName, Option<Positions>),
     Answer(AnswersUndo),
+    Document(DocumentUndo),
     Ceilings(Vec<(Partition, Option<Offset>)>),
     Reserved(Partition, Offset),
     End(Partition, Offset),
@@ -268,6 +271,10 @@ impl HotState {
                 self.group_positions -= old.as_ref().map_or(0, BTreeMap::len);
                 Some(Undo::Group(tenant.clone(), group.clone(), old))
             }
+            Event::DocumentPut { key, document } => {
+                Some(Undo::Document(self.documents.put(key, document.clone())))
+            }
+            Event::DocumentDeleted { key } => Some(Undo::Document(self.documents.delete(key))),
             Event::AnswerKept { tenant, key, answer } => {
                 Some(Undo::Answer(self.answers.keep(tenant, key, answer.clone())))
             }
@@ -370,6 +377,7 @@ impl HotState {
                 self.count_positions();
             }
             Undo::Answer(undo) => self.answers.undo(undo),
+            Undo::Document(undo) => self.documents.undo(undo),
             Undo::Ceilings(ceilings) => {
                 for (at, ceiling) in ceilings.into_iter().rev() {
                     if let Some(partition) = self.partition_mut(at) {

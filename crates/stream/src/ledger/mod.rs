@@ -5,6 +5,7 @@
 //! is waiting, synced, published, and only then answered.
 
 pub(crate) mod answers;
+pub(crate) mod document;
 pub(crate) mod event;
 pub(crate) mod hot_state;
 mod keeper;
@@ -18,6 +19,7 @@ pub(crate) mod snapshot;
 mod tests;
 mod writer;
 
+pub use document::{Document, DocumentExpectation, DocumentKey, DocumentKind};
 pub use event::{Operation, Outcome};
 pub(crate) use local::LocalLedger;
 pub use local::Resolution;

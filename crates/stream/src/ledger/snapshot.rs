@@ -29,6 +29,7 @@ use aquifer_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::document::{Document, DocumentKey, is_zero};
 use super::event::KeptAnswer;
 use super::hot_state::{HotChunk, HotPartition, HotState, HotStream, Intent};
 use super::producer::Producer;
@@ -51,6 +52,10 @@ struct Body {
     groups: Vec<GroupBody>,
     answers: Vec<(TenantName, String, KeptAnswer)>,
     intents: Vec<(ChunkId, Intent)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    documents: Vec<(DocumentKey, Arc<Document>)>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    documents_version: u64,
 }
 
 type GroupBody = (TenantName, GroupName, Vec<(Partition, GroupPosition)>);
@@ -112,6 +117,12 @@ impl From<&HotState> for Body {
                 .map(|(tenant, key, answer)| (tenant.clone(), key.to_owned(), answer.clone()))
                 .collect(),
             intents: hot.intents.iter().map(|(id, intent)| (*id, intent.clone())).collect(),
+            documents: hot
+                .documents
+                .iter()
+                .map(|(key, document)| (key.clone(), document.clone()))
+                .collect(),
+            documents_version: hot.documents.version(),
         }
     }
 }
@@ -156,6 +167,10 @@ impl From<Body> for HotState {
         for (tenant, key, answer) in body.answers {
             let _ = hot.answers.keep(&tenant, &key, answer);
         }
+        for (key, document) in body.documents {
+            let _ = hot.documents.put(&key, document);
+        }
+        hot.documents.raise_version(body.documents_version);
         hot.intents = body.intents.into_iter().collect();
         hot.count_positions();
         hot

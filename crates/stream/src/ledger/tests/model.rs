@@ -72,6 +72,7 @@ fn difference(possible: &HotState, found: &HotState) -> String {
         let mut lines = vec![
             format!("names {:?}", hot.names),
             format!("groups {:?}, {} positions", hot.groups, hot.group_positions),
+            format!("documents {:?}", hot.documents),
             format!("partitions {}", hot.partitions),
             format!("answers {:?}", hot.answers),
         ];
@@ -85,6 +86,10 @@ fn difference(possible: &HotState, found: &HotState) -> String {
     let missing = possible.iter().filter(|line| !found.contains(line)).map(|l| format!("- {l}"));
     let more = found.iter().filter(|line| !possible.contains(line)).map(|l| format!("+ {l}"));
     missing.chain(more).collect::<Vec<_>>().join("\n")
+}
+
+const fn is_append_outcome(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Appended(_) | Outcome::Duplicate(_))
 }
 
 impl Model {
@@ -108,11 +113,10 @@ impl Model {
     pub(super) fn acknowledge(&mut self, commit: Commit, committed: &Committed, hot: &HotState) {
         self.acknowledged += 1;
         assert_eq!(
-            committed.outcomes.iter().filter(|o| !matches!(o, Outcome::Done)).count(),
+            committed.outcomes.iter().filter(|o| is_append_outcome(o)).count(),
             commit.operations.iter().filter(|o| matches!(o, Operation::Append { .. })).count(),
         );
-        let mut appends =
-            committed.outcomes.iter().filter(|outcome| !matches!(outcome, Outcome::Done));
+        let mut appends = committed.outcomes.iter().filter(|outcome| is_append_outcome(outcome));
         let mut is_append = false;
         for operation in &commit.operations {
             match operation {
@@ -144,7 +148,7 @@ impl Model {
                                 assert_eq!(placed.content, content, "a duplicate's first answer");
                             }
                         }
-                        Outcome::Done => unreachable!(),
+                        Outcome::Document { .. } | Outcome::Done => unreachable!(),
                     }
                 }
                 Operation::IntendUpload { object_path, .. } => {
