@@ -110,6 +110,16 @@ pub enum Error {
     /// A precondition of an internal commit does not hold any more.
     #[error("the commit was overtaken: {0}")]
     Overtaken(String),
+    /// A document is not in the version that the caller expected.
+    #[error("{kind:?} {name} is {}", .actual.map_or_else(|| "absent".to_owned(), |version| format!("in version {version}")))]
+    DocumentChanged {
+        /// What it is.
+        kind: crate::DocumentKind,
+        /// Its name.
+        name: String,
+        /// Its version, where it exists.
+        actual: Option<u64>,
+    },
     /// A queue or quota is full.
     #[error("{what} is at its limit of {limit} ({limit_name}); retry more slowly")]
     Throttled {
@@ -188,6 +198,7 @@ impl Error {
             Self::UnexpectedOffset { .. }
             | Self::OutOfOrderSequence { .. }
             | Self::DuplicateSequence { .. }
+            | Self::DocumentChanged { .. }
             | Self::Overtaken(_) => ErrorKind::Conflict,
             Self::ProducerFenced { .. } | Self::Fenced(_) => ErrorKind::Fenced,
             Self::Throttled { .. } => ErrorKind::Throttled,

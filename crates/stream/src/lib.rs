@@ -27,7 +27,10 @@ pub use api::{
 };
 pub use chunk_meta::ChunkMeta;
 pub use error::Error;
-pub use ledger::{Commit, Committed, Idempotency, Operation, Outcome, RecoveryReport, Resolution};
+pub use ledger::{
+    Commit, Committed, Document, DocumentExpectation, DocumentKey, DocumentKind, Idempotency,
+    Operation, Outcome, RecoveryReport, Resolution,
+};
 pub use options::Options;
 pub use read::{Cursor, Cut, View};
 pub use recover::{Gap, RecoverReport, recover_from};

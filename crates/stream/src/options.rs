@@ -57,6 +57,10 @@ pub struct Options {
     pub commit_outcomes_ms: u64,
     /// The most positions kept for consumer groups, all groups together.
     pub group_positions_max: usize,
+    /// The most bytes of one document: a user, a group's members, a quota.
+    pub document_bytes_max: usize,
+    /// The most bytes of all documents together.
+    pub documents_bytes_max: usize,
 
     /// Recent journal bytes kept in memory for tailing readers.
     pub tail_cache_bytes_max: usize,
@@ -113,6 +117,8 @@ impl Default for Options {
             commit_outcomes_max: 200_000,
             commit_outcomes_ms: 3600 * 1000,
             group_positions_max: 1_000_000,
+            document_bytes_max: 1 << 20,
+            documents_bytes_max: 256 << 20,
             tail_cache_bytes_max: 64 << 20,
             chunk_cache_bytes_max: 128 << 20,
             read_bytes_max: 8 << 20,

@@ -292,6 +292,10 @@ fn hot_of(manifest: &Manifest, epoch: Epoch) -> HotState {
     for entry in &manifest.answers {
         let _ = hot.answers.keep(&entry.tenant, &entry.key, entry.answer.clone());
     }
+    for (key, document) in &manifest.documents {
+        let _ = hot.documents.put(key, document.clone());
+    }
+    hot.documents.raise_version(manifest.documents_version);
     hot.count_positions();
     hot
 }

@@ -1,6 +1,7 @@
 //! The store as the doors see it.
 
 mod background;
+mod documents;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -369,7 +370,7 @@ impl StreamStore {
                     Some(*appended)
                 }
                 Outcome::Duplicate(appended) => Some(*appended),
-                Outcome::Done | Outcome::Resolved(_) => None,
+                Outcome::Document { .. } | Outcome::Done | Outcome::Resolved(_) => None,
             })
             .collect();
         Ok(AppendAnswer { appends, is_duplicate, appended: committed.at })

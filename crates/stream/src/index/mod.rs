@@ -21,6 +21,7 @@ use aquifer_types::{
     TenantName, Timestamp,
 };
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 pub(crate) use files::LiveFiles;
 pub(crate) use groups::Groups;
@@ -29,6 +30,7 @@ pub(crate) use publish::{chunk_of_row, chunk_row};
 pub(crate) use tail_cache::TailCache;
 
 use crate::Error;
+use crate::ledger::document::Documents;
 
 /// A stream as readers see it.
 #[derive(Debug)]
@@ -90,6 +92,9 @@ pub(crate) struct Index {
     /// takes its cut: a cut has all of a commit or nothing of it.
     cut: RwLock<GroupSequence>,
     pub(crate) groups: RwLock<Groups>,
+    pub(crate) documents: RwLock<Documents>,
+    /// Counts up with every change of a document.
+    pub(crate) documents_changed: watch::Sender<u64>,
     pub(crate) garbage: Mutex<BTreeMap<String, Garbage>>,
     pub(crate) tombstones: Mutex<BTreeMap<StreamId, Tombstone>>,
     pub(crate) files: LiveFiles,
@@ -105,6 +110,8 @@ impl Index {
             streams: RwLock::default(),
             cut: RwLock::default(),
             groups: RwLock::default(),
+            documents: RwLock::default(),
+            documents_changed: watch::Sender::new(0),
             garbage: Mutex::default(),
             tombstones: Mutex::default(),
             files: LiveFiles::default(),

@@ -118,6 +118,14 @@ impl Index {
                 self.groups.write().commit(tenant, group, positions);
             }
             Event::GroupDeleted { tenant, group } => self.groups.write().delete(tenant, group),
+            Event::DocumentPut { key, document } => {
+                let _ = self.documents.write().put(key, document.clone());
+                self.documents_changed.send_modify(|count| *count += 1);
+            }
+            Event::DocumentDeleted { key } => {
+                let _ = self.documents.write().delete(key);
+                self.documents_changed.send_modify(|count| *count += 1);
+            }
             Event::OffsetsSkipped { partition, end } => {
                 if let Some(log) = self.partition(*partition) {
                     log.skip_to(*end);

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::api::{Appended, GroupPosition};
 use crate::chunk_meta::ChunkMeta;
+use crate::ledger::document::{Document, DocumentExpectation, DocumentKey};
 
 pub(crate) const KIND_APPEND: u8 = 1;
 pub(crate) const KIND_EVENT: u8 = 2;
@@ -105,6 +106,13 @@ pub(crate) enum Event {
     GroupDeleted {
         tenant: TenantName,
         group: GroupName,
+    },
+    DocumentPut {
+        key: DocumentKey,
+        document: std::sync::Arc<Document>,
+    },
+    DocumentDeleted {
+        key: DocumentKey,
     },
     /// The answer to a request with an idempotency key.
     AnswerKept {
@@ -291,6 +299,22 @@ pub enum Operation {
         /// Offsets and notes.
         positions: Vec<(Partition, Offset, String)>,
     },
+    /// Put a document in the place of any of its name.
+    PutDocument {
+        /// Its name.
+        key: DocumentKey,
+        /// Its text.
+        value: String,
+        /// What must hold.
+        expected: DocumentExpectation,
+    },
+    /// Delete a document; one that does not exist stays so.
+    DeleteDocument {
+        /// Its name.
+        key: DocumentKey,
+        /// What must hold.
+        expected: DocumentExpectation,
+    },
     /// Forget a group.
     DeleteGroup {
         /// The group's tenant.
@@ -313,6 +337,11 @@ pub enum Outcome {
     Appended(Appended),
     /// The batch had been appended before, there.
     Duplicate(Appended),
+    /// The document has this version.
+    Document {
+        /// The version.
+        version: u64,
+    },
     /// It was done.
     Done,
     /// What became of the commit that was asked for.

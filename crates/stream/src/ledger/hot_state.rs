@@ -14,6 +14,7 @@ use aquifer_types::{
 
 use super::answers::{Answers, AnswersUndo};
 use super::attempts::{Attempt, AttemptUndo, Attempts};
+use super::document::{DocumentUndo, Documents};
 use super::event::{AppendEvent, Event};
 use super::producer::Producers;
 use crate::Error;
@@ -34,6 +35,7 @@ pub(crate) struct HotState {
     pub(crate) partitions: u64,
     pub(crate) answers: Answers,
     pub(crate) attempts: Attempts,
+    pub(crate) documents: Documents,
     pub(crate) intents: BTreeMap<ChunkId, Intent>,
 }
 
@@ -108,6 +110,7 @@ pub(crate) enum Undo {
     Group(TenantName, GroupName, Option<Positions>),
     Answer(AnswersUndo),
     Attempt(AttemptUndo),
+    Document(DocumentUndo),
     Ceilings(Vec<(Partition, Option<Offset>)>),
     Reserved(Partition, Offset),
     End(Partition, Offset),
@@ -271,6 +274,10 @@ impl HotState {
                 self.group_positions -= old.as_ref().map_or(0, BTreeMap::len);
                 Some(Undo::Group(tenant.clone(), group.clone(), old))
             }
+            Event::DocumentPut { key, document } => {
+                Some(Undo::Document(self.documents.put(key, document.clone())))
+            }
+            Event::DocumentDeleted { key } => Some(Undo::Document(self.documents.delete(key))),
             Event::AnswerKept { tenant, key, answer } => {
                 Some(Undo::Answer(self.answers.keep(tenant, key, answer.clone())))
             }
@@ -382,6 +389,7 @@ impl HotState {
             }
             Undo::Answer(undo) => self.answers.undo(undo),
             Undo::Attempt(undo) => self.attempts.undo(undo),
+            Undo::Document(undo) => self.documents.undo(undo),
             Undo::Ceilings(ceilings) => {
                 for (at, ceiling) in ceilings.into_iter().rev() {
                     if let Some(partition) = self.partition_mut(at) {

@@ -133,6 +133,7 @@ impl Commit {
                 Operation::CommitPositions { positions, .. } => {
                     positions.iter().map(|(.., note)| note.len() + 64).sum()
                 }
+                Operation::PutDocument { key, value, .. } => key.name.len() + value.len(),
                 Operation::CollectGarbage { object_paths } => {
                     object_paths.iter().map(|path| path.len() + 8).sum()
                 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod attempts;
+pub(crate) mod document;
 pub(crate) mod event;
 pub(crate) mod hot_state;
 mod keeper;
@@ -19,6 +20,7 @@ pub(crate) mod snapshot;
 mod tests;
 mod writer;
 
+pub use document::{Document, DocumentExpectation, DocumentKey, DocumentKind};
 pub use event::{Operation, Outcome, Resolution};
 pub(crate) use local::LocalLedger;
 pub use recovery::RecoveryReport;

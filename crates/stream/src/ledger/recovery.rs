@@ -121,6 +121,7 @@ pub(crate) fn recover(
     let Replay { applied, pending, report, .. } = replay;
     // Older commits of positions were replayed over the snapshot's.
     *index.groups.write() = Groups(hot.groups.clone());
+    *index.documents.write() = hot.documents.clone();
     hot.epoch = epoch;
     check_agreement(&hot, &index)?;
     let first_sequences =
@@ -407,6 +408,7 @@ impl Index {
                 });
             }
         }
+        *self.documents.write() = hot.documents.clone();
         for ((tenant, group), positions) in &hot.groups {
             let positions: Vec<_> = positions.iter().map(|(at, p)| (*at, p.clone())).collect();
             self.groups.write().commit(tenant, group, &positions);

@@ -11,6 +11,7 @@ use aquifer_types::{
     CommitId, Offset, PARTITIONS_MAX, Partition, StreamClass, StreamId, TenantName, Timestamp,
 };
 
+use super::document::Document;
 use super::event::{
     AppendEvent, Event, KIND_APPEND, KIND_EVENT, KeptAnswer, Operation, Outcome, Resolution,
 };
@@ -179,7 +180,7 @@ impl Sequencer {
         if let Some(idempotency) = &commit.idempotency {
             let appends = outcomes.iter().filter_map(|outcome| match outcome {
                 Outcome::Appended(appended) | Outcome::Duplicate(appended) => Some(*appended),
-                Outcome::Done | Outcome::Resolved(_) => None,
+                Outcome::Document { .. } | Outcome::Done | Outcome::Resolved(_) => None,
             });
             let event = Event::AnswerKept {
                 tenant: idempotency.tenant.clone(),
@@ -353,6 +354,20 @@ impl Sequencer {
             }
             Operation::CommitPositions { tenant, group, positions } => {
                 self.commit_positions(tenant, group, positions, now)?
+            }
+            Operation::PutDocument { key, value, expected } => {
+                let documents = &self.hot.documents;
+                let version = documents.check_put(key, value, *expected, &self.options)?;
+                let document = Arc::new(Document { value: value.clone(), version });
+                self.apply(Event::DocumentPut { key: key.clone(), document }, frames, undos);
+                return Ok(Outcome::Document { version });
+            }
+            Operation::DeleteDocument { key, expected } => {
+                self.hot.documents.check_expected(key, *expected)?;
+                if self.hot.documents.get(key).is_none() {
+                    return Ok(Outcome::Done);
+                }
+                Event::DocumentDeleted { key: key.clone() }
             }
             Operation::DeleteGroup { tenant, group } => {
                 if !self.hot.groups.contains_key(&(tenant.clone(), group.clone())) {

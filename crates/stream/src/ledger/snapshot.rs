@@ -32,6 +32,7 @@ use aquifer_types::{
 use serde::{Deserialize, Serialize};
 
 use super::attempts::Attempt;
+use super::document::{Document, DocumentKey, is_zero};
 use super::event::KeptAnswer;
 use super::hot_state::{HotChunk, HotPartition, HotState, HotStream, Intent};
 use super::producer::Producer;
@@ -58,6 +59,10 @@ struct Body {
     intents: Vec<(ChunkId, Intent)>,
     #[serde(default)]
     attempts: Vec<(CommitId, Attempt)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    documents: Vec<(DocumentKey, Arc<Document>)>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    documents_version: u64,
 }
 
 type GroupBody = (TenantName, GroupName, Vec<(Partition, GroupPosition)>);
@@ -120,6 +125,12 @@ impl From<&HotState> for Body {
                 .collect(),
             intents: hot.intents.iter().map(|(id, intent)| (*id, intent.clone())).collect(),
             attempts: hot.attempts.iter().map(|(id, attempt)| (id, attempt.clone())).collect(),
+            documents: hot
+                .documents
+                .iter()
+                .map(|(key, document)| (key.clone(), document.clone()))
+                .collect(),
+            documents_version: hot.documents.version(),
         }
     }
 }
@@ -167,6 +178,10 @@ impl From<Body> for HotState {
         for (id, attempt) in body.attempts {
             let _ = hot.attempts.keep(id, attempt);
         }
+        for (key, document) in body.documents {
+            let _ = hot.documents.put(&key, document);
+        }
+        hot.documents.raise_version(body.documents_version);
         hot.intents = body.intents.into_iter().collect();
         hot.count_positions();
         hot

@@ -40,6 +40,8 @@ pub(super) fn plan(
         groups: Vec::new(),
         answers: Vec::new(),
         users: Vec::new(),
+        documents: Vec::new(),
+        documents_version: 0,
     });
     if !has_manifest {
         report.warnings.push(

@@ -27,6 +27,7 @@ use crate::Error;
 use crate::api::GroupPosition;
 use crate::chunk_meta::ChunkMeta;
 use crate::index::Tombstone;
+use crate::ledger::document::{Document, DocumentKey, is_zero};
 use crate::ledger::event::KeptAnswer;
 use crate::ledger::producer::Producer;
 
@@ -71,9 +72,14 @@ pub(crate) struct Manifest {
     /// Answers to requests with an idempotency key.
     #[serde(default)]
     pub(crate) answers: Vec<AnswerEntry>,
-    /// Kept for access control.
+    /// Users were meant to be here; they are documents.
     #[serde(default)]
     pub(crate) users: Vec<serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) documents: Vec<(DocumentKey, std::sync::Arc<Document>)>,
+    /// The highest version that a document was given.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) documents_version: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -300,6 +306,8 @@ mod tests {
                 },
             }],
             users: Vec::new(),
+            documents: Vec::new(),
+            documents_version: 0,
         }
     }
 

@@ -201,6 +201,8 @@ impl Tier {
             groups: Vec::new(),
             answers: Vec::new(),
             users: Vec::new(),
+            documents: Vec::new(),
+            documents_version: 0,
         };
         for (stream, partitions) in seen.streams {
             let partitions = partitions.into_iter().filter_map(|seen| {
@@ -235,6 +237,11 @@ impl Tier {
                 positions: positions.iter().map(|(at, p)| (*at, p.clone())).collect(),
             });
         }
+        let documents = self.reader.index.documents.read();
+        manifest.documents =
+            documents.iter().map(|(key, document)| (key.clone(), document.clone())).collect();
+        manifest.documents_version = documents.version();
+        drop(documents);
         self.ledger.with_hot(|hot| remember(hot, &mut manifest));
         manifest
     }

@@ -347,6 +347,7 @@ impl Driver {
         }
         assert_eq!(index.all_streams().len(), hot.streams.len(), "{what}: streams that are gone");
         assert_eq!(index.groups.read().0, hot.groups, "{what}: groups");
+        assert_eq!(*index.documents.read(), hot.documents, "{what}: documents");
         assert_eq!(index.files.oldest(), oldest, "{what}: the oldest file with live batches");
         for intent in hot.intents.values() {
             assert_eq!(known.insert(intent.object_path.clone(), "intended"), None, "{what}");

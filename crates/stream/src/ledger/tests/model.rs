@@ -79,6 +79,7 @@ fn difference(possible: &HotState, found: &HotState) -> String {
         let mut lines = vec![
             format!("names {:?}", hot.names),
             format!("groups {:?}, {} positions", hot.groups, hot.group_positions),
+            format!("documents {:?}", hot.documents),
             format!("partitions {}", hot.partitions),
             format!("answers {:?}", hot.answers),
             format!("attempts {:?}", hot.attempts),
@@ -152,7 +153,9 @@ impl Model {
                                 assert_eq!(placed.content, content, "a duplicate's first answer");
                             }
                         }
-                        Outcome::Done | Outcome::Resolved(_) => unreachable!(),
+                        Outcome::Document { .. } | Outcome::Done | Outcome::Resolved(_) => {
+                            unreachable!()
+                        }
                     }
                 }
                 Operation::IntendUpload { object_path, .. } => {

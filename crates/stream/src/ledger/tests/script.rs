@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::driver::Driver;
 use crate::api::NewStream;
 use crate::chunk_meta::ChunkMeta;
+use crate::ledger::document::{DocumentExpectation, DocumentKey, DocumentKind};
 use crate::ledger::event::Operation;
 use crate::ledger::hot_state::HotState;
 use crate::ledger::sequencer::{Commit, Idempotency};
@@ -37,6 +38,8 @@ pub(super) enum Kind {
     Ceilings,
     Positions,
     DeleteGroup,
+    PutDocument,
+    DeleteDocument,
     Repeat,
     Resolve,
     Write,
@@ -51,7 +54,7 @@ pub(super) enum Kind {
 }
 
 /// How often each kind is drawn.
-const WEIGHTS: [(Kind, u64); 27] = [
+const WEIGHTS: [(Kind, u64); 29] = [
     (Kind::Create, 6),
     (Kind::Alter, 2),
     (Kind::Grow, 2),
@@ -68,6 +71,8 @@ const WEIGHTS: [(Kind, u64); 27] = [
     (Kind::Ceilings, 2),
     (Kind::Positions, 3),
     (Kind::DeleteGroup, 1),
+    (Kind::PutDocument, 4),
+    (Kind::DeleteDocument, 2),
     (Kind::Repeat, 4),
     (Kind::Resolve, 4),
     (Kind::Write, 14),
@@ -133,6 +138,23 @@ pub(super) fn path(name: &str) -> StreamPath {
 
 fn group(dice: &Dice) -> GroupName {
     GroupName::new(["readers", "writers"][dice.below(2) as usize]).expect("a name")
+}
+
+fn document(dice: &Dice) -> DocumentKey {
+    let kinds = [DocumentKind::User, DocumentKind::Group];
+    let name = ["ann", "bob"][dice.below(2) as usize];
+    DocumentKey::new(TenantName::default_tenant(), kinds[dice.below(2) as usize], name)
+}
+
+/// Any of the expectations, those that hold more often than those that do not.
+fn expectation(hot: &HotState, dice: &Dice) -> DocumentExpectation {
+    let key = document(dice);
+    match (dice.below(3), hot.documents.get(&key)) {
+        (0, None) => DocumentExpectation::Absent,
+        (0, Some(document)) => DocumentExpectation::Version(document.version),
+        (1, _) if dice.one_in(3) => DocumentExpectation::Version(1),
+        _ => DocumentExpectation::Any,
+    }
 }
 
 /// A batch that can be told from every other by `content`.
@@ -313,6 +335,14 @@ impl Driver {
                 let unknown = CommitId(dice.uuid());
                 let id = if dice.one_in(3) { unknown } else { *dice.pick(&known)? };
                 Operation::ResolveCommit { id }
+            }
+            Kind::PutDocument => Operation::PutDocument {
+                key: document(dice),
+                value: "x".repeat(dice.below(40) as usize),
+                expected: expectation(&hot, dice),
+            },
+            Kind::DeleteDocument => {
+                Operation::DeleteDocument { key: document(dice), expected: expectation(&hot, dice) }
             }
             Kind::DeleteGroup => {
                 Operation::DeleteGroup { tenant: TenantName::default_tenant(), group: group(dice) }

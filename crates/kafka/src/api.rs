@@ -1,0 +1,99 @@
+//! The table of APIs: versions, order and handlers.
+//!
+//! Only versions that tests cover are in it; what is in it is what
+//! `ApiVersions` tells. The set follows one release of Kafka, 4.3, so that
+//! clients that infer a release from it infer that one.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use kafka_protocol::messages::{self, ApiKey};
+use kafka_protocol::protocol::Decodable;
+
+use crate::call::{Answer, Call, IntoAnswer as _};
+use crate::frame::FrameError;
+
+/// How requests of an API stand to the others of their connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Begins when all before it are answered.
+    Alone,
+    /// As `Alone`; it may wait for long, and is given up when the client goes.
+    Waiting,
+    /// Begins in order, beside others of its kind, and is answered in order.
+    Pipelined,
+}
+
+/// One API.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Api {
+    pub(crate) key: ApiKey,
+    pub(crate) min: i16,
+    pub(crate) max: i16,
+    pub(crate) order: Order,
+    /// May be asked before a login.
+    pub(crate) is_open: bool,
+}
+
+macro_rules! apis {
+    ($($key:ident($request:ident) $min:literal..=$max:literal $order:ident $open:literal => $handler:path;)*) => {
+        /// Every API that is served.
+        pub(crate) const APIS: &[Api] = &[$(Api {
+            key: ApiKey::$key,
+            min: $min,
+            max: $max,
+            order: Order::$order,
+            is_open: $open,
+        }),*];
+
+        /// The API's name, as metrics show it.
+        pub(crate) fn name(key: ApiKey) -> &'static str {
+            match key {
+                $(ApiKey::$key => stringify!($key),)*
+                _ => "other",
+            }
+        }
+
+        /// Decodes a request, lets its handler answer it, and encodes that.
+        pub(crate) fn handle(call: Call, body: Bytes) -> BoxFuture<'static, Result<Answer, FrameError>> {
+            match call.api {
+                $(ApiKey::$key => Box::pin(async move {
+                    let request = decode::<messages::$request>(&call, body)?;
+                    $handler(&call, request).await.into_answer(&call)
+                }),)*
+                api => {
+                    let version = call.version;
+                    Box::pin(async move { Err(FrameError::UnsupportedVersion { api, version }) })
+                }
+            }
+        }
+    };
+}
+
+// One line an API: key(request) versions order is-open => handler.
+apis! {
+    ApiVersions(ApiVersionsRequest) 0..=4 Alone true => crate::api_versions::handle;
+}
+
+/// The API's entry, if it is served.
+pub(crate) fn find(key: ApiKey) -> Option<&'static Api> {
+    APIS.iter().find(|api| api.key == key)
+}
+
+/// Whether this version of the API is served.
+pub(crate) fn supports(key: ApiKey, version: i16) -> bool {
+    find(key).is_some_and(|api| (api.min..=api.max).contains(&version))
+}
+
+/// Decodes a body that must be used up.
+fn decode<R: Decodable>(call: &Call, mut body: Bytes) -> Result<R, FrameError> {
+    let (api, version) = (call.api, call.version);
+    // An ApiVersions request of a version from the future has no body that can
+    // be read; its answer needs none.
+    let version = if supports(api, version) { version } else { 0 };
+    let malformed = |why: String| FrameError::Malformed { api, version, why };
+    let request = R::decode(&mut body, version).map_err(|error| malformed(error.to_string()))?;
+    if !body.is_empty() {
+        return Err(malformed(format!("{} bytes are left over", body.len())));
+    }
+    Ok(request)
+}

@@ -1,0 +1,77 @@
+//! What all connections share.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use aquifer_env::{Clock, Random};
+use aquifer_stream::StreamStore;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::authorizer::Authorizer;
+use crate::metrics::KafkaMetrics;
+use crate::options::{KafkaOptions, ListenerOptions, split_host_port};
+
+/// The only broker of this cluster, as clients know it.
+pub(crate) const NODE_ID: i32 = 1;
+
+/// The state behind the door; connections hold it by `Arc`.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    pub(crate) store: StreamStore,
+    pub(crate) options: KafkaOptions,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) metrics: KafkaMetrics,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) stopping: watch::Receiver<bool>,
+    /// Where each listener really listens, by its number.
+    addresses: RwLock<BTreeMap<usize, SocketAddr>>,
+    listeners: Vec<ListenerOptions>,
+}
+
+impl Broker {
+    pub(crate) fn new(
+        store: StreamStore,
+        options: KafkaOptions,
+        environment: crate::KafkaEnvironment,
+        stopping: watch::Receiver<bool>,
+    ) -> Arc<Self> {
+        let crate::KafkaEnvironment { clock, random, metrics, authorizer } = environment;
+        let listeners = options.all_listeners();
+        let addresses = RwLock::default();
+        Arc::new(Self {
+            store,
+            options,
+            clock,
+            random,
+            metrics,
+            authorizer,
+            stopping,
+            addresses,
+            listeners,
+        })
+    }
+
+    pub(crate) fn set_address(&self, listener: usize, address: SocketAddr) {
+        self.addresses.write().insert(listener, address);
+    }
+
+    /// The host and port that clients of a listener are told to come to.
+    pub(crate) fn advertised(&self, listener: usize) -> (String, u16) {
+        let told = self.listeners.get(listener).and_then(|of| of.advertised.as_deref());
+        if let Some(Ok(told)) = told.map(split_host_port) {
+            return told;
+        }
+        let addresses = self.addresses.read();
+        match addresses.get(&listener) {
+            // Nobody can connect to "any address": this machine can, to itself.
+            Some(address) if address.ip().is_unspecified() => {
+                ("localhost".to_owned(), address.port())
+            }
+            Some(address) => (address.ip().to_string(), address.port()),
+            None => ("localhost".to_owned(), 0),
+        }
+    }
+}

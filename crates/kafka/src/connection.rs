@@ -1,0 +1,242 @@
+//! One connection: requests in, answers out, in their order.
+//!
+//! Requests begin one after the other. Those of a pipelined API run beside each
+//! other, so that a producer's next batch is in the journal's next group while
+//! the last one syncs; anything else waits for all before it. At most one
+//! request is read ahead.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::Semaphore;
+
+use crate::api::{self, Order};
+use crate::authorizer::Principal;
+use crate::broker::Broker;
+use crate::call::{Answer, Call};
+use crate::frame::{Frame, FrameError, FrameReader};
+use crate::metrics::ApiLabels;
+use crate::session::Session;
+
+type Running = BoxFuture<'static, Result<Answer, FrameError>>;
+
+/// The state of one connection's loop.
+struct Connection<R, W> {
+    broker: Arc<Broker>,
+    session: Arc<Session>,
+    reader: FrameReader<R>,
+    writer: W,
+    running: FuturesOrdered<Running>,
+    /// The order of what is running; all of it is of one kind.
+    order: Order,
+    next: Option<Frame>,
+}
+
+/// Serves a connection until its client goes, breaks the protocol or is idle
+/// for too long, or the server stops.
+pub(crate) async fn serve<S>(
+    stream: S,
+    broker: Arc<Broker>,
+    session: Arc<Session>,
+    budget: Arc<Semaphore>,
+) -> Result<(), FrameError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let (reader, writer) = tokio::io::split(stream);
+    let reader = FrameReader::new(reader, budget);
+    let mut connection = Connection {
+        broker,
+        session,
+        reader,
+        writer,
+        running: FuturesOrdered::new(),
+        order: Order::Alone,
+        next: None,
+    };
+    connection.run().await
+}
+
+/// What a turn of the loop brought.
+enum Turn {
+    Answer(Result<Answer, FrameError>),
+    Frame(Result<Option<Bytes>, FrameError>),
+    Idle,
+    Stopping,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
+    async fn run(&mut self) -> Result<(), FrameError> {
+        loop {
+            self.start_next()?;
+            match self.turn().await {
+                Turn::Answer(answer) => {
+                    if !self.answer(answer?).await? {
+                        return Ok(());
+                    }
+                }
+                Turn::Frame(frame) => {
+                    let Some(bytes) = frame? else { return self.finish().await };
+                    self.take(bytes)?;
+                }
+                Turn::Idle => return Ok(()),
+                Turn::Stopping => return self.finish().await,
+            }
+        }
+    }
+
+    async fn turn(&mut self) -> Turn {
+        let options = &self.broker.options;
+        let (limit, limit_name) = if self.session.principal().is_some() {
+            (options.request_bytes_max, "request_bytes_max")
+        } else {
+            (options.request_bytes_max_before_login, "request_bytes_max_before_login")
+        };
+        let idle = Duration::from_millis(options.idle_ms_max);
+        let mut stopping = self.broker.stopping.clone();
+        let is_running = !self.running.is_empty();
+        let reads = self.next.is_none();
+        tokio::select! {
+            biased;
+            Some(answer) = self.running.next(), if is_running => Turn::Answer(answer),
+            frame = self.reader.next(limit, limit_name), if reads => Turn::Frame(frame),
+            () = tokio::time::sleep(idle), if !is_running => Turn::Idle,
+            _ = stopping.wait_for(|is_stopping| *is_stopping) => Turn::Stopping,
+        }
+    }
+
+    /// Takes a frame in, to be begun when its turn comes.
+    fn take(&mut self, bytes: Bytes) -> Result<(), FrameError> {
+        let metrics = &self.broker.metrics;
+        metrics.bytes_in.inc_by(bytes.len() as u64 + 4);
+        let held = self.reader.take_permit().ok_or(FrameError::Stopping)?;
+        let parsed = Frame::parse(bytes, held);
+        if parsed.is_err() {
+            metrics.malformed.inc();
+        }
+        let frame = parsed?;
+        let is_open = api::find(frame.api).is_some_and(|api| api.is_open);
+        if !is_open && self.session.principal().is_none() {
+            return Err(FrameError::NoLogin { api: frame.api });
+        }
+        self.next = Some(frame);
+        Ok(())
+    }
+
+    /// Begins the request that was read ahead, if nothing stands before it.
+    fn start_next(&mut self) -> Result<(), FrameError> {
+        let Some(frame) = &self.next else { return Ok(()) };
+        let order = api::find(frame.api).map_or(Order::Alone, |api| api.order);
+        let may_start = self.running.is_empty()
+            || (order == Order::Pipelined
+                && self.order == Order::Pipelined
+                && self.running.len() < self.broker.options.pipeline_max);
+        if !may_start {
+            return Ok(());
+        }
+        let Some(frame) = self.next.take() else { return Ok(()) };
+        self.order = order;
+        let running = self.begin(frame);
+        self.running.push_back(running);
+        Ok(())
+    }
+
+    fn begin(&self, frame: Frame) -> Running {
+        let Frame { api, version, correlation, client_id, body, held } = frame;
+        let principal =
+            self.session.principal().unwrap_or_else(|| Arc::new(Principal::anonymous()));
+        let (broker, session) = (self.broker.clone(), self.session.clone());
+        let metrics = broker.metrics.clone();
+        let clock = broker.clock.clone();
+        let call = Call { broker, session, principal, api, version, correlation, client_id };
+        let labels = ApiLabels { api: api::name(api) };
+        metrics.requests.get_or_create(&labels).inc();
+        let bytes = body.len() as i64;
+        metrics.request_bytes.inc_by(bytes);
+        let started = clock.monotonic_ns();
+        let running = api::handle(call, body);
+        Box::pin(async move {
+            let _held = (held, Held(metrics.clone(), bytes));
+            let answer = running.await;
+            if matches!(answer, Err(FrameError::Malformed { .. })) {
+                metrics.malformed.inc();
+            }
+            let elapsed = clock.monotonic_ns().saturating_sub(started);
+            metrics.seconds.get_or_create(&labels).observe(elapsed as f64 / 1e9);
+            answer
+        })
+    }
+
+    /// Writes an answer; false where the connection is to be closed.
+    async fn answer(&mut self, answer: Answer) -> Result<bool, FrameError> {
+        let pieces = match answer {
+            Answer::Nothing => return Ok(true),
+            Answer::Close => return Ok(false),
+            Answer::Frame(pieces) => pieces,
+        };
+        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        self.broker.metrics.bytes_out.inc_by(bytes as u64);
+        let mut pieces = Pieces(pieces.into());
+        self.writer.write_all_buf(&mut pieces).await?;
+        self.writer.flush().await?;
+        Ok(true)
+    }
+
+    /// The client has sent its last, or the server stops: what changes
+    /// something is finished, what only waits is given up.
+    async fn finish(&mut self) -> Result<(), FrameError> {
+        if self.order == Order::Waiting {
+            return Ok(());
+        }
+        while let Some(answer) = self.running.next().await {
+            if !self.answer(answer?).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Counts a request's bytes for as long as it is under way.
+struct Held(crate::KafkaMetrics, i64);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.request_bytes.dec_by(self.1);
+    }
+}
+
+/// A frame in pieces, written together where the socket takes that.
+struct Pieces(VecDeque<Bytes>);
+
+impl bytes::Buf for Pieces {
+    fn remaining(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0.front().map_or(&[], |piece| &piece[..])
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(piece) = self.0.front_mut() {
+            if count < piece.len() {
+                piece.advance(count);
+                return;
+            }
+            count -= piece.len();
+            self.0.pop_front();
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
+        let pairs = slices.iter_mut().zip(&self.0);
+        pairs.map(|(slice, piece)| *slice = std::io::IoSlice::new(piece)).count()
+    }
+}

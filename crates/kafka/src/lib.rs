@@ -1,0 +1,25 @@
+//! The Kafka protocol: frames ⇄ calls of the stream store.
+//!
+//! A connection's requests are decoded, authorised, handed to one handler an
+//! API and answered in their order. Record batches stay the raw bytes that the
+//! producer sent. Nothing here decides about durability, order or offsets:
+//! that is the ledger's. What a client sends is bounded before anything is
+//! allocated for it.
+
+mod api;
+mod api_versions;
+mod authorizer;
+mod broker;
+mod call;
+mod connection;
+mod error_code;
+mod frame;
+mod metrics;
+mod options;
+mod server;
+mod session;
+
+pub use authorizer::{Action, AllowAll, Authorizer, Decision, Principal, Resource};
+pub use metrics::KafkaMetrics;
+pub use options::{KafkaOptions, ListenerOptions, ListenerSecurity};
+pub use server::{KafkaEnvironment, KafkaServer};

@@ -1,0 +1,202 @@
+//! The limits and addresses of the Kafka door.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// What a listener asks of its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenerSecurity {
+    /// Nothing: clear text, no user.
+    #[default]
+    Plaintext,
+    /// A user proved by SASL, in clear text.
+    SaslPlaintext,
+    /// TLS, no user.
+    Tls,
+    /// A user proved by SASL, under TLS.
+    SaslTls,
+}
+
+impl ListenerSecurity {
+    /// Whether the connection is encrypted.
+    #[must_use]
+    pub const fn is_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::SaslTls)
+    }
+
+    /// Whether a user has to be proved before anything else.
+    #[must_use]
+    pub const fn is_sasl(self) -> bool {
+        matches!(self, Self::SaslPlaintext | Self::SaslTls)
+    }
+}
+
+/// One address on which Kafka clients are served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerOptions {
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// `host:port` under which its clients reach it; absent, where it listens.
+    #[serde(default)]
+    pub advertised: Option<String>,
+    /// What it asks of its clients.
+    #[serde(default)]
+    pub security: ListenerSecurity,
+}
+
+/// How Kafka is served. Every queue and size has its limit here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaOptions {
+    /// Whether the Kafka protocol is served at all.
+    pub enabled: bool,
+    /// The address of the first listener; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// `host:port` under which clients of the first listener reach it.
+    pub advertised: Option<String>,
+    /// What the first listener asks of its clients.
+    pub security: ListenerSecurity,
+    /// More listeners, each with its own address and security.
+    pub listeners: Vec<ListenerOptions>,
+
+    /// Connections open at a time, over all listeners; more wait in the
+    /// system's queue.
+    pub connections_max: usize,
+    /// A connection that asks for nothing for this long is closed; in ms.
+    pub idle_ms_max: u64,
+    /// A connection whose peer takes nothing and answers nothing for this long
+    /// is cut off; in ms.
+    pub peer_ms_max: u32,
+    /// The largest request; a connection that announces a larger one is closed.
+    pub request_bytes_max: usize,
+    /// The largest request of a connection that has not proved its user.
+    pub request_bytes_max_before_login: usize,
+    /// The most elements of all lists in one request together.
+    pub request_elements_max: usize,
+    /// Bytes of requests in memory at a time, over all connections; beyond them
+    /// connections are not read from.
+    pub requests_bytes_max: usize,
+    /// Produce requests of one connection that are under way at a time.
+    pub pipeline_max: usize,
+    /// How long a stop waits for requests under way; in ms.
+    pub drain_ms_max: u64,
+}
+
+impl Default for KafkaOptions {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9092)),
+            advertised: None,
+            security: ListenerSecurity::Plaintext,
+            listeners: Vec::new(),
+            connections_max: 4096,
+            idle_ms_max: 600_000,
+            peer_ms_max: 60_000,
+            request_bytes_max: 100 << 20,
+            request_bytes_max_before_login: 512 << 10,
+            request_elements_max: 200_000,
+            requests_bytes_max: 256 << 20,
+            pipeline_max: 16,
+            drain_ms_max: 5_000,
+        }
+    }
+}
+
+impl KafkaOptions {
+    /// All listeners, the first one first.
+    #[must_use]
+    pub fn all_listeners(&self) -> Vec<ListenerOptions> {
+        let first = ListenerOptions {
+            listen: self.listen,
+            advertised: self.advertised.clone(),
+            security: self.security,
+        };
+        std::iter::once(first).chain(self.listeners.iter().cloned()).collect()
+    }
+
+    /// Whether a listener that asks for no user can be reached from other
+    /// machines.
+    #[must_use]
+    pub fn is_exposed(&self) -> bool {
+        self.enabled
+            && self
+                .all_listeners()
+                .iter()
+                .any(|of| !of.listen.ip().is_loopback() && !of.security.is_sasl())
+    }
+
+    /// Checks the bounds of every field.
+    ///
+    /// # Errors
+    /// The first field outside its bounds, and the rule.
+    pub fn validate(&self) -> Result<(), (&'static str, String)> {
+        let at_least = [
+            ("connections_max", self.connections_max, 1),
+            ("request_bytes_max", self.request_bytes_max, 64 << 10),
+            ("request_bytes_max_before_login", self.request_bytes_max_before_login, 4 << 10),
+            ("request_elements_max", self.request_elements_max, 1_000),
+            ("requests_bytes_max", self.requests_bytes_max, self.request_bytes_max),
+            ("pipeline_max", self.pipeline_max, 1),
+            ("idle_ms_max", self.idle_ms_max as usize, 1_000),
+            ("peer_ms_max", self.peer_ms_max as usize, 1_000),
+        ];
+        for (field, value, min) in at_least {
+            if value < min {
+                return Err((field, format!("is {value}, it must be at least {min}")));
+            }
+        }
+        if self.request_bytes_max > i32::MAX as usize {
+            return Err(("request_bytes_max", "a frame has at most 2 GiB".into()));
+        }
+        for listener in self.all_listeners() {
+            if let Some(advertised) = &listener.advertised {
+                split_host_port(advertised).map_err(|why| ("advertised", why))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Splits `host:port`, also `[v6]:port`.
+pub(crate) fn split_host_port(text: &str) -> Result<(String, u16), String> {
+    let wrong = || format!("{text} is not of the form host:port");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse().map_err(|_| wrong())?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() || host.len() > 255 || host.chars().any(char::is_whitespace) {
+        return Err(wrong());
+    }
+    Ok((host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports_are_split() {
+        let check = |text, host: &str, port| {
+            assert_eq!(split_host_port(text), Ok((host.to_owned(), port)), "{text}");
+        };
+        check("a.example:9092", "a.example", 9092);
+        check("[::1]:1", "::1", 1);
+        for bad in ["", "a", "a:", ":1", "a:70000", "a b:1"] {
+            assert!(split_host_port(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_what_asks_for_no_user_is_exposed() {
+        let mut options = KafkaOptions::default();
+        options.validate().unwrap();
+        assert!(!options.is_exposed());
+        options.listen = "0.0.0.0:9092".parse().unwrap();
+        assert!(options.is_exposed());
+        options.security = ListenerSecurity::SaslTls;
+        assert!(!options.is_exposed());
+    }
+}

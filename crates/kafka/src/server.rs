@@ -1,0 +1,173 @@
+//! Listening, accepting, and stopping without cutting anyone off.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aquifer_env::{Clock, Random};
+use aquifer_stream::StreamStore;
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::authorizer::Authorizer;
+use crate::broker::Broker;
+use crate::connection;
+use crate::metrics::KafkaMetrics;
+use crate::options::{KafkaOptions, ListenerSecurity};
+use crate::session::Session;
+
+/// When the process has no file descriptor left, accepting pauses this long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the server needs besides its store and options.
+#[derive(Debug)]
+pub struct KafkaEnvironment {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where member ids and nonces come from.
+    pub random: Arc<dyn Random>,
+    /// Where the server counts.
+    pub metrics: KafkaMetrics,
+    /// Who decides what a principal may do.
+    pub authorizer: Arc<dyn Authorizer>,
+}
+
+/// A running Kafka server. Dropping it leaves it running; [`KafkaServer::stop`]
+/// ends it.
+#[derive(Debug)]
+pub struct KafkaServer {
+    addresses: Vec<SocketAddr>,
+    stopping: watch::Sender<bool>,
+    accepting: Vec<JoinHandle<()>>,
+}
+
+/// What the listeners share.
+struct Door {
+    broker: Arc<Broker>,
+    connections: Arc<Semaphore>,
+    budget: Arc<Semaphore>,
+    sessions: AtomicU64,
+}
+
+impl KafkaServer {
+    /// Binds all listeners and begins to answer.
+    ///
+    /// # Errors
+    /// Options outside their bounds, or an address that cannot be bound.
+    pub async fn start(
+        store: StreamStore,
+        options: KafkaOptions,
+        environment: KafkaEnvironment,
+    ) -> io::Result<Self> {
+        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+        options.validate().map_err(|(field, why)| invalid(format!("kafka.{field} {why}")))?;
+        let listeners = options.all_listeners();
+        let (stopping, is_stopping) = watch::channel(false);
+        let connections = Arc::new(Semaphore::new(options.connections_max));
+        let budget = Arc::new(Semaphore::new(options.requests_bytes_max));
+        let broker = Broker::new(store, options, environment, is_stopping);
+        let sessions = AtomicU64::new(0);
+        let door = Arc::new(Door { broker, connections, budget, sessions });
+        let mut bound = Vec::with_capacity(listeners.len());
+        for (number, listener) in listeners.iter().enumerate() {
+            if listener.security != ListenerSecurity::Plaintext {
+                return Err(invalid("only plaintext listeners are there yet".into()));
+            }
+            let socket = TcpListener::bind(listener.listen).await.map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", listener.listen))
+            })?;
+            door.broker.set_address(number, socket.local_addr()?);
+            bound.push((number, listener.security, socket));
+        }
+        let mut addresses = Vec::with_capacity(bound.len());
+        let mut accepting = Vec::with_capacity(bound.len());
+        for (number, security, socket) in bound {
+            addresses.push(socket.local_addr()?);
+            accepting.push(tokio::spawn(accept(door.clone(), number, security, socket)));
+        }
+        Ok(Self { addresses, stopping, accepting })
+    }
+
+    /// Where it listens, with the real ports, the first listener first.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Stops accepting, lets requests under way finish within `drain_ms_max`,
+    /// then cuts the rest off.
+    pub async fn stop(self) {
+        self.stopping.send_replace(true);
+        for accepting in self.accepting {
+            if let Err(error) = accepting.await {
+                tracing::error!(%error, "a Kafka listener ended abnormally");
+            }
+        }
+    }
+}
+
+async fn accept(door: Arc<Door>, number: usize, security: ListenerSecurity, socket: TcpListener) {
+    let mut stopping = door.broker.stopping.clone();
+    let mut tasks = JoinSet::new();
+    loop {
+        let next = async {
+            // The semaphore is never closed.
+            let permit = door.connections.clone().acquire_owned().await;
+            (permit, socket.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            _ = stopping.wait_for(|is_stopping| *is_stopping) => break,
+            // Ended connections are taken off the set as they end.
+            Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
+            next = next => next,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a Kafka connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if let Err(error) = prepare(&stream, door.broker.options.peer_ms_max) {
+            tracing::debug!(%peer, %error, "a connection's options could not be set");
+        }
+        let id = door.sessions.fetch_add(1, Ordering::Relaxed);
+        let session = Arc::new(Session::new(id, peer, number, security));
+        let (broker, budget) = (door.broker.clone(), door.budget.clone());
+        tasks.spawn(async move {
+            let metrics = broker.metrics.clone();
+            metrics.connections_total.inc();
+            metrics.connections.inc();
+            let ended = connection::serve(stream, broker, session, budget).await;
+            metrics.connections.dec();
+            // What clients do to their connections is theirs.
+            if let Err(error) = ended {
+                tracing::debug!(%peer, %error, "a Kafka connection ended");
+            }
+            drop(permit);
+        });
+    }
+    drop(socket);
+    let drain = Duration::from_millis(door.broker.options.drain_ms_max);
+    let drained = tokio::time::timeout(drain, async { while tasks.join_next().await.is_some() {} });
+    if drained.await.is_err() {
+        tracing::warn!(?drain, "Kafka requests were still under way and are cut off");
+        tasks.shutdown().await;
+    }
+}
+
+fn prepare(stream: &TcpStream, peer_ms_max: u32) -> io::Result<()> {
+    // Answers are written whole: waiting for more would only delay them.
+    stream.set_nodelay(true)?;
+    // Peers that vanished, and those that stopped reading (RFC 5482).
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_millis((peer_ms_max / 2).max(1000).into()))?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, peer_ms_max)?;
+    Ok(())
+}
