@@ -15,6 +15,7 @@ mod options;
 mod read;
 mod recover;
 mod retention;
+mod steady;
 mod store;
 mod tier;
 mod verify;
@@ -27,9 +28,11 @@ pub use api::{
 };
 pub use chunk_meta::ChunkMeta;
 pub use error::Error;
-pub use ledger::{Commit, Committed, Idempotency, Operation, Outcome, RecoveryReport, Resolution};
+pub use ledger::{
+    Commit, Committed, Idempotency, Operation, Outcome, Precondition, RecoveryReport, Resolution,
+};
 pub use options::Options;
 pub use read::{Cursor, Cut, View};
 pub use recover::{Gap, RecoverReport, recover_from};
-pub use store::{Environment, StreamStore};
+pub use store::{Environment, Lease, StreamStore};
 pub use verify::{Finding, OnProgress, VerifyProgress, VerifyReport, verify};

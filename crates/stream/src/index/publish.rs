@@ -126,6 +126,8 @@ impl Index {
             Event::AnswerKept { .. }
             | Event::CommitKept { .. }
             | Event::CommitFenced { .. }
+            | Event::LeaseHeld { .. }
+            | Event::LeaseReleased { .. }
             | Event::CeilingsSet { .. }
             | Event::OffsetsReserved { .. } => {}
         }
@@ -254,6 +256,8 @@ fn is_in_manifest(event: &Event) -> bool {
             | Event::AnswerKept { .. }
             | Event::CommitKept { .. }
             | Event::CommitFenced { .. }
+            | Event::LeaseHeld { .. }
+            | Event::LeaseReleased { .. }
             | Event::CeilingsSet { .. }
             | Event::OffsetsReserved { .. }
             | Event::OffsetsSkipped { .. }

@@ -30,6 +30,7 @@ use crate::Error;
 use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::options::Options;
+use crate::steady::SteadyClock;
 
 /// What callers and the writer share under one lock.
 pub(crate) struct Core {
@@ -203,7 +204,7 @@ impl Parts {
         metrics: Arc<Metrics>,
     ) -> Self {
         let Recovery {
-            hot,
+            mut hot,
             index,
             journal,
             catalog,
@@ -213,12 +214,14 @@ impl Parts {
             catalog_position,
             ..
         } = recovery;
+        let steady = SteadyClock::new(clock.clone(), hot.newest_stamp());
+        hot.leases.restart(steady.now());
         let maintenance = journal.maintenance();
         let reader = journal.reader();
         let shared = Arc::new(Shared {
             core: Mutex::new(Core {
                 assembly: Assembly::new(options.group_bytes_max),
-                sequencer: Sequencer { hot, options: options.clone() },
+                sequencer: Sequencer { hot, options: options.clone(), steady },
                 backlog: VecDeque::new(),
                 in_flight: Vec::new(),
                 is_writing: false,

@@ -9,6 +9,7 @@ pub(crate) mod attempts;
 pub(crate) mod event;
 pub(crate) mod hot_state;
 mod keeper;
+pub(crate) mod leases;
 mod local;
 pub(crate) mod producer;
 pub(crate) mod publisher;
@@ -20,6 +21,7 @@ mod tests;
 mod writer;
 
 pub use event::{Operation, Outcome, Resolution};
+pub use leases::Precondition;
 pub(crate) use local::LocalLedger;
 pub use recovery::RecoveryReport;
 pub use sequencer::{Commit, Committed, Idempotency};

@@ -19,21 +19,22 @@
 //! | 28 | CRC-32C of bytes 0–27 | 4 |
 //! | 32 | body: JSON of `Body`, compressed with zstd | |
 //!
-//! Version 2 has attempts; version 1, which has none, is read.
+//! Version 2 has attempts and leases; version 1, which has none, is read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aquifer_env::Disk;
 use aquifer_types::{
-    ChunkId, CommitId, Epoch, GroupName, GroupSequence, Offset, Partition, ProducerId, StreamClass,
-    StreamConfig, StreamId, StreamPath, TenantName, Timestamp,
+    ChunkId, CommitId, Epoch, GroupName, GroupSequence, LeaseName, LeaseToken, Offset, Partition,
+    ProducerId, StreamClass, StreamConfig, StreamId, StreamPath, TenantName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 use super::attempts::Attempt;
 use super::event::KeptAnswer;
 use super::hot_state::{HotChunk, HotPartition, HotState, HotStream, Intent};
+use super::leases::HeldLease;
 use super::producer::Producer;
 use crate::Error;
 use crate::api::GroupPosition;
@@ -58,6 +59,10 @@ struct Body {
     intents: Vec<(ChunkId, Intent)>,
     #[serde(default)]
     attempts: Vec<(CommitId, Attempt)>,
+    #[serde(default)]
+    leases: Vec<(LeaseName, HeldLease)>,
+    #[serde(default)]
+    last_lease_token: LeaseToken,
 }
 
 type GroupBody = (TenantName, GroupName, Vec<(Partition, GroupPosition)>);
@@ -120,6 +125,8 @@ impl From<&HotState> for Body {
                 .collect(),
             intents: hot.intents.iter().map(|(id, intent)| (*id, intent.clone())).collect(),
             attempts: hot.attempts.iter().map(|(id, attempt)| (id, attempt.clone())).collect(),
+            leases: hot.leases.held.iter().map(|(name, held)| (name.clone(), *held)).collect(),
+            last_lease_token: hot.leases.last_token,
         }
     }
 }
@@ -167,6 +174,8 @@ impl From<Body> for HotState {
         for (id, attempt) in body.attempts {
             let _ = hot.attempts.keep(id, attempt);
         }
+        hot.leases.held = body.leases.into_iter().collect();
+        hot.leases.last_token = body.last_lease_token;
         hot.intents = body.intents.into_iter().collect();
         hot.count_positions();
         hot
