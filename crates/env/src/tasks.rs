@@ -8,6 +8,8 @@ use std::io;
 use std::panic::resume_unwind;
 use std::thread;
 
+use tokio::runtime::RuntimeFlavor;
+
 /// Runs blocking `work` on the runtime's blocking pool.
 ///
 /// The work runs to its end even when the handle is dropped.
@@ -34,6 +36,24 @@ pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
             Err(error) => panic!("blocking work was cancelled: {error}"),
         },
     }
+}
+
+/// Whether [`block_here`] may be called: on a runtime with several threads.
+#[must_use]
+pub fn can_block_here() -> bool {
+    let runtime = tokio::runtime::Handle::try_current();
+    runtime.is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
+}
+
+/// Runs short blocking `work` on the present thread, while another thread takes
+/// over the runtime's other tasks. It saves the change of thread that
+/// [`run_blocking`] costs; whatever else is in the same task waits meanwhile.
+///
+/// # Panics
+/// Where [`can_block_here`] is false.
+#[allow(clippy::disallowed_methods, reason = "this is the place that the ban points to")]
+pub fn block_here<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
 }
 
 /// Starts a thread called `name`; Linux shows its first 15 bytes. Fails when

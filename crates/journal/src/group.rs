@@ -45,6 +45,20 @@ impl GroupBuilder {
         GroupBuilder { bytes, len: GROUP_HEADER_BYTES, frames: 0, frames_crc: 0 }
     }
 
+    /// An empty group in the memory of `buffer`, whose content does not matter.
+    #[must_use]
+    pub fn reusing(mut buffer: Vec<u8>) -> GroupBuilder {
+        buffer.clear();
+        buffer.resize(GROUP_HEADER_BYTES, 0);
+        GroupBuilder { bytes: buffer, len: GROUP_HEADER_BYTES, frames: 0, frames_crc: 0 }
+    }
+
+    /// Bytes of memory that it holds.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Adds a frame; the pieces of `payload` are joined. `kind` and the bytes
     /// mean nothing to the journal.
     ///

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aquifer_types::{ErrorKind, Offset, Partition, StreamPath};
+use aquifer_types::{ErrorKind, LeaseName, LeaseToken, Offset, Partition, StreamPath};
 
 /// An error of the stream store.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -107,6 +107,16 @@ pub enum Error {
         /// The epoch of the batch.
         sent: i16,
     },
+    /// Somebody else holds the lease.
+    #[error("lease {name} is held under token {token} for another {wait_ms} ms")]
+    LeaseHeld {
+        /// The lease.
+        name: LeaseName,
+        /// The grant in force.
+        token: LeaseToken,
+        /// When it runs out, unless it is renewed, in ms.
+        wait_ms: u64,
+    },
     /// A precondition of an internal commit does not hold any more.
     #[error("the commit was overtaken: {0}")]
     Overtaken(String),
@@ -199,6 +209,7 @@ impl Error {
             | Self::OutOfOrderSequence { .. }
             | Self::DuplicateSequence { .. }
             | Self::DocumentChanged { .. }
+            | Self::LeaseHeld { .. }
             | Self::Overtaken(_) => ErrorKind::Conflict,
             Self::ProducerFenced { .. } | Self::Fenced(_) => ErrorKind::Fenced,
             Self::Throttled { .. } => ErrorKind::Throttled,
@@ -233,6 +244,9 @@ impl Error {
     /// When to try the same again, where that makes sense.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
+        if let Self::LeaseHeld { wait_ms, .. } = self {
+            return Some(Duration::from_millis(*wait_ms));
+        }
         match self.kind() {
             ErrorKind::Throttled | ErrorKind::Indefinite => Some(Duration::from_secs(1)),
             ErrorKind::Unavailable => Some(Duration::from_secs(2)),

@@ -15,6 +15,7 @@ mod options;
 mod read;
 mod recover;
 mod retention;
+mod steady;
 mod store;
 mod tier;
 mod verify;
@@ -29,10 +30,10 @@ pub use chunk_meta::ChunkMeta;
 pub use error::Error;
 pub use ledger::{
     Commit, Committed, Document, DocumentExpectation, DocumentKey, DocumentKind, Idempotency,
-    Operation, Outcome, RecoveryReport, Resolution,
+    Operation, Outcome, Precondition, RecoveryReport, Resolution,
 };
 pub use options::Options;
 pub use read::{Cursor, Cut, View};
 pub use recover::{Gap, RecoverReport, recover_from};
-pub use store::{Environment, StreamStore};
+pub use store::{Environment, Lease, StreamStore};
 pub use verify::{Finding, OnProgress, VerifyProgress, VerifyReport, verify};

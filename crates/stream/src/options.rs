@@ -55,6 +55,10 @@ pub struct Options {
     pub commit_outcomes_max: usize,
     /// How long such an outcome is remembered, in ms.
     pub commit_outcomes_ms: u64,
+    /// The most leases that are held at once.
+    pub leases_max: usize,
+    /// The longest time that a lease lasts without being renewed, in ms.
+    pub lease_ttl_ms_max: u64,
     /// The most positions kept for consumer groups, all groups together.
     pub group_positions_max: usize,
     /// The most bytes of one document: a user, a group's members, a quota.
@@ -116,6 +120,8 @@ impl Default for Options {
             idempotency_key_ms: 24 * 3600 * 1000,
             commit_outcomes_max: 200_000,
             commit_outcomes_ms: 3600 * 1000,
+            leases_max: 10_000,
+            lease_ttl_ms_max: 3600 * 1000,
             group_positions_max: 1_000_000,
             document_bytes_max: 1 << 20,
             documents_bytes_max: 256 << 20,

@@ -26,6 +26,7 @@ use crate::Error;
 use crate::index::{Index, PartitionState};
 use crate::ledger::{Commit, LocalLedger, Operation};
 use crate::metrics::Metrics;
+use crate::steady::SteadyClock;
 
 /// Truncations in one commit.
 const TRUNCATIONS_MAX: usize = 1_000;
@@ -50,20 +51,16 @@ type Sightings = VecDeque<(Timestamp, Offset)>;
 #[derive(Debug)]
 struct BelievedClock {
     clock: Arc<dyn Clock>,
-    base: Timestamp,
-    base_ns: u64,
+    steady: SteadyClock,
 }
 
 impl BelievedClock {
     fn new(clock: Arc<dyn Clock>, newest_append: Option<Timestamp>) -> Self {
-        let base = newest_append.unwrap_or(Timestamp(clock.now_ms()));
-        Self { base, base_ns: clock.monotonic_ns(), clock }
+        Self { steady: SteadyClock::new(clock.clone(), newest_append), clock }
     }
 
     fn now(&self) -> Timestamp {
-        let elapsed_ms = self.clock.monotonic_ns().saturating_sub(self.base_ns) / 1_000_000;
-        let believed = Timestamp(self.base.get().saturating_add_unsigned(elapsed_ms));
-        believed.min(Timestamp(self.clock.now_ms()))
+        self.steady.now().min(Timestamp(self.clock.now_ms()))
     }
 }
 

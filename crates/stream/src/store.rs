@@ -2,6 +2,7 @@
 
 mod background;
 mod documents;
+mod leases;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use self::leases::Lease;
 use crate::Error;
 use crate::api::{
     AppendAnswer, AppendRequest, Appended, GroupDescription, Health, Isolation, Position,
@@ -28,7 +30,8 @@ use crate::api::{
 use crate::index::{Index, PartitionLog, StreamIndex};
 use crate::ledger::recovery::{Places, recover};
 use crate::ledger::{
-    Commit, Committed, Idempotency, LocalLedger, Operation, Outcome, RecoveryReport, Resolution,
+    Commit, Committed, Idempotency, LocalLedger, Operation, Outcome, Precondition, RecoveryReport,
+    Resolution,
 };
 use crate::metrics::Metrics;
 use crate::options::Options;
@@ -223,19 +226,21 @@ impl StreamStore {
         self.commit_once(operations, None).await
     }
 
-    /// [`StreamStore::commit`] under an id of the caller's, which
+    /// [`StreamStore::commit`] as long as `require` holds, under an id of the
+    /// caller's, which
     /// [`StreamStore::resolve`] takes. The same id again gives the first answer
     /// again, for `commit_outcomes_ms`, whatever the operations are.
     ///
     /// # Errors
-    /// As the ledger decides; [`Error::Fenced`] where somebody was told that it
-    /// is not done; [`Error::Throttled`] where no more can be remembered.
+    /// As the ledger decides; [`Error::Fenced`] where a precondition does not
+    /// hold, or somebody was told that it is not done; [`Error::Throttled`] where no more can be remembered.
     pub async fn commit_as(
         &self,
         id: CommitId,
+        require: Vec<Precondition>,
         operations: Vec<Operation>,
     ) -> Result<Committed, Error> {
-        let commit = Commit { id: Some(id), ..Commit::of(operations) };
+        let commit = Commit { id: Some(id), require, ..Commit::of(operations) };
         self.inner.ledger.commit(commit).await
     }
 
@@ -370,7 +375,7 @@ impl StreamStore {
                     Some(*appended)
                 }
                 Outcome::Duplicate(appended) => Some(*appended),
-                Outcome::Document { .. } | Outcome::Done | Outcome::Resolved(_) => None,
+                _ => None,
             })
             .collect();
         Ok(AppendAnswer { appends, is_duplicate, appended: committed.at })

@@ -19,9 +19,10 @@ pub use config::{ChunkIndex, CleanupPolicy, ConfigError, StreamClass, StreamConf
 pub use error::ErrorKind;
 pub use ids::{ChunkId, CommitId, Partition, StreamId};
 pub use murmur2::{murmur2, partition_for_key};
-pub use name::{GroupName, NameError, StreamName, StreamPath, TenantName};
+pub use name::{GroupName, LeaseName, NameError, StreamName, StreamPath, TenantName};
 pub use numbers::{
-    Epoch, GroupSequence, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, Timestamp,
+    Epoch, GroupSequence, LeaseToken, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence,
+    Timestamp,
 };
 pub use record::{Header, NewRecord, Record};
 

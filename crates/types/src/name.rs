@@ -1,4 +1,4 @@
-//! Names of tenants, streams and consumer groups, validated once.
+//! Names of tenants, streams, consumer groups and leases, validated once.
 //!
 //! A stream's name follows Kafka's rule for topics, so that every stream can
 //! be reached by every protocol and every name is a safe path segment.
@@ -163,6 +163,12 @@ name! {
     |name| check("group", name, 249, "printable characters without '/'", |c| {
         !c.is_control() && c != '/'
     })
+}
+
+name! {
+    /// A lease: 1 to 249 characters that are not control characters.
+    LeaseName,
+    |name| check("lease", name, 249, "printable characters", |c| !c.is_control())
 }
 
 impl TenantName {

@@ -61,6 +61,10 @@ number! {
     ProducerEpoch(i16)
 }
 number! {
+    /// A grant of a lease; a higher one fences the lower.
+    LeaseToken(u64)
+}
+number! {
     /// A producer's record number in a partition; wraps from `i32::MAX` to 0.
     Sequence(i32)
 }

@@ -134,6 +134,8 @@ impl Index {
             Event::AnswerKept { .. }
             | Event::CommitKept { .. }
             | Event::CommitFenced { .. }
+            | Event::LeaseHeld { .. }
+            | Event::LeaseReleased { .. }
             | Event::CeilingsSet { .. }
             | Event::OffsetsReserved { .. } => {}
         }
@@ -262,6 +264,8 @@ fn is_in_manifest(event: &Event) -> bool {
             | Event::AnswerKept { .. }
             | Event::CommitKept { .. }
             | Event::CommitFenced { .. }
+            | Event::LeaseHeld { .. }
+            | Event::LeaseReleased { .. }
             | Event::CeilingsSet { .. }
             | Event::OffsetsReserved { .. }
             | Event::OffsetsSkipped { .. }

@@ -10,7 +10,7 @@
 //! | kind | event | meta |
 //! |---|---|---|
 //! | 1 | records were appended | binary, 44 bytes, below |
-//! | 2 | anything about streams, chunks, groups, answers and attempts | JSON of [`Event`] |
+//! | 2 | anything about streams, chunks, groups, answers, attempts and leases | JSON of [`Event`] |
 //! | 3–9 | reserved: transactions, checkpoints, leases, producer ids | |
 //!
 //! Append meta, little endian: version (1) u8, flags u8 (0), reserved u16,
@@ -18,11 +18,13 @@
 //! epoch u32. Everything else about the batch is in its own header.
 
 use aquifer_types::{
-    Batch, BatchHeader, ChunkId, CommitId, Epoch, GroupName, Offset, Partition, PartitionIndex,
-    StreamClass, StreamConfig, StreamId, StreamPath, TenantName, Timestamp,
+    Batch, BatchHeader, ChunkId, CommitId, Epoch, GroupName, LeaseName, LeaseToken, Offset,
+    Partition, PartitionIndex, StreamClass, StreamConfig, StreamId, StreamPath, TenantName,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
+use super::leases::HeldLease;
 use crate::Error;
 use crate::api::{Appended, GroupPosition};
 use crate::chunk_meta::ChunkMeta;
@@ -139,6 +141,14 @@ pub(crate) enum Event {
         id: CommitId,
         outcomes: Vec<Outcome>,
         at: Timestamp,
+    },
+    /// A lease was granted, or goes on under the same token.
+    LeaseHeld {
+        name: LeaseName,
+        lease: HeldLease,
+    },
+    LeaseReleased {
+        name: LeaseName,
     },
     /// Whoever asked for the commit was told that it was not done: it will not
     /// be.
@@ -322,6 +332,29 @@ pub enum Operation {
         /// The group.
         group: GroupName,
     },
+    /// Grant a lease that nobody holds.
+    AcquireLease {
+        /// Its name.
+        name: LeaseName,
+        /// For how long, in ms.
+        ttl_ms: u64,
+    },
+    /// Let a lease last from now on.
+    RenewLease {
+        /// Its name.
+        name: LeaseName,
+        /// The grant.
+        token: LeaseToken,
+        /// For how long, in ms.
+        ttl_ms: u64,
+    },
+    /// Give a lease back.
+    ReleaseLease {
+        /// Its name.
+        name: LeaseName,
+        /// The grant.
+        token: LeaseToken,
+    },
     /// Find out what became of a commit; one that is not there is fenced.
     ResolveCommit {
         /// The id that its caller gave it.
@@ -344,6 +377,8 @@ pub enum Outcome {
     },
     /// It was done.
     Done,
+    /// The lease is granted.
+    Leased(LeaseToken),
     /// What became of the commit that was asked for.
     Resolved(Resolution),
 }

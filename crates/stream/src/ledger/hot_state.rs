@@ -16,6 +16,7 @@ use super::answers::{Answers, AnswersUndo};
 use super::attempts::{Attempt, AttemptUndo, Attempts};
 use super::document::{DocumentUndo, Documents};
 use super::event::{AppendEvent, Event};
+use super::leases::{LeaseTable, LeaseUndo};
 use super::producer::Producers;
 use crate::Error;
 use crate::api::GroupPosition;
@@ -36,6 +37,7 @@ pub(crate) struct HotState {
     pub(crate) answers: Answers,
     pub(crate) attempts: Attempts,
     pub(crate) documents: Documents,
+    pub(crate) leases: LeaseTable,
     pub(crate) intents: BTreeMap<ChunkId, Intent>,
 }
 
@@ -111,6 +113,7 @@ pub(crate) enum Undo {
     Answer(AnswersUndo),
     Attempt(AttemptUndo),
     Document(DocumentUndo),
+    Lease(LeaseUndo),
     Ceilings(Vec<(Partition, Option<Offset>)>),
     Reserved(Partition, Offset),
     End(Partition, Offset),
@@ -289,6 +292,8 @@ impl HotState {
                 let attempt = Attempt { at: *at, outcomes: None };
                 Some(Undo::Attempt(self.attempts.keep(*id, attempt)))
             }
+            Event::LeaseHeld { name, lease } => Some(Undo::Lease(self.leases.hold(name, *lease))),
+            Event::LeaseReleased { name } => Some(Undo::Lease(self.leases.release(name))),
             Event::CeilingsSet { ceilings } => {
                 let mut old = Vec::with_capacity(ceilings.len());
                 for (at, ceiling) in ceilings {
@@ -390,6 +395,7 @@ impl HotState {
             Undo::Answer(undo) => self.answers.undo(undo),
             Undo::Attempt(undo) => self.attempts.undo(undo),
             Undo::Document(undo) => self.documents.undo(undo),
+            Undo::Lease(undo) => self.leases.undo(undo),
             Undo::Ceilings(ceilings) => {
                 for (at, ceiling) in ceilings.into_iter().rev() {
                     if let Some(partition) = self.partition_mut(at) {
@@ -412,6 +418,16 @@ impl HotState {
 
     pub(crate) fn count_positions(&mut self) {
         self.group_positions = self.groups.values().map(BTreeMap::len).sum();
+    }
+
+    /// The newest stamp of what is forgotten by age.
+    pub(crate) fn newest_stamp(&self) -> Option<Timestamp> {
+        let answers = self.answers.iter().map(|(_, _, answer)| answer.at);
+        let attempts = self.attempts.iter().map(|(_, attempt)| attempt.at);
+        let producers = self
+            .all_partitions()
+            .flat_map(|(_, _, partition)| partition.producers.iter().map(|(_, p)| p.last_used));
+        answers.chain(attempts).chain(producers).max()
     }
 
     /// Every partition, with its stream.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use aquifer_catalog::{Catalog, Change};
 use aquifer_journal::FileId;
-use aquifer_types::{GroupSequence, Timestamp};
+use aquifer_types::GroupSequence;
 use parking_lot::{Condvar, Mutex};
 
 use super::local::Shared;
@@ -23,8 +23,8 @@ use crate::Error;
 
 /// How often the keeper looks without being told.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// How often aged answers and producers are looked for, in ms.
-const FORGET_INTERVAL_MS: i64 = 30_000;
+/// How often it is looked for what has aged, in ns.
+const FORGET_INTERVAL_NS: u64 = 30_000_000_000;
 /// Changes that go to the catalog in one transaction.
 const CHANGES_MAX: usize = 10_000;
 
@@ -97,8 +97,8 @@ pub(crate) struct Keeper {
     snapshot_newest: GroupSequence,
     /// Journal bytes written when the last snapshot was asked for.
     snapshot_at_bytes: u64,
-    /// When aged answers and producers were last forgotten.
-    forgot_at: Timestamp,
+    /// When what had aged was last forgotten, on the monotonic clock.
+    forgot_at_ns: u64,
     /// The disk has no room for the next file or the reserve; said once.
     is_short_of_room: bool,
 }
@@ -117,7 +117,7 @@ impl Keeper {
             snapshot_oldest,
             snapshot_newest: GroupSequence(0),
             snapshot_at_bytes: 0,
-            forgot_at: Timestamp(0),
+            forgot_at_ns: 0,
             is_short_of_room: false,
         }
     }
@@ -142,12 +142,12 @@ impl Keeper {
 
     /// Walks over all partitions under the ledger's lock: not often.
     fn forget_aged(&mut self) {
-        let now = self.shared.now();
-        let is_due = now.get().saturating_sub(self.forgot_at.get()) >= FORGET_INTERVAL_MS;
+        let now_ns = self.shared.clock.monotonic_ns();
+        let is_due = now_ns.saturating_sub(self.forgot_at_ns) >= FORGET_INTERVAL_NS;
         let answers = self.shared.core.lock().sequencer.hot.answers.len();
         if is_due || answers > self.shared.options.idempotency_keys_max {
-            self.forgot_at = now;
-            self.shared.core.lock().sequencer.forget_aged(now);
+            self.forgot_at_ns = now_ns;
+            self.shared.core.lock().sequencer.forget_aged();
         }
     }
 

@@ -30,6 +30,7 @@ use crate::Error;
 use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::options::Options;
+use crate::steady::SteadyClock;
 
 /// What callers and the writer share under one lock.
 pub(crate) struct Core {
@@ -39,6 +40,10 @@ pub(crate) struct Core {
     pub(crate) backlog: VecDeque<(Commit, Reply)>,
     /// How to take back the group that is being written.
     pub(crate) in_flight: Vec<Undo>,
+    /// Whether somebody writes a group, or is about to.
+    pub(super) is_writing: bool,
+    /// How many groups were taken to be written.
+    pub(super) groups_taken: u64,
     pub(crate) is_stopping: bool,
     pub(crate) wants_snapshot: bool,
 }
@@ -80,6 +85,7 @@ const RESOLVE_TRIES_MAX: usize = 1_500;
 #[derive(Clone)]
 pub(crate) struct LocalLedger {
     shared: Arc<Shared>,
+    writer: Arc<Mutex<Writer>>,
     permits: Arc<Semaphore>,
     reader: JournalReader,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
@@ -199,7 +205,7 @@ impl Parts {
         metrics: Arc<Metrics>,
     ) -> Self {
         let Recovery {
-            hot,
+            mut hot,
             index,
             journal,
             catalog,
@@ -209,14 +215,18 @@ impl Parts {
             catalog_position,
             ..
         } = recovery;
+        let steady = SteadyClock::new(clock.clone(), hot.newest_stamp());
+        hot.leases.restart(steady.now());
         let maintenance = journal.maintenance();
         let reader = journal.reader();
         let shared = Arc::new(Shared {
             core: Mutex::new(Core {
                 assembly: Assembly::new(options.group_bytes_max),
-                sequencer: Sequencer { hot, options: options.clone() },
+                sequencer: Sequencer { hot, options: options.clone(), steady },
                 backlog: VecDeque::new(),
                 in_flight: Vec::new(),
+                is_writing: false,
+                groups_taken: 0,
                 is_stopping: false,
                 wants_snapshot: false,
             }),
@@ -257,7 +267,8 @@ impl LocalLedger {
         let permits = Arc::new(Semaphore::new(options.commit_queue_bytes_max));
         let Parts { shared, writer, keeper, reader } =
             Parts::new(recovery, options, clock, disk, metrics);
-        let publisher = shared.clone();
+        let writer = Arc::new(Mutex::new(writer));
+        let (publisher, writing) = (shared.clone(), (writer.clone(), shared.clone()));
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             let thread = name.to_owned();
             let watched = move || {
@@ -269,11 +280,11 @@ impl LocalLedger {
                 .map_err(|error| Error::Start(format!("cannot start thread {name}: {error}")))
         };
         let threads = vec![
-            spawn("aq-journal", Box::new(move || writer.run()))?,
+            spawn("aq-journal", Box::new(move || Writer::run(&writing.0, &writing.1)))?,
             spawn("aq-publish", Box::new(move || publisher.run_publisher()))?,
             spawn("aq-keeper", Box::new(move || keeper.run()))?,
         ];
-        Ok(Self { shared, permits, reader, threads: Arc::new(Mutex::new(threads)) })
+        Ok(Self { shared, writer, permits, reader, threads: Arc::new(Mutex::new(threads)) })
     }
 
     /// Does all operations of a commit, or none; answers when that is durable.
@@ -303,10 +314,30 @@ impl LocalLedger {
             drop(permit);
             let _ = sender.send(result);
         });
-        let now = self.shared.now();
-        self.shared.core.lock().add(commit, reply, now);
-        self.shared.work.notify_one();
+        self.submit(commit, reply);
         receiver.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// Decides a commit and sees to it that its group is written: here, if the
+    /// journal is idle.
+    fn submit(&self, commit: Commit, reply: Reply) {
+        let now = self.shared.now();
+        let mut core = self.shared.core.lock();
+        core.add(commit, reply, now);
+        // Whoever writes looks for what waits before it leaves the journal.
+        let is_idle = !core.is_writing;
+        let is_my_turn = is_idle && core.assembly.must_sync && tasks::can_block_here();
+        core.is_writing |= is_my_turn;
+        drop(core);
+        if is_my_turn {
+            tasks::block_here(|| {
+                let watch = PanicWatch("of a caller".to_owned());
+                self.writer.lock().write_here();
+                drop(watch);
+            });
+        } else if is_idle {
+            self.shared.work.notify_one();
+        }
     }
 
     /// What became of a commit that bears an id, whose answer was lost or

@@ -10,6 +10,7 @@ pub(crate) mod document;
 pub(crate) mod event;
 pub(crate) mod hot_state;
 mod keeper;
+pub(crate) mod leases;
 mod local;
 pub(crate) mod producer;
 pub(crate) mod publisher;
@@ -22,6 +23,7 @@ mod writer;
 
 pub use document::{Document, DocumentExpectation, DocumentKey, DocumentKind};
 pub use event::{Operation, Outcome, Resolution};
+pub use leases::Precondition;
 pub(crate) use local::LocalLedger;
 pub use recovery::RecoveryReport;
 pub use sequencer::{Commit, Committed, Idempotency};

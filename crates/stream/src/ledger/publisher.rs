@@ -22,9 +22,17 @@ pub(crate) struct Publication {
     pub(crate) written: Option<Written>,
     /// Whether a sync covers it.
     pub(crate) is_synced: bool,
-    pub(crate) group: Bytes,
+    pub(crate) group: Held,
     pub(crate) facts: Vec<Fact>,
     pub(crate) replies: Vec<(Reply, Result<Committed, Error>)>,
+}
+
+/// A written group for the tail cache.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) bytes: Bytes,
+    /// What it keeps from being used for something else.
+    pub(crate) memory: usize,
 }
 
 #[derive(Default)]
@@ -102,7 +110,8 @@ impl Shared {
         let Publication { written, is_synced, group, facts, replies } = publication;
         if let Some(written) = written {
             // Readers may look for a batch as soon as it is in the index.
-            self.index.tail_cache.add(written.file, written.position, group);
+            let Held { bytes, memory } = group;
+            self.index.tail_cache.add(written.file, written.position, bytes, memory);
             let changes =
                 self.index.publish_group(written.sequence, written.file, written.position, &facts);
             self.catalog.push(written.sequence, changes, is_synced);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use aquifer_journal::{FrameAt, GroupBuilder};
 use aquifer_types::{
-    CommitId, Offset, PARTITIONS_MAX, Partition, StreamClass, StreamId, TenantName, Timestamp,
+    CommitId, LeaseName, LeaseToken, Offset, PARTITIONS_MAX, Partition, StreamClass, StreamId,
+    TenantName, Timestamp,
 };
 
 use super::document::Document;
@@ -16,9 +17,11 @@ use super::event::{
     AppendEvent, Event, KIND_APPEND, KIND_EVENT, KeptAnswer, Operation, Outcome, Resolution,
 };
 use super::hot_state::{HotState, Undo};
+use super::leases::{HeldLease, Precondition};
 use crate::Error;
 use crate::api::Appended;
 use crate::options::Options;
+use crate::steady::SteadyClock;
 
 /// How far ahead a relaxed partition reserves offsets.
 pub(crate) const RELAXED_RESERVE: u64 = 1 << 20;
@@ -28,6 +31,8 @@ pub(crate) const RELAXED_RESERVE: u64 = 1 << 20;
 pub struct Commit {
     /// Names this attempt, for whoever may have to ask what became of it.
     pub id: Option<CommitId>,
+    /// What must hold when it is decided.
+    pub require: Vec<Precondition>,
     /// What is to be done, in order.
     pub operations: Vec<Operation>,
     /// Makes a repetition of the same request harmless.
@@ -103,6 +108,8 @@ impl Assembly {
 pub(crate) struct Sequencer {
     pub(crate) hot: HotState,
     pub(crate) options: Arc<Options>,
+    /// What leases and ages are counted by.
+    pub(crate) steady: SteadyClock,
 }
 
 impl Sequencer {
@@ -159,6 +166,9 @@ impl Sequencer {
         frames: &mut Frames<'a>,
         undos: &mut Vec<Undo>,
     ) -> Result<Committed, Error> {
+        for Precondition::Lease { name, token } in &commit.require {
+            self.hot.leases.check_token(name, *token)?;
+        }
         if let Some(idempotency) = &commit.idempotency
             && let Some(committed) = self.kept_answer(idempotency)?
         {
@@ -180,7 +190,7 @@ impl Sequencer {
         if let Some(idempotency) = &commit.idempotency {
             let appends = outcomes.iter().filter_map(|outcome| match outcome {
                 Outcome::Appended(appended) | Outcome::Duplicate(appended) => Some(*appended),
-                Outcome::Document { .. } | Outcome::Done | Outcome::Resolved(_) => None,
+                _ => None,
             });
             let event = Event::AnswerKept {
                 tenant: idempotency.tenant.clone(),
@@ -225,6 +235,42 @@ impl Sequencer {
             limit: self.options.commit_outcomes_max as u64,
             limit_name: "commit_outcomes_max",
         })
+    }
+
+    /// Grants a lease, or lets it go on: the fact, and the token.
+    fn hold_lease(
+        &self,
+        name: &LeaseName,
+        renewed: Option<LeaseToken>,
+        ttl_ms: u64,
+    ) -> Result<(Event, LeaseToken), Error> {
+        let ttl_ms_max = self.options.lease_ttl_ms_max;
+        if !(1..=ttl_ms_max).contains(&ttl_ms) {
+            return Err(Error::Invalid(format!(
+                "a lease lasts 1 to {ttl_ms_max} ms (lease_ttl_ms_max), not {ttl_ms}"
+            )));
+        }
+        let (leases, now) = (&self.hot.leases, self.steady.now());
+        let token = match renewed {
+            Some(token) => {
+                leases.check_token(name, token)?;
+                token
+            }
+            None => {
+                leases.check_free(name, now)?;
+                let limit = self.options.leases_max;
+                if leases.held.len() >= limit && !leases.held.contains_key(name) {
+                    return Err(Error::Throttled {
+                        what: "the number of leases",
+                        limit: limit as u64,
+                        limit_name: "leases_max",
+                    });
+                }
+                leases.next_token(self.hot.epoch)
+            }
+        };
+        let lease = HeldLease::new(token, ttl_ms, now);
+        Ok((Event::LeaseHeld { name: name.clone(), lease }, token))
     }
 
     /// What became of an attempt; one that is not there is fenced.
@@ -283,6 +329,18 @@ impl Sequencer {
                 return self.append(*partition, batch, *expected_offset, now, frames, undos);
             }
             Operation::ResolveCommit { id } => return self.resolve(*id, now, frames, undos),
+            Operation::AcquireLease { name, ttl_ms } => {
+                let (event, token) = self.hold_lease(name, None, *ttl_ms)?;
+                self.apply(event, frames, undos);
+                return Ok(Outcome::Leased(token));
+            }
+            Operation::RenewLease { name, token, ttl_ms } => {
+                self.hold_lease(name, Some(*token), *ttl_ms)?.0
+            }
+            Operation::ReleaseLease { name, token } => {
+                self.hot.leases.check_token(name, *token)?;
+                Event::LeaseReleased { name: name.clone() }
+            }
             Operation::CreateStream { id, new } => self.create_stream(*id, new, now)?,
             Operation::AlterStream { id, config } => {
                 self.live(*id)?;
@@ -530,13 +588,16 @@ impl Sequencer {
     }
 
     /// Forgets what has aged: the answers kept for idempotency keys, the outcomes
-    /// of attempts and idle producers.
-    pub(crate) fn forget_aged(&mut self, now: Timestamp) {
+    /// of attempts, leases that ran out and idle producers.
+    pub(crate) fn forget_aged(&mut self) {
+        // A wall clock that jumps forgets nothing early.
+        let now = self.steady.now();
         let before = |ms: u64| Timestamp(now.get().saturating_sub_unsigned(ms));
         self.hot
             .answers
             .forget(before(self.options.idempotency_key_ms), self.options.idempotency_keys_max);
         self.hot.attempts.forget(before(self.options.commit_outcomes_ms), now);
+        self.hot.leases.forget(now);
         let idle = before(self.options.producer_idle_ms_max);
         for stream in self.hot.streams.values_mut() {
             for partition in &mut stream.partitions {

@@ -19,15 +19,15 @@
 //! | 28 | CRC-32C of bytes 0–27 | 4 |
 //! | 32 | body: JSON of `Body`, compressed with zstd | |
 //!
-//! Version 2 has attempts; version 1, which has none, is read.
+//! Version 2 has attempts and leases; version 1, which has none, is read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aquifer_env::Disk;
 use aquifer_types::{
-    ChunkId, CommitId, Epoch, GroupName, GroupSequence, Offset, Partition, ProducerId, StreamClass,
-    StreamConfig, StreamId, StreamPath, TenantName, Timestamp,
+    ChunkId, CommitId, Epoch, GroupName, GroupSequence, LeaseName, LeaseToken, Offset, Partition,
+    ProducerId, StreamClass, StreamConfig, StreamId, StreamPath, TenantName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +35,7 @@ use super::attempts::Attempt;
 use super::document::{Document, DocumentKey, is_zero};
 use super::event::KeptAnswer;
 use super::hot_state::{HotChunk, HotPartition, HotState, HotStream, Intent};
+use super::leases::HeldLease;
 use super::producer::Producer;
 use crate::Error;
 use crate::api::GroupPosition;
@@ -63,6 +64,10 @@ struct Body {
     documents: Vec<(DocumentKey, Arc<Document>)>,
     #[serde(default, skip_serializing_if = "is_zero")]
     documents_version: u64,
+    #[serde(default)]
+    leases: Vec<(LeaseName, HeldLease)>,
+    #[serde(default)]
+    last_lease_token: LeaseToken,
 }
 
 type GroupBody = (TenantName, GroupName, Vec<(Partition, GroupPosition)>);
@@ -131,6 +136,8 @@ impl From<&HotState> for Body {
                 .map(|(key, document)| (key.clone(), document.clone()))
                 .collect(),
             documents_version: hot.documents.version(),
+            leases: hot.leases.held.iter().map(|(name, held)| (name.clone(), *held)).collect(),
+            last_lease_token: hot.leases.last_token,
         }
     }
 }
@@ -182,6 +189,8 @@ impl From<Body> for HotState {
             let _ = hot.documents.put(&key, document);
         }
         hot.documents.raise_version(body.documents_version);
+        hot.leases.held = body.leases.into_iter().collect();
+        hot.leases.last_token = body.last_lease_token;
         hot.intents = body.intents.into_iter().collect();
         hot.count_positions();
         hot

@@ -1,5 +1,11 @@
-//! The thread that owns the journal: takes what was assembled, writes it,
-//! syncs it and hands it on to be published.
+//! Whoever has the journal: takes what was assembled, writes it, syncs it and
+//! hands it on to be published.
+//!
+//! That is the writer's thread where callers wait side by side. A caller that
+//! finds the journal idle writes its own group ([`Writer::write_here`]), because
+//! waking another thread and being woken by it would cost a lone caller more
+//! than half of a sync. `is_writing` says that somebody does, and changes under
+//! the core's lock only; the order of groups is that of holding the writer.
 //!
 //! A crash before the sync leaves nothing that anybody was told of; after it,
 //! everything of the group. When writing fails, what was decided on top of the
@@ -12,9 +18,10 @@ use std::time::Duration;
 use aquifer_journal::{Durability, FileId, GroupBuilder, Journal, Written};
 use aquifer_types::GroupSequence;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
-use super::local::Shared;
-use super::publisher::Publication;
+use super::local::{Core, Shared};
+use super::publisher::{Held, Publication};
 use super::recovery::from_journal;
 use super::sequencer::Assembly;
 use crate::Error;
@@ -54,11 +61,39 @@ impl Writer {
         }
     }
 
-    pub(crate) fn run(mut self) {
-        while let Some(assembly) = self.take() {
-            self.write(assembly);
+    /// The writer's thread: until the ledger stops and nothing waits.
+    pub(crate) fn run(writer: &Mutex<Self>, shared: &Shared) {
+        let mut unsynced_bytes = 0;
+        loop {
+            match shared.wait_for_turn(unsynced_bytes > 0) {
+                Turn::Write => {
+                    let mut writer = writer.lock();
+                    let mut next = writer.take();
+                    while let Some(assembly) = next {
+                        next = writer.write(assembly, true);
+                    }
+                    unsynced_bytes = writer.journal.unsynced_bytes();
+                }
+                Turn::Settle => {
+                    let mut writer = writer.lock();
+                    writer.settle(false);
+                    unsynced_bytes = writer.journal.unsynced_bytes();
+                    shared.end_turn(&mut shared.core.lock());
+                }
+                Turn::Stop => return writer.lock().stop(),
+            }
         }
-        self.stop();
+    }
+
+    /// Writes one group from the thread of a caller that found
+    /// nobody writing and said that it does.
+    pub(crate) fn write_here(&mut self) {
+        match self.take() {
+            Some(assembly) => {
+                let _ = self.write(assembly, false);
+            }
+            None => self.shared.end_turn(&mut self.shared.core.lock()),
+        }
     }
 
     pub(super) fn stop(&mut self) {
@@ -67,38 +102,24 @@ impl Writer {
         self.shared.publishing.close();
     }
 
-    /// Waits for the next group; `None` when the ledger stops and nothing waits.
+    /// The next group, if anything waits.
     pub(super) fn take(&mut self) -> Option<Assembly> {
         let shared = self.shared.clone();
         let mut core = shared.core.lock();
-        loop {
-            if core.assembly.replies.is_empty() && !core.backlog.is_empty() {
-                core.drain_backlog(shared.now());
-            }
-            if !core.assembly.replies.is_empty() {
-                break;
-            }
-            if core.is_stopping {
-                return None;
-            }
-            let is_unsynced = self.journal.unsynced_bytes() > 0;
-            let wait = if is_unsynced {
-                IDLE_MARK.min(Duration::from_millis(shared.options.relaxed_sync_ms_max))
-            } else {
-                IDLE_MARK
-            };
-            let timed_out = shared.work.wait_for(&mut core, wait).timed_out();
-            if timed_out && core.assembly.replies.is_empty() && !core.is_stopping {
-                drop(core);
-                self.settle(false);
-                core = shared.core.lock();
-            }
+        self.take_from(&mut core)
+    }
+
+    fn take_from(&mut self, core: &mut Core) -> Option<Assembly> {
+        if core.assembly.replies.is_empty() && !core.backlog.is_empty() {
+            core.drain_backlog(self.shared.now());
         }
-        let capacity = shared.options.group_bytes_max;
-        let fresh = self.spare.take().unwrap_or_else(|| GroupBuilder::new(capacity));
-        let fresh = Assembly { group: fresh, ..Assembly::new(0) };
+        if core.assembly.replies.is_empty() {
+            return None;
+        }
+        let fresh = Assembly { group: self.spare(), ..Assembly::new(0) };
         let mut assembly = std::mem::replace(&mut core.assembly, fresh);
         core.in_flight = std::mem::take(&mut assembly.undos);
+        core.groups_taken += 1;
         if core.wants_snapshot && assembly.must_sync {
             core.wants_snapshot = false;
             // Everything decided so far is in this group or before it.
@@ -106,6 +127,19 @@ impl Writer {
             assembly.snapshot = Some(Box::new(hot));
         }
         Some(assembly)
+    }
+
+    /// An empty group, in memory that was used before where there is some: fresh
+    /// memory of this size is given out by the system page by page.
+    fn spare(&mut self) -> GroupBuilder {
+        if let Some(spare) = self.spare.take() {
+            return spare;
+        }
+        let capacity = self.shared.options.group_bytes_max;
+        match self.shared.index.tail_cache.take_spare(capacity) {
+            Some(buffer) => GroupBuilder::reusing(buffer),
+            None => GroupBuilder::new(capacity),
+        }
     }
 
     /// Makes certain what is only written, and says so.
@@ -174,25 +208,38 @@ impl Writer {
         }
     }
 
-    pub(super) fn write(&mut self, mut assembly: Assembly) {
+    /// Writes a group and hands it on. Then it takes the next one if `goes_on`
+    /// and one waits; otherwise it leaves the journal to others.
+    pub(super) fn write(&mut self, mut assembly: Assembly, goes_on: bool) -> Option<Assembly> {
+        let shared = self.shared.clone();
         let bytes = assembly.group.len_bytes();
         let written = if assembly.group.is_empty() {
             Ok(None)
         } else {
             self.write_group(&mut assembly).map(Some)
         };
-        match written {
+        let publication = match written {
             Ok(written) => {
-                self.shared.core.lock().in_flight.clear();
-                self.shared.metrics.groups.inc();
-                self.shared.metrics.journal_bytes_written.inc_by(bytes);
-                self.hand_on(assembly, written);
+                shared.metrics.groups.inc();
+                shared.metrics.journal_bytes_written.inc_by(bytes);
+                self.publication(assembly, written)
             }
             Err(error) => {
                 self.forget_unsynced();
-                self.fail(assembly, from_journal(error));
+                self.failed(assembly, from_journal(error))
             }
+        };
+        // Once a group: callers on all cores want this lock.
+        let mut core = shared.core.lock();
+        core.in_flight.clear();
+        let next = if goes_on { self.take_from(&mut core) } else { None };
+        let is_more_waiting = next.is_some();
+        if next.is_none() {
+            shared.end_turn(&mut core);
         }
+        drop(core);
+        shared.hand_on(publication, is_more_waiting);
+        next
     }
 
     fn write_group(&mut self, assembly: &mut Assembly) -> Result<Written, aquifer_journal::Error> {
@@ -217,34 +264,33 @@ impl Writer {
         Ok(written)
     }
 
-    fn hand_on(&mut self, assembly: Assembly, written: Option<Written>) {
+    fn publication(&mut self, assembly: Assembly, written: Option<Written>) -> Publication {
         let Assembly { mut group, facts, replies, snapshot, must_sync: is_synced, .. } = assembly;
-        let group_bytes = if written.is_some() {
+        let held = if written.is_some() {
             let copy_below = self.shared.options.group_bytes_max / COPIED_PART;
             if (group.len_bytes() as usize) < copy_below {
                 let bytes = Bytes::copy_from_slice(group.bytes());
                 group.clear();
                 self.spare = Some(group);
-                bytes
+                Held { memory: bytes.len(), bytes }
             } else {
-                group.into_bytes()
+                let memory = group.capacity();
+                Held { memory, bytes: group.into_bytes() }
             }
         } else {
             self.spare = Some(group);
-            Bytes::new()
+            Held::default()
         };
         if let (Some(hot), Some(written)) = (snapshot, written) {
             *self.shared.snapshot.lock() = Some((*hot, written.sequence));
             self.shared.catalog.wake();
         }
-        let publication = Publication { written, is_synced, group: group_bytes, facts, replies };
-        let is_more_waiting = !self.shared.core.lock().assembly.replies.is_empty();
-        self.shared.hand_on(publication, is_more_waiting);
+        Publication { written, is_synced, group: held, facts, replies }
     }
 
     /// Answers everybody of a group that could not be written, and of the one
     /// that was decided on top of it.
-    fn fail(&mut self, assembly: Assembly, error: Error) {
+    fn failed(&mut self, assembly: Assembly, error: Error) -> Publication {
         tracing::error!(%error, "the journal could not be written");
         let mut core = self.shared.core.lock();
         let behind = std::mem::replace(
@@ -281,13 +327,62 @@ impl Writer {
         };
         let mut replies = answers(assembly.replies, error);
         replies.extend(answers(behind.replies, above));
-        let publication = Publication {
+        Publication {
             written: None,
             is_synced: false,
-            group: Bytes::new(),
+            group: Held::default(),
             facts: Vec::new(),
             replies,
+        }
+    }
+}
+
+/// What the writer's thread is to do.
+enum Turn {
+    Write,
+    Settle,
+    Stop,
+}
+
+impl Shared {
+    /// Leaves the journal to whoever comes next.
+    fn end_turn(&self, core: &mut Core) {
+        core.is_writing = false;
+        let is_waiting = !core.assembly.replies.is_empty() || !core.backlog.is_empty();
+        if is_waiting || core.is_stopping {
+            self.work.notify_one();
+        }
+    }
+
+    /// Waits until there is something to do for the writer's thread, and takes
+    /// the journal for it.
+    fn wait_for_turn(&self, is_unsynced: bool) -> Turn {
+        let wait = if is_unsynced {
+            IDLE_MARK.min(Duration::from_millis(self.options.relaxed_sync_ms_max))
+        } else {
+            IDLE_MARK
         };
-        self.shared.hand_on(publication, true);
+        let mut core = self.core.lock();
+        loop {
+            if !core.is_writing {
+                if !core.assembly.replies.is_empty() || !core.backlog.is_empty() {
+                    core.is_writing = true;
+                    return Turn::Write;
+                }
+                if core.is_stopping {
+                    core.is_writing = true;
+                    return Turn::Stop;
+                }
+            }
+            let taken = core.groups_taken;
+            let timed_out = self.work.wait_for(&mut core, wait).timed_out();
+            let is_idle = !core.is_writing && core.assembly.replies.is_empty();
+            // Callers may have written meanwhile, without telling this thread.
+            let is_quiet = is_unsynced || taken == core.groups_taken;
+            if timed_out && is_idle && is_quiet && core.backlog.is_empty() && !core.is_stopping {
+                core.is_writing = true;
+                return Turn::Settle;
+            }
+        }
     }
 }

@@ -188,7 +188,8 @@ impl Driver {
         }
         let Some(parts) = &mut self.parts else { return };
         let behind = parts.shared.core.lock().assembly.replies.len();
-        parts.writer.write(assembly);
+        let next = parts.writer.write(assembly, false);
+        assert!(next.is_none());
         // The keeper may look before the publisher comes to it.
         parts.keeper.apply_catalog().expect("a catalog in memory");
         parts.shared.publish_waiting();

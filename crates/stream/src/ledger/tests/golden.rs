@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use aquifer_types::{
-    ChunkId, CommitId, Epoch, GroupName, GroupSequence, Offset, Partition, PartitionIndex,
-    ProducerEpoch, ProducerId, Sequence, StreamClass, StreamConfig, StreamId, TenantName,
-    Timestamp,
+    ChunkId, CommitId, Epoch, GroupName, GroupSequence, LeaseName, LeaseToken, Offset, Partition,
+    PartitionIndex, ProducerEpoch, ProducerId, Sequence, StreamClass, StreamConfig, StreamId,
+    TenantName, Timestamp,
 };
 use uuid::Uuid;
 
@@ -18,6 +18,7 @@ use crate::api::{Appended, GroupPosition};
 use crate::chunk_meta::ChunkMeta;
 use crate::ledger::event::{AppendEvent, Event, KeptAnswer, Outcome, Resolution};
 use crate::ledger::hot_state::HotState;
+use crate::ledger::leases::HeldLease;
 use crate::ledger::snapshot;
 
 fn file(name: &str) -> PathBuf {
@@ -139,6 +140,14 @@ fn events() -> Vec<Event> {
     ]
 }
 
+fn lease(name: &str) -> LeaseName {
+    LeaseName::new(name).unwrap()
+}
+
+fn held(token: u64) -> HeldLease {
+    HeldLease::new(LeaseToken(token), 100, Timestamp(13))
+}
+
 /// The facts that came after the first release.
 fn events_2() -> Vec<Event> {
     let appended = Appended { partition: PartitionIndex(1), base_offset: Offset(50), count: 2 };
@@ -146,12 +155,16 @@ fn events_2() -> Vec<Event> {
         Outcome::Appended(appended),
         Outcome::Duplicate(appended),
         Outcome::Done,
+        Outcome::Leased(LeaseToken(5)),
         Outcome::Resolved(Resolution::Absent),
         Outcome::Resolved(Resolution::Committed(vec![Outcome::Done])),
     ];
     vec![
         Event::CommitKept { id: CommitId(Uuid::from_u128(21)), outcomes, at: Timestamp(11) },
         Event::CommitFenced { id: CommitId(Uuid::from_u128(22)), at: Timestamp(12) },
+        Event::LeaseHeld { name: lease("given back"), lease: held(7) },
+        Event::LeaseReleased { name: lease("given back") },
+        Event::LeaseHeld { name: lease("coordinator"), lease: held(6) },
     ]
 }
 

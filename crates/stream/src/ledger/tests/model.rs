@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aquifer_types::{Batch, CommitId, Epoch, Offset, Partition, StreamClass};
+use aquifer_types::{
+    Batch, CommitId, Epoch, LeaseName, LeaseToken, Offset, Partition, StreamClass, Timestamp,
+};
 
 use crate::Error;
 use crate::ledger::event::{Operation, Outcome, Resolution};
 use crate::ledger::hot_state::HotState;
+use crate::ledger::leases::Precondition;
 use crate::ledger::producer::Producers;
 use crate::ledger::sequencer::{Commit, Committed};
 
@@ -37,6 +40,9 @@ pub(super) struct Model {
     /// Attempts that were acknowledged, and those that are said to be absent.
     done: BTreeSet<CommitId>,
     absent: BTreeSet<CommitId>,
+    /// Who holds what, as acknowledged, and the highest token.
+    leases: BTreeMap<LeaseName, LeaseToken>,
+    last_token: LeaseToken,
     epoch: Epoch,
     /// Whether something durable bears the epoch.
     is_epoch_used: bool,
@@ -57,10 +63,11 @@ pub(super) fn content_of(batch: &Batch) -> u64 {
 }
 
 /// The state without what may differ after a crash: offsets and producers of
-/// relaxed partitions, and the epoch.
+/// relaxed partitions, the epoch, and when leases run out.
 fn comparable(hot: &HotState) -> HotState {
     let mut hot = hot.clone();
     hot.epoch = Epoch(0);
+    hot.leases.restart(Timestamp(0));
     for stream in hot.streams.values_mut() {
         if stream.class == StreamClass::Relaxed {
             for partition in &mut stream.partitions {
@@ -83,6 +90,7 @@ fn difference(possible: &HotState, found: &HotState) -> String {
             format!("partitions {}", hot.partitions),
             format!("answers {:?}", hot.answers),
             format!("attempts {:?}", hot.attempts),
+            format!("leases {:?}", hot.leases),
         ];
         lines.extend(hot.intents.iter().map(|intent| format!("intent {intent:?}")));
         for (at, stream, partition) in hot.all_partitions() {
@@ -153,9 +161,7 @@ impl Model {
                                 assert_eq!(placed.content, content, "a duplicate's first answer");
                             }
                         }
-                        Outcome::Document { .. } | Outcome::Done | Outcome::Resolved(_) => {
-                            unreachable!()
-                        }
+                        _ => unreachable!(),
                     }
                 }
                 Operation::IntendUpload { object_path, .. } => {
@@ -174,9 +180,29 @@ impl Model {
     fn know(&mut self, commit: &Commit, committed: &Committed) {
         if let Some(id) = commit.id {
             assert!(!self.absent.contains(&id), "{id} was said to be absent");
-            self.done.insert(id);
+            if !self.done.insert(id) {
+                // The first answer again, whatever holds now.
+                return;
+            }
+        }
+        for Precondition::Lease { name, token } in &commit.require {
+            assert_eq!(self.leases.get(name), Some(token), "done under a stale token of {name}");
         }
         for (operation, outcome) in commit.operations.iter().zip(&committed.outcomes) {
+            match (operation, outcome) {
+                (Operation::AcquireLease { name, .. }, Outcome::Leased(token)) => {
+                    assert!(*token > self.last_token, "{token} after {}", self.last_token);
+                    self.last_token = *token;
+                    self.leases.insert(name.clone(), *token);
+                }
+                (Operation::RenewLease { name, token, .. }, _) => {
+                    assert_eq!(self.leases.get(name), Some(token));
+                }
+                (Operation::ReleaseLease { name, token }, _) => {
+                    assert_eq!(self.leases.remove(name), Some(*token));
+                }
+                _ => {}
+            }
             let Operation::ResolveCommit { id } = operation else { continue };
             match outcome {
                 Outcome::Resolved(Resolution::Absent) => {
@@ -269,6 +295,9 @@ impl Model {
             }
             self.ends.insert(at, partition.end);
         }
+        let found = hot.leases.held.iter().map(|(name, held)| (name.clone(), held.token));
+        self.leases = found.collect();
+        assert!(hot.leases.last_token >= self.last_token, "{what}: tokens are given again");
         // What was neither acknowledged nor found does not exist.
         self.durable(hot);
     }

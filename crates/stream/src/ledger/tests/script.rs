@@ -3,9 +3,9 @@
 
 use aquifer_env::{Random, SeededRandom};
 use aquifer_types::{
-    Batch, BatchBuilder, ChunkId, CommitId, Epoch, GroupName, Offset, Partition, PartitionIndex,
-    ProducerEpoch, ProducerId, Sequence, StreamClass, StreamConfig, StreamId, StreamName,
-    StreamPath, TenantName, Timestamp,
+    Batch, BatchBuilder, ChunkId, CommitId, Epoch, GroupName, LeaseName, LeaseToken, Offset,
+    Partition, PartitionIndex, ProducerEpoch, ProducerId, Sequence, StreamClass, StreamConfig,
+    StreamId, StreamName, StreamPath, TenantName, Timestamp,
 };
 use uuid::Uuid;
 
@@ -15,6 +15,7 @@ use crate::chunk_meta::ChunkMeta;
 use crate::ledger::document::{DocumentExpectation, DocumentKey, DocumentKind};
 use crate::ledger::event::Operation;
 use crate::ledger::hot_state::HotState;
+use crate::ledger::leases::Precondition;
 use crate::ledger::sequencer::{Commit, Idempotency};
 
 const NAMES: [&str; 4] = ["audit", "bills", "clicks", "debug"];
@@ -42,6 +43,10 @@ pub(super) enum Kind {
     DeleteDocument,
     Repeat,
     Resolve,
+    Acquire,
+    Renew,
+    GiveBack,
+    AppendLeased,
     Write,
     WriteBehind,
     Flush,
@@ -54,7 +59,7 @@ pub(super) enum Kind {
 }
 
 /// How often each kind is drawn.
-const WEIGHTS: [(Kind, u64); 29] = [
+const WEIGHTS: [(Kind, u64); 33] = [
     (Kind::Create, 6),
     (Kind::Alter, 2),
     (Kind::Grow, 2),
@@ -75,6 +80,10 @@ const WEIGHTS: [(Kind, u64); 29] = [
     (Kind::DeleteDocument, 2),
     (Kind::Repeat, 4),
     (Kind::Resolve, 4),
+    (Kind::Acquire, 3),
+    (Kind::Renew, 2),
+    (Kind::GiveBack, 1),
+    (Kind::AppendLeased, 4),
     (Kind::Write, 14),
     (Kind::WriteBehind, 6),
     (Kind::Flush, 8),
@@ -155,6 +164,21 @@ fn expectation(hot: &HotState, dice: &Dice) -> DocumentExpectation {
         (1, _) if dice.one_in(3) => DocumentExpectation::Version(1),
         _ => DocumentExpectation::Any,
     }
+}
+
+fn lease(dice: &Dice) -> LeaseName {
+    LeaseName::new(["coordinator", "sweeper"][dice.below(2) as usize]).expect("a name")
+}
+
+/// A grant that is in force, or one of the last that is not.
+fn grant(hot: &HotState, dice: &Dice) -> Option<Precondition> {
+    let name = lease(dice);
+    let newest = match dice.below(3) {
+        0 => hot.leases.last_token.get(),
+        _ => hot.leases.held.get(&name)?.token.get(),
+    };
+    let token = LeaseToken(newest.saturating_sub(dice.below(4) / 3));
+    Some(Precondition::Lease { name, token })
 }
 
 /// A batch that can be told from every other by `content`.
@@ -330,6 +354,20 @@ impl Driver {
                     String::new(),
                 )],
             },
+            Kind::Acquire => {
+                Operation::AcquireLease { name: lease(dice), ttl_ms: 1 + dice.below(300) }
+            }
+            Kind::Renew | Kind::GiveBack => {
+                let Precondition::Lease { name, token } = grant(&hot, dice)?;
+                match kind {
+                    Kind::Renew => Operation::RenewLease { name, token, ttl_ms: 100 },
+                    _ => Operation::ReleaseLease { name, token },
+                }
+            }
+            Kind::AppendLeased => {
+                let require = vec![grant(&hot, dice)?];
+                return Some(Commit { require, ..self.append(dice, false)? });
+            }
             Kind::Resolve => {
                 let known: Vec<_> = hot.attempts.iter().map(|(id, _)| id).collect();
                 let unknown = CommitId(dice.uuid());
@@ -397,7 +435,7 @@ impl Driver {
             request_checksum: checksum,
         });
         let id = dice.one_in(3).then(|| CommitId(dice.uuid()));
-        Some(Commit { id, operations, idempotency })
+        Some(Commit { id, operations, idempotency, require: Vec::new() })
     }
 
     /// An intent, and the chunk if it `is_added` at once.
