@@ -4,4 +4,5 @@
 
 pub(crate) mod client;
 
+mod metadata;
 mod versions;

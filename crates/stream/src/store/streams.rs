@@ -93,12 +93,23 @@ impl StreamStore {
     /// # Errors
     /// [`Error::StreamNotFound`].
     pub fn stream_shape(&self, path: &StreamPath) -> Result<StreamShape, Error> {
-        let stream = self.inner.index.stream(path)?;
-        Ok(StreamShape {
+        Ok(self.shape_of(&*self.inner.index.stream(path)?))
+    }
+
+    /// The streams of a tenant, by name, without what their partitions hold.
+    #[must_use]
+    pub fn list_stream_shapes(&self, tenant: &TenantName) -> Vec<(StreamPath, StreamShape)> {
+        let streams = self.inner.index.streams_of(tenant);
+        streams.iter().map(|stream| (stream.path.clone(), self.shape_of(stream))).collect()
+    }
+
+    fn shape_of(&self, stream: &StreamIndex) -> StreamShape {
+        StreamShape {
             id: stream.id,
             partitions: stream.partitions().len() as u32,
             config: stream.config(),
-        })
+            epoch: self.epoch(),
+        }
     }
 
     /// A stream with all its partitions.
