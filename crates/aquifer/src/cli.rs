@@ -68,6 +68,12 @@ pub(crate) struct ServeArguments {
     /// The address of HTTP and of the status page [default: 127.0.0.1:8080]
     #[arg(long, visible_alias = "http", env = "AQUIFER_LISTEN", value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
+    /// The address of the Kafka protocol [default: 127.0.0.1:9092]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) kafka_listen: Option<SocketAddr>,
+    /// Where Kafka clients are told to come, if not to that address
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) kafka_advertised: Option<String>,
     /// A file with the bearer token that every request must carry (or the
     /// token itself in AQUIFER_TOKEN)
     #[arg(long, env = "AQUIFER_TOKEN_FILE", value_name = "FILE")]
@@ -361,6 +367,9 @@ pub(crate) struct DoctorArguments {
     /// The address of HTTP [default: 127.0.0.1:8080]
     #[arg(long, visible_alias = "http", env = "AQUIFER_LISTEN", value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
+    /// The address of the Kafka protocol [default: 127.0.0.1:9092]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) kafka_listen: Option<SocketAddr>,
     /// The form of the output
     #[arg(long, value_enum, default_value = "table", value_name = "FORM")]
     pub(crate) output: Output,
@@ -374,6 +383,9 @@ pub(crate) struct DemoArguments {
     /// The address of HTTP and of the status page
     #[arg(long, visible_alias = "http", default_value = "127.0.0.1:0", value_name = "ADDR")]
     pub(crate) listen: SocketAddr,
+    /// The address of the Kafka protocol
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    pub(crate) kafka_listen: SocketAddr,
     /// End after the last step instead of staying up
     #[arg(long)]
     pub(crate) exit: bool,

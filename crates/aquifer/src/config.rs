@@ -6,6 +6,7 @@
 //! are refused by name. docs/configuration.md has them all.
 
 use aquifer_http::{HttpOptions, Token};
+use aquifer_kafka::KafkaOptions;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -22,6 +23,7 @@ pub(crate) const TOKEN_VARIABLE: &str = "AQUIFER_TOKEN";
 pub(crate) struct Config {
     pub(crate) store: aquifer_stream::Options,
     pub(crate) http: HttpOptions,
+    pub(crate) kafka: KafkaOptions,
     pub(crate) log: LogOptions,
 }
 
@@ -42,13 +44,15 @@ impl Default for LogOptions {
 }
 
 /// The sections, as they are named in variables.
-const SECTIONS: [&str; 3] = ["store", "http", "log"];
+const SECTIONS: [&str; 4] = ["store", "http", "kafka", "log"];
 
 /// Reads everything that `serve` is given.
 pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
     let ServeArguments {
         config,
         listen,
+        kafka_listen,
+        kafka_advertised,
         token_file,
         insecure,
         log_format,
@@ -64,6 +68,8 @@ pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
     let number = |value: &u64| Value::Integer(i64::try_from(*value).unwrap_or(i64::MAX));
     let flags = [
         ("http.listen", listen.as_ref().map(|value| text(value))),
+        ("kafka.listen", kafka_listen.as_ref().map(|value| text(value))),
+        ("kafka.advertised", kafka_advertised.as_ref().map(|value| text(value))),
         ("http.token_file", token_file.as_ref().map(|path| text(&path.display()))),
         ("http.access_log", access_log.then_some(Value::Boolean(true))),
         ("http.request_bytes_max", request_bytes_max.as_ref().map(number)),
@@ -94,6 +100,13 @@ pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
             ),
             "give a token with --token-file or AQUIFER_TOKEN, listen on 127.0.0.1, or say \
              --insecure if anyone may read and write",
+        ));
+    }
+    if config.kafka.is_exposed() && !insecure {
+        return Err(Failure::with_next(
+            "a Kafka listener that asks for no user can be reached from other machines",
+            "let --kafka-listen be on 127.0.0.1, give it kafka.security, switch it off with --set \
+             kafka.enabled=false, or say --insecure if anyone may read and write",
         ));
     }
     Ok(config)
@@ -160,6 +173,10 @@ fn finish(mut table: Table, settings: &[String]) -> Result<Config, Failure> {
         .http
         .validate()
         .map_err(|(field, why)| Failure::failed(format!("http.{field}: {why}")))?;
+    config
+        .kafka
+        .validate()
+        .map_err(|(field, why)| Failure::failed(format!("kafka.{field}: {why}")))?;
     config.store.validate()?;
     Ok(config)
 }
@@ -229,6 +246,7 @@ mod tests {
         let config = of(
             &[
                 ("AQUIFER_HTTP_LISTEN", "127.0.0.1:9999"),
+                ("AQUIFER_KAFKA_LISTEN", "127.0.0.1:9998"),
                 ("AQUIFER_STORE_GROUP_BYTES_MAX", "65536"),
                 ("AQUIFER_STORE_TIER2_OPTIONS", "{ aws_region = \"eu\" }"),
                 ("AQUIFER_LOG_FILTER", "warn,aquifer_stream=debug"),
@@ -239,6 +257,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.http.listen.to_string(), "127.0.0.1:9999");
+        assert_eq!(config.kafka.listen.to_string(), "127.0.0.1:9998");
         assert_eq!(config.store.group_bytes_max, 131_072);
         assert_eq!(config.store.tier2_options["aws_region"], "eu");
         assert_eq!(config.log.filter, "warn,aquifer_stream=debug");
@@ -254,7 +273,9 @@ mod tests {
         };
         check(&[("AQUIFER_HTTP_LISTENS", "x")], &[], "listens");
         check(&[], &["store.unknown=1"], "unknown");
-        check(&[], &["kafka.listen=1"], "kafka");
+        check(&[], &["other.listen=1"], "other");
+        check(&[], &["kafka.listens=1"], "listens");
+        check(&[], &["kafka.advertised=nowhere"], "kafka.advertised");
         check(&[], &["listen=1"], "section.field");
         check(&[], &["http.listen"], "section.field=value");
         check(&[], &["http.batch_bytes_max=1"], "http.batch_bytes_max");

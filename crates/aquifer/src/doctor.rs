@@ -76,6 +76,9 @@ pub(crate) async fn run(arguments: DoctorArguments) -> Result<(), Failure> {
     if let Some(listen) = arguments.listen {
         config.http.listen = listen;
     }
+    if let Some(listen) = arguments.kafka_listen {
+        config.kafka.listen = listen;
+    }
     let store = config.store.clone();
     let mut findings = tasks::run_blocking(move || examine(&config)).await;
     let place = findings.iter().position(|finding| finding.check == "clock").unwrap_or(0);
@@ -128,9 +131,9 @@ fn examine(config: &Config) -> Vec<Finding> {
         findings.push(check_syncs(&disk, &clock, &data));
         findings.push(check_space(&disk, &data, config));
         // A running server holds its own ports.
-        findings.push(check_port(config.http.listen, is_free));
+        findings.extend(check_ports(config, is_free));
     } else {
-        findings.push(check_port(config.http.listen, true));
+        findings.extend(check_ports(config, true));
     }
     if let Some(path) = config.store.tier2_url().strip_prefix("file://") {
         findings.push(check_directory("tier 2 directory", &disk, Path::new(path)));
@@ -138,6 +141,9 @@ fn examine(config: &Config) -> Vec<Finding> {
     findings.push(check_clock(&clock));
     findings.push(check_descriptors(config));
     findings.push(check_exposure(config));
+    if config.kafka.enabled {
+        findings.push(check_kafka_exposure(config));
+    }
     findings
 }
 
@@ -301,16 +307,25 @@ fn check_space(disk: &RealDisk, data: &Path, config: &Config) -> Finding {
     }
 }
 
-fn check_port(listen: SocketAddr, must_be_free: bool) -> Finding {
-    const CHECK: &str = "HTTP address";
+fn check_ports(config: &Config, must_be_free: bool) -> Vec<Finding> {
+    let http = ("HTTP address", config.http.listen, "--listen");
+    let kafka = if config.kafka.enabled { config.kafka.all_listeners() } else { Vec::new() };
+    let kafka = kafka.iter().map(|of| ("Kafka address", of.listen, "--kafka-listen"));
+    std::iter::once(http)
+        .chain(kafka)
+        .map(|(check, listen, flag)| check_port(check, listen, flag, must_be_free))
+        .collect()
+}
+
+fn check_port(check: &'static str, listen: SocketAddr, flag: &str, must_be_free: bool) -> Finding {
     match TcpListener::bind(listen) {
-        Ok(_closed) => Finding::good(CHECK, format!("{listen} is free")),
+        Ok(_closed) => Finding::good(check, format!("{listen} is free")),
         Err(error) if must_be_free => Finding::bad(
-            CHECK,
+            check,
             format!("{listen} cannot be bound: {error}"),
-            "stop what listens there (ss -ltnp shows it), or choose another with --listen",
+            format!("stop what listens there (ss -ltnp shows it), or choose another with {flag}"),
         ),
-        Err(_) => Finding::good(CHECK, format!("{listen} is in use, as the directory is")),
+        Err(_) => Finding::good(check, format!("{listen} is in use, as the directory is")),
     }
 }
 
@@ -362,12 +377,14 @@ fn check_clock(clock: &RealClock) -> Finding {
 
 fn check_descriptors(config: &Config) -> Finding {
     const CHECK: &str = "open files";
-    let wanted = config.http.connections_max as u64 + FILES_BESIDE_CONNECTIONS;
+    let connections = config.http.connections_max + config.kafka.connections_max;
+    let wanted = connections as u64 + FILES_BESIDE_CONNECTIONS;
     match getrlimit(Resource::Nofile).current {
         Some(limit) if limit < wanted => Finding::doubtful(
             CHECK,
             format!("this process may open {limit}, {wanted} may be needed"),
-            "raise it with ulimit -n or LimitNOFILE=, or lower http.connections_max",
+            "raise it with ulimit -n or LimitNOFILE=, or lower http.connections_max and \
+             kafka.connections_max",
         ),
         Some(limit) => Finding::good(CHECK, format!("this process may open {limit}")),
         None => Finding::good(CHECK, "unlimited"),
@@ -394,6 +411,18 @@ fn check_exposure(config: &Config) -> Finding {
     }
 }
 
+fn check_kafka_exposure(config: &Config) -> Finding {
+    const CHECK: &str = "Kafka exposure";
+    if config.kafka.is_exposed() {
+        return Finding::bad(
+            CHECK,
+            "a listener that asks for no user is reached from other machines",
+            "give it kafka.security, or listen on 127.0.0.1",
+        );
+    }
+    Finding::good(CHECK, "no listener lets strangers of other machines in")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,6 +431,7 @@ mod tests {
         let mut config = Config::default();
         config.store.data = data.to_owned();
         config.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.kafka.listen = config.http.listen;
         config
     }
 
@@ -413,7 +443,15 @@ mod tests {
     fn what_is_wrong_has_a_mend() {
         let directory = tempfile::tempdir().unwrap();
         let findings = examine(&config_in(directory.path()));
-        for check in ["data directory", "lock", "HTTP address", "tier 2 directory", "clock"] {
+        for check in [
+            "data directory",
+            "lock",
+            "HTTP address",
+            "Kafka address",
+            "tier 2 directory",
+            "clock",
+            "Kafka exposure",
+        ] {
             assert_eq!(verdict(&findings, check), Verdict::Good, "{check}");
         }
         assert!(!directory.path().join(PROBE_FILE).try_exists().unwrap());
@@ -421,8 +459,9 @@ mod tests {
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = config_in(Path::new("/proc/none"));
         config.http.listen = held.local_addr().unwrap();
+        config.kafka.listen = config.http.listen;
         let findings = examine(&config);
-        for check in ["data directory", "HTTP address", "tier 2 directory"] {
+        for check in ["data directory", "HTTP address", "Kafka address", "tier 2 directory"] {
             assert_eq!(verdict(&findings, check), Verdict::Bad, "{check}");
         }
         let all_mended = findings.iter().all(|f| f.mend.is_some() || f.verdict == Verdict::Good);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aquifer_http::{HttpEnvironment, HttpMetrics, HttpServer};
+use aquifer_kafka::{AllowAll, KafkaEnvironment, KafkaMetrics, KafkaServer};
 use aquifer_stream::{Environment, StreamStore};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,6 +21,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let mut registry = Registry::with_prefix("aquifer");
     let http_metrics = HttpMetrics::register(&mut registry);
+    let kafka_metrics = KafkaMetrics::register(&mut registry);
     let environment = Environment::real();
     let (clock, random) = (environment.clock.clone(), environment.random.clone());
     let store = tokio::select! {
@@ -27,6 +29,12 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
             store.map_err(start_failure)?
         }
         () = signals.stop() => return Ok(()),
+    };
+    let kafka_environment = KafkaEnvironment {
+        clock: clock.clone(),
+        random: random.clone(),
+        metrics: kafka_metrics,
+        authorizer: Arc::new(AllowAll),
     };
     let environment = HttpEnvironment {
         clock,
@@ -45,11 +53,25 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
             ));
         }
     };
-    announce(&config, &http)?;
+    let kafka = match start_kafka(&store, &config, kafka_environment).await {
+        Ok(kafka) => kafka,
+        Err(failure) => {
+            http.stop().await;
+            store.shutdown().await?;
+            return Err(failure);
+        }
+    };
+    announce(&config, &http, kafka.as_ref())?;
     signals.stop().await;
     tracing::info!("stopping: no new requests, those under way are finished");
     let stopped = async {
-        http.stop().await;
+        let kafka = async {
+            if let Some(kafka) = kafka {
+                kafka.stop().await;
+            }
+        };
+        // Both doors first: what they answer still needs the store.
+        tokio::join!(http.stop(), kafka);
         store.shutdown().await
     };
     tokio::select! {
@@ -64,16 +86,42 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     Ok(())
 }
 
+async fn start_kafka(
+    store: &StreamStore,
+    config: &Config,
+    environment: KafkaEnvironment,
+) -> Result<Option<KafkaServer>, Failure> {
+    if !config.kafka.enabled {
+        return Ok(None);
+    }
+    let started = KafkaServer::start(store.clone(), config.kafka.clone(), environment).await;
+    started.map(Some).map_err(|error| {
+        Failure::with_next(
+            format!("the Kafka protocol cannot be served: {error}"),
+            "stop what listens there, choose another address with --kafka-listen, or switch it \
+             off with --set kafka.enabled=false",
+        )
+    })
+}
+
 fn start_failure(error: aquifer_stream::Error) -> Failure {
     Failure::with_next(error.to_string(), "`aquifer doctor` checks this set-up step by step")
 }
 
 /// Says where everything is, for people and for scripts that wait for it.
-fn announce(config: &Config, http: &HttpServer) -> Result<(), Failure> {
+fn announce(
+    config: &Config,
+    http: &HttpServer,
+    kafka: Option<&KafkaServer>,
+) -> Result<(), Failure> {
     let data = std::path::absolute(&config.store.data)?;
     output::line(&format!("data in {}", data.display()))?;
     output::line(&format!("tier 2 in {}", config.store.tier2_url()))?;
-    output::line(&format!("http listening on http://{}", http.address()))
+    output::line(&format!("http listening on http://{}", http.address()))?;
+    for address in kafka.map(KafkaServer::addresses).unwrap_or_default() {
+        output::line(&format!("kafka listening on {address}"))?;
+    }
+    Ok(())
 }
 
 fn start_log(options: &LogOptions) -> Result<(), Failure> {

@@ -71,6 +71,7 @@ macro_rules! apis {
 
 // One line an API: key(request) versions order is-open => handler.
 apis! {
+    Metadata(MetadataRequest) 0..=13 Alone false => crate::metadata::handle;
     ApiVersions(ApiVersionsRequest) 0..=4 Alone true => crate::api_versions::handle;
 }
 

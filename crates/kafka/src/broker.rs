@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aquifer_env::{Clock, Random};
 use aquifer_stream::StreamStore;
 use parking_lot::RwLock;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 use crate::authorizer::Authorizer;
 use crate::metrics::KafkaMetrics;
@@ -29,6 +29,10 @@ pub(crate) struct Broker {
     /// Where each listener really listens, by its number.
     addresses: RwLock<BTreeMap<usize, SocketAddr>>,
     listeners: Vec<ListenerOptions>,
+    /// Asked of the store once.
+    pub(crate) cluster_id: OnceCell<String>,
+    /// Held while configurations are read and written back.
+    pub(crate) altering: tokio::sync::Mutex<()>,
 }
 
 impl Broker {
@@ -51,6 +55,8 @@ impl Broker {
             stopping,
             addresses,
             listeners,
+            cluster_id: OnceCell::new(),
+            altering: tokio::sync::Mutex::default(),
         })
     }
 

@@ -11,13 +11,18 @@ mod api_versions;
 mod authorizer;
 mod broker;
 mod call;
+mod cluster_id;
 mod connection;
 mod error_code;
 mod frame;
+mod metadata;
 mod metrics;
 mod options;
 mod server;
 mod session;
+mod topic;
+#[cfg(test)]
+mod tests;
 
 pub use authorizer::{Action, AllowAll, Authorizer, Decision, Principal, Resource};
 pub use metrics::KafkaMetrics;

@@ -83,6 +83,11 @@ pub struct KafkaOptions {
     pub pipeline_max: usize,
     /// How long a stop waits for requests under way; in ms.
     pub drain_ms_max: u64,
+
+    /// Whether a topic that a client asks after is created.
+    pub auto_create_topics: bool,
+    /// The partitions of a topic whose creator names no number.
+    pub partitions_default: u32,
 }
 
 impl Default for KafkaOptions {
@@ -102,6 +107,8 @@ impl Default for KafkaOptions {
             requests_bytes_max: 256 << 20,
             pipeline_max: 16,
             drain_ms_max: 5_000,
+            auto_create_topics: true,
+            partitions_default: 1,
         }
     }
 }
@@ -141,6 +148,7 @@ impl KafkaOptions {
             ("request_elements_max", self.request_elements_max, 1_000),
             ("requests_bytes_max", self.requests_bytes_max, self.request_bytes_max),
             ("pipeline_max", self.pipeline_max, 1),
+            ("partitions_default", self.partitions_default as usize, 1),
             ("idle_ms_max", self.idle_ms_max as usize, 1_000),
             ("peer_ms_max", self.peer_ms_max as usize, 1_000),
         ];

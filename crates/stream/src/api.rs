@@ -83,7 +83,7 @@ pub struct StreamDescription {
     pub partitions: Vec<PartitionDescription>,
 }
 
-/// What an append needs to know of a stream.
+/// What appends and lists of partitions need to know of a stream.
 #[derive(Debug, Clone)]
 pub struct StreamShape {
     /// Its identity.
@@ -92,6 +92,8 @@ pub struct StreamShape {
     pub partitions: u32,
     /// Its configuration.
     pub config: Arc<StreamConfig>,
+    /// The epoch in which it is appended to.
+    pub epoch: Epoch,
 }
 
 /// A position in a partition to read from.

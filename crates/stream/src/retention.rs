@@ -116,7 +116,8 @@ impl Retention {
         let mut due = Vec::new();
         for stream in self.index.all_streams() {
             let config = stream.config();
-            if config.retention_ms.is_none() && config.retention_bytes.is_none() {
+            let is_limited = config.retention_ms.is_some() || config.retention_bytes.is_some();
+            if !is_limited || !config.cleanup_policy.deletes() {
                 continue;
             }
             for log in stream.partitions().iter() {

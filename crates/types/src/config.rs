@@ -1,5 +1,6 @@
 //! The configuration of a stream and the classes of service.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,20 @@ pub enum CleanupPolicy {
     CompactDelete,
 }
 
+impl CleanupPolicy {
+    /// Whether old records are deleted, by age and by bytes.
+    #[must_use]
+    pub const fn deletes(self) -> bool {
+        matches!(self, Self::Delete | Self::CompactDelete)
+    }
+
+    /// Whether the newest record of each key is kept, and older ones go.
+    #[must_use]
+    pub const fn compacts(self) -> bool {
+        matches!(self, Self::Compact | Self::CompactDelete)
+    }
+}
+
 /// What is indexed for search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -85,6 +100,25 @@ pub enum ChunkIndex {
     /// The tokens of the values.
     #[default]
     Tokens,
+}
+
+/// Whose time a record bears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimestampType {
+    /// Its producer's.
+    #[default]
+    Create,
+    /// The server's, of the append.
+    Append,
+}
+
+impl TimestampType {
+    /// Whether it is what streams have unless told otherwise.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The configuration of a stream. Absent limits are no limits.
@@ -106,7 +140,45 @@ pub struct StreamConfig {
     pub cleanup_policy: CleanupPolicy,
     /// What is indexed for search.
     pub index: ChunkIndex,
+    /// Whose time records bear.
+    #[serde(skip_serializing_if = "TimestampType::is_default")]
+    pub timestamp_type: TimestampType,
+    /// What Kafka's tools set and expect to find again, though nothing here
+    /// depends on it: only names of [`KAFKA_SETTINGS`], each value at most
+    /// [`KAFKA_VALUE_BYTES_MAX`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub kafka: BTreeMap<String, String>,
 }
+
+/// The settings that [`StreamConfig::kafka`] may hold.
+pub const KAFKA_SETTINGS: &[&str] = &[
+    "compression.gzip.level",
+    "compression.lz4.level",
+    "compression.type",
+    "compression.zstd.level",
+    "delete.retention.ms",
+    "file.delete.delay.ms",
+    "flush.messages",
+    "flush.ms",
+    "follower.replication.throttled.replicas",
+    "index.interval.bytes",
+    "leader.replication.throttled.replicas",
+    "local.retention.bytes",
+    "local.retention.ms",
+    "max.compaction.lag.ms",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms",
+    "preallocate",
+    "remote.log.copy.disable",
+    "remote.log.delete.on.disable",
+    "remote.storage.enable",
+    "segment.index.bytes",
+    "segment.jitter.ms",
+    "unclean.leader.election.enable",
+];
+
+/// The longest value in [`StreamConfig::kafka`], in bytes.
+pub const KAFKA_VALUE_BYTES_MAX: usize = 4096;
 
 impl Default for StreamConfig {
     fn default() -> Self {
@@ -118,6 +190,8 @@ impl Default for StreamConfig {
             record_bytes_max: 1 << 20,
             cleanup_policy: CleanupPolicy::Delete,
             index: ChunkIndex::Tokens,
+            timestamp_type: TimestampType::Create,
+            kafka: BTreeMap::new(),
         }
     }
 }
@@ -165,12 +239,18 @@ impl StreamConfig {
             64 << 20,
             "it lies between 1 B and 64 MiB",
         )?;
-        if self.cleanup_policy != CleanupPolicy::Delete {
-            return Err(ConfigError {
-                field: "cleanup_policy",
-                value: "compact".into(),
-                why: "log compaction does not exist yet, only delete does",
-            });
+        for (name, value) in &self.kafka {
+            let wrong = |value: &str, why| ConfigError {
+                field: "kafka",
+                value: value.chars().take(80).collect(),
+                why,
+            };
+            if !KAFKA_SETTINGS.contains(&name.as_str()) {
+                return Err(wrong(name, "it has settings that only Kafka's tools look at"));
+            }
+            if value.len() > KAFKA_VALUE_BYTES_MAX || value.chars().any(char::is_control) {
+                return Err(wrong(value, "a value has at most 4 KiB and no control characters"));
+            }
         }
         Ok(())
     }
@@ -188,6 +268,20 @@ mod tests {
             (StreamConfig { retention_ms: Some(0), ..config.clone() }, "retention_ms"),
             (StreamConfig { chunk_target_bytes: 1, ..config.clone() }, "chunk_target_bytes"),
             (StreamConfig { record_bytes_max: 65 << 20, ..config.clone() }, "record_bytes_max"),
+            (
+                StreamConfig {
+                    kafka: [("retention.ms".to_owned(), "1".to_owned())].into(),
+                    ..config.clone()
+                },
+                "kafka",
+            ),
+            (
+                StreamConfig {
+                    kafka: [("flush.ms".to_owned(), "1".repeat(4097))].into(),
+                    ..config.clone()
+                },
+                "kafka",
+            ),
         ] {
             assert_eq!(bad.validate().map_err(|e| e.field), Err(field));
         }

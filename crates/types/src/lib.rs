@@ -14,8 +14,13 @@ mod name;
 mod numbers;
 mod record;
 
-pub use batch::{Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, Compression};
-pub use config::{ChunkIndex, CleanupPolicy, ConfigError, StreamClass, StreamConfig};
+pub use batch::{
+    Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, BatchRules, Compression,
+};
+pub use config::{
+    ChunkIndex, CleanupPolicy, ConfigError, KAFKA_SETTINGS, KAFKA_VALUE_BYTES_MAX, StreamClass,
+    StreamConfig, TimestampType,
+};
 pub use error::ErrorKind;
 pub use ids::{ChunkId, CommitId, Partition, StreamId};
 pub use murmur2::{murmur2, partition_for_key};

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -14,6 +14,8 @@ use crate::e2e::client::Client;
 
 /// The line of standard output that ends in the address.
 const LISTENING: &str = "http listening on ";
+/// The same of the Kafka door; it comes behind that of HTTP.
+const KAFKA_LISTENING: &str = "kafka listening on ";
 
 /// A start, recovery included, takes less than this.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -108,6 +110,7 @@ pub(crate) struct Server {
     child: Child,
     options: Options,
     url: String,
+    kafka: Receiver<String>,
 }
 
 impl Server {
@@ -123,6 +126,13 @@ impl Server {
     /// A client of this server; cheap to make, one per thread.
     pub(crate) fn client(&self) -> Client {
         Client::new(&self.url)
+    }
+
+    /// The address of its Kafka door; once.
+    #[expect(dead_code, reason = "the scenarios with Kafka clients follow")]
+    pub(crate) fn kafka(&self) -> Result<String> {
+        let address = self.kafka.recv_timeout(START_MAX);
+        address.with_context(|| format!("no `{KAFKA_LISTENING}…`\n{}", log_tail(&self.options)))
     }
 
     /// The process.
@@ -201,7 +211,8 @@ impl Drop for Server {
 pub(crate) struct Starting {
     child: Option<Child>,
     options: Options,
-    url: std::sync::mpsc::Receiver<String>,
+    url: Receiver<String>,
+    kafka: Receiver<String>,
 }
 
 impl Starting {
@@ -224,7 +235,7 @@ impl Starting {
             .arg("serve")
             .arg("--data")
             .arg(&options.data)
-            .args(["--listen", "127.0.0.1:0"])
+            .args(["--listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0"])
             .args(options.set())
             .args(&options.arguments)
             .envs(options.variables.iter().map(|(name, value)| (name, value)))
@@ -234,11 +245,14 @@ impl Starting {
             .spawn()
             .with_context(|| format!("cannot start {}", options.binary.display()))?;
         let (found, url) = sync_channel(1);
+        let (found_kafka, kafka) = sync_channel(1);
         if let Some(output) = child.stdout.take() {
             // Ends with the process, whose output it must keep reading.
-            std::thread::spawn(move || copy_output(BufReader::new(output), log, found));
+            std::thread::spawn(move || {
+                copy_output(BufReader::new(output), log, found, found_kafka)
+            });
         }
-        Ok(Self { child: Some(child), options: options.clone(), url })
+        Ok(Self { child: Some(child), options: options.clone(), url, kafka })
     }
 
     /// Kills the process, wherever in its start it is.
@@ -263,7 +277,9 @@ impl Starting {
 
     fn into_server(mut self, url: String) -> Server {
         let child = self.child.take().expect("a starting server has a process until here");
-        Server { child, options: self.options.clone(), url }
+        let (_, unused) = sync_channel(0);
+        let kafka = std::mem::replace(&mut self.kafka, unused);
+        Server { child, options: self.options.clone(), url, kafka }
     }
 }
 
@@ -276,12 +292,21 @@ impl Drop for Starting {
     }
 }
 
-fn copy_output(output: impl BufRead, mut log: File, found: SyncSender<String>) {
+fn copy_output(
+    output: impl BufRead,
+    mut log: File,
+    found: SyncSender<String>,
+    found_kafka: SyncSender<String>,
+) {
     for line in output.lines().map_while(Result::ok) {
         if let Some((_, url)) = line.split_once(LISTENING) {
             let url = url.split_whitespace().next().unwrap_or_default();
             // A second such line finds the channel full; the first one counts.
             let _ = found.try_send(url.trim_end_matches('/').to_owned());
+        }
+        if let Some((_, address)) = line.split_once(KAFKA_LISTENING) {
+            // As above: the first listener counts.
+            let _ = found_kafka.try_send(address.trim().to_owned());
         }
         let _ = writeln!(log, "{line}");
     }

@@ -28,6 +28,7 @@ const EVENTS_MAX: usize = 4096;
 /// A server process; killed when dropped.
 pub(super) struct Server {
     data: PathBuf,
+    kafka: SocketAddr,
     child: Child,
     id: Arc<AtomicU32>,
     url: String,
@@ -37,11 +38,16 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts it and waits until it listens.
-    pub(super) async fn start(data: &Path, listen: SocketAddr) -> Result<Self, Failure> {
+    pub(super) async fn start(
+        data: &Path,
+        listen: SocketAddr,
+        kafka: SocketAddr,
+    ) -> Result<Self, Failure> {
         let (events, received) = mpsc::channel(EVENTS_MAX);
-        let (child, url) = spawn(data, &listen.to_string(), events.clone()).await?;
+        let (child, url) = spawn(data, &listen.to_string(), kafka, events.clone()).await?;
         let id = Arc::new(AtomicU32::new(child.id().unwrap_or(0)));
-        Ok(Self { data: data.to_owned(), child, id, url, events, received: Some(received) })
+        let (data, received) = (data.to_owned(), Some(received));
+        Ok(Self { data, kafka, child, id, url, events, received })
     }
 
     /// Where HTTP listens; the same after a restart.
@@ -72,7 +78,8 @@ impl Server {
     /// Starts it again on the same data and address.
     pub(super) async fn restart(&mut self) -> Result<(), Failure> {
         let listen = self.url.strip_prefix("http://").unwrap_or(&self.url).to_owned();
-        (self.child, self.url) = spawn(&self.data, &listen, self.events.clone()).await?;
+        (self.child, self.url) =
+            spawn(&self.data, &listen, self.kafka, self.events.clone()).await?;
         self.id.store(self.child.id().unwrap_or(0), Ordering::Relaxed);
         Ok(())
     }
@@ -101,6 +108,7 @@ impl Server {
 async fn spawn(
     data: &Path,
     listen: &str,
+    kafka: SocketAddr,
     events: mpsc::Sender<String>,
 ) -> Result<(Child, String), Failure> {
     let binary = std::env::current_exe()?;
@@ -109,7 +117,7 @@ async fn spawn(
         .arg("--data")
         .arg(data)
         .args(["--listen", listen, "--access-log", "--log-format", "json"])
-        .args(["--log-filter", "info"])
+        .args(["--log-filter", "info", "--kafka-listen", &kafka.to_string()])
         // What is set for a real server is not meant for the demo's.
         .env_remove("AQUIFER_CONFIG")
         .env_remove("AQUIFER_TIER2")

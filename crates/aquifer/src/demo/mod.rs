@@ -46,7 +46,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> Result<(), Failure> {
         (None, Some(directory)) => directory.path().join("data"),
         (None, None) => return Err(Failure::failed("there is no directory for the demo")),
     };
-    let mut demo = Demo::start(&data, arguments.listen).await?;
+    let mut demo = Demo::start(&data, arguments.listen, arguments.kafka_listen).await?;
     let shown = tokio::select! {
         result = demo.show(arguments.exit) => result,
         result = tokio::signal::ctrl_c() => result.map_err(Failure::from),
@@ -80,9 +80,9 @@ impl Drop for Demo {
 }
 
 impl Demo {
-    async fn start(data: &Path, listen: SocketAddr) -> Result<Self, Failure> {
+    async fn start(data: &Path, listen: SocketAddr, kafka: SocketAddr) -> Result<Self, Failure> {
         let clock = Arc::new(RealClock::new());
-        let server = Server::start(data, listen).await?;
+        let server = Server::start(data, listen, kafka).await?;
         let client = Client::of_url(server.url(), None)?;
         Ok(Self { server, client, clock, data: data.to_owned(), steps: 0, background: Vec::new() })
     }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use aquifer_types::{Offset, PARTITIONS_MAX, Partition, PartitionIndex, StreamPath, TenantName};
+use aquifer_types::{
+    Epoch, Offset, PARTITIONS_MAX, Partition, PartitionIndex, StreamConfig, StreamId, StreamPath,
+    TenantName,
+};
 
 use super::StreamStore;
 use crate::Error;
@@ -20,26 +23,42 @@ impl StreamStore {
     /// [`Error::StreamExists`]; [`Error::Invalid`] where the configuration or the
     /// number of partitions is out of bounds.
     pub async fn create_stream(&self, new: NewStream) -> Result<StreamDescription, Error> {
+        self.check_new_stream(&new)?;
+        let path = new.path.clone();
+        self.commit(vec![Operation::CreateStream { id: self.new_stream_id(), new }]).await?;
+        self.describe_stream(&path)
+    }
+
+    /// Whether a stream could be created as things are now.
+    ///
+    /// # Errors
+    /// As creation.
+    pub fn check_new_stream(&self, new: &NewStream) -> Result<(), Error> {
         if new.partitions == 0 || new.partitions > PARTITIONS_MAX {
             return Err(Error::Invalid(format!(
                 "a stream has 1 to {PARTITIONS_MAX} partitions, not {}",
                 new.partitions
             )));
         }
-        new.config.validate().map_err(|error| Error::Invalid(error.to_string()))?;
+        self.check_config(&new.config)?;
         if new.class == aquifer_types::StreamClass::Shared {
             return Err(Error::Unsupported(
                 "class shared needs the shared ledger, which does not exist yet; use durable"
                     .into(),
             ));
         }
-        self.check_record_limit(&new.config)?;
-        let path = new.path.clone();
-        self.commit(vec![Operation::CreateStream { id: self.new_stream_id(), new }]).await?;
-        self.describe_stream(&path)
+        if self.inner.index.stream(&new.path).is_ok() {
+            return Err(Error::StreamExists(new.path.clone()));
+        }
+        Ok(())
     }
 
-    fn check_record_limit(&self, config: &aquifer_types::StreamConfig) -> Result<(), Error> {
+    /// Whether a configuration is within its bounds and this server's.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn check_config(&self, config: &StreamConfig) -> Result<(), Error> {
+        config.validate().map_err(|error| Error::Invalid(error.to_string()))?;
         let limit = (self.inner.options.commit_bytes_max as u64).saturating_sub(1 << 16);
         if config.record_bytes_max > limit {
             return Err(Error::Invalid(format!(
@@ -48,6 +67,18 @@ impl StreamStore {
             )));
         }
         Ok(())
+    }
+
+    /// The name of the stream with this id, if it exists.
+    #[must_use]
+    pub fn stream_path(&self, id: StreamId) -> Option<StreamPath> {
+        self.inner.index.stream_by_id(id).map(|stream| stream.path.clone())
+    }
+
+    /// The epoch that appends bear.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.inner.recovery.epoch
     }
 
     /// The streams of a tenant, by name.
@@ -62,12 +93,23 @@ impl StreamStore {
     /// # Errors
     /// [`Error::StreamNotFound`].
     pub fn stream_shape(&self, path: &StreamPath) -> Result<StreamShape, Error> {
-        let stream = self.inner.index.stream(path)?;
-        Ok(StreamShape {
+        Ok(self.shape_of(&*self.inner.index.stream(path)?))
+    }
+
+    /// The streams of a tenant, by name, without what their partitions hold.
+    #[must_use]
+    pub fn list_stream_shapes(&self, tenant: &TenantName) -> Vec<(StreamPath, StreamShape)> {
+        let streams = self.inner.index.streams_of(tenant);
+        streams.iter().map(|stream| (stream.path.clone(), self.shape_of(stream))).collect()
+    }
+
+    fn shape_of(&self, stream: &StreamIndex) -> StreamShape {
+        StreamShape {
             id: stream.id,
             partitions: stream.partitions().len() as u32,
             config: stream.config(),
-        })
+            epoch: self.epoch(),
+        }
     }
 
     /// A stream with all its partitions.
@@ -76,7 +118,7 @@ impl StreamStore {
     /// [`Error::StreamNotFound`].
     pub fn describe_stream(&self, path: &StreamPath) -> Result<StreamDescription, Error> {
         let stream = self.inner.index.stream(path)?;
-        let epoch = self.inner.recovery.epoch;
+        let epoch = self.epoch();
         let partitions = stream.partitions();
         let partitions = partitions
             .iter()
@@ -108,8 +150,7 @@ impl StreamStore {
         let id = self.inner.index.stream(path)?.id;
         let mut operations = Vec::new();
         if let Some(config) = update.config {
-            config.validate().map_err(|error| Error::Invalid(error.to_string()))?;
-            self.check_record_limit(&config)?;
+            self.check_config(&config)?;
             operations.push(Operation::AlterStream { id, config });
         }
         if let Some(partitions) = update.partitions {

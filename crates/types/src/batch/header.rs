@@ -224,3 +224,9 @@ pub(super) fn set_max_timestamp(bytes: &mut [u8], timestamp: Timestamp) {
     let checksum = crc32c::crc32c(&bytes[AT_ATTRIBUTES..]);
     bytes[AT_CRC..AT_ATTRIBUTES].copy_from_slice(&checksum.to_be_bytes());
 }
+
+/// Makes the timestamps those of the append, and sets the checksum.
+pub(super) fn set_append_time(bytes: &mut [u8], timestamp: Timestamp) {
+    bytes[AT_ATTRIBUTES + 1] |= ATTRIBUTE_APPEND_TIME as u8;
+    set_max_timestamp(bytes, timestamp);
+}

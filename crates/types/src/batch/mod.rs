@@ -21,6 +21,7 @@
 //! | 57 | number of records | 4 |
 //! | 61 | records, compressed together | |
 
+mod accept;
 mod builder;
 mod compression;
 mod header;
@@ -28,12 +29,13 @@ mod records;
 
 use bytes::{Bytes, BytesMut};
 
+pub use accept::BatchRules;
 pub use builder::BatchBuilder;
 pub use compression::Compression;
 pub use header::{BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES};
 pub use records::{Records, decode_records};
 
-use crate::{Epoch, ErrorKind, Offset, Record, Timestamp};
+use crate::{Epoch, ErrorKind, Offset, Record};
 
 /// What is wrong with a batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,6 +101,15 @@ pub enum BatchError {
         /// The limit.
         limit: usize,
     },
+    /// A record of a compacted stream has no key.
+    #[error("record {index} has no key, the stream keeps the newest record of each key")]
+    KeyMissing {
+        /// Which record, from 0.
+        index: u32,
+    },
+    /// The timestamp type is the server's to set.
+    #[error("a producer may not say that its timestamps are the server's")]
+    TimestampType,
 }
 
 impl BatchError {
@@ -144,55 +155,6 @@ impl Batch {
         }
         header.verify_checksum(&bytes)?;
         Ok(Self { header, bytes })
-    }
-
-    /// Reads a batch from a producer: everything that [`Batch::read`] checks, and
-    /// that it has at least one record, that its count is true, its offsets count
-    /// up from 0, its sizes are within `limits`. Corrects `maxTimestamp` where the
-    /// producer left it wrong, as Kafka's broker does, and the checksum with it.
-    ///
-    /// # Errors
-    /// [`BatchError`] says which field or record is wrong.
-    pub fn accept(bytes: Bytes, limits: BatchLimits) -> Result<Self, BatchError> {
-        let batch = Self::read(bytes)?;
-        let header = &batch.header;
-        if header.record_count == 0 {
-            return Err(BatchError::Field {
-                field: "record count",
-                value: 0,
-                why: "a batch has at least one record",
-            });
-        }
-        if header.last_offset_delta != header.record_count - 1 {
-            return Err(BatchError::Field {
-                field: "last offset delta",
-                value: header.last_offset_delta.into(),
-                why: "a producer's offsets count up from 0",
-            });
-        }
-        let mut timestamp_max = Timestamp(i64::MIN);
-        for (index, record) in batch.records(limits.decompressed_bytes_max)?.enumerate() {
-            let index = u32::try_from(index).unwrap_or(u32::MAX);
-            let record = record?;
-            if record.offset.since(header.base_offset) != u64::from(index) {
-                return Err(BatchError::Record { index, why: "its offset delta is out of order" });
-            }
-            let bytes = record.payload_bytes();
-            if bytes > limits.record_bytes_max {
-                return Err(BatchError::RecordTooLarge {
-                    index,
-                    bytes,
-                    limit: limits.record_bytes_max,
-                });
-            }
-            timestamp_max = timestamp_max.max(record.timestamp);
-        }
-        if header.is_append_time || header.max_timestamp == timestamp_max {
-            return Ok(batch);
-        }
-        let mut corrected = BytesMut::from(&batch.bytes[..]);
-        header::set_max_timestamp(&mut corrected, timestamp_max);
-        Self::read(corrected.freeze())
     }
 
     /// The batch's header.

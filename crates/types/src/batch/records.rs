@@ -126,12 +126,11 @@ fn read_headers(body: &mut Bytes) -> Option<Vec<Header>> {
 
 /// Bytes behind their length; the inner `None` is null.
 fn read_bytes(body: &mut Bytes) -> Option<Option<Bytes>> {
-    let length = read_varint(body)?;
-    if length < 0 {
-        return Some(None);
-    }
-    let length = usize::try_from(length).ok().filter(|n| *n <= body.len())?;
-    Some(Some(body.split_to(length)))
+    let mut rest = &body[..];
+    let found = take_bytes(&mut rest)?.map(<[u8]>::len);
+    let end = body.len() - rest.len();
+    let head = body.split_to(end);
+    Some(found.map(|length| head.slice(end - length..)))
 }
 
 /// A zigzag varint of at most 32 bits.
@@ -141,11 +140,35 @@ fn read_varint(bytes: &mut Bytes) -> Option<i32> {
 
 /// A zigzag varint of at most 64 bits.
 fn read_varlong(bytes: &mut Bytes) -> Option<i64> {
+    let mut rest = &bytes[..];
+    let value = take_varlong(&mut rest)?;
+    bytes.advance(bytes.len() - rest.len());
+    Some(value)
+}
+
+/// As [`read_bytes`], off a slice.
+pub(super) fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
+    let length = take_varint(rest)?;
+    if length < 0 {
+        return Some(None);
+    }
+    let (bytes, behind) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+    *rest = behind;
+    Some(Some(bytes))
+}
+
+/// As [`read_varint`], off a slice.
+pub(super) fn take_varint(rest: &mut &[u8]) -> Option<i32> {
+    i32::try_from(take_varlong(rest)?).ok()
+}
+
+/// As [`read_varlong`], off a slice.
+pub(super) fn take_varlong(rest: &mut &[u8]) -> Option<i64> {
     let mut value = 0_u64;
-    for (place, byte) in bytes.iter().enumerate().take(10) {
+    for (place, byte) in rest.iter().enumerate().take(10) {
         value |= u64::from(byte & 0x7f).checked_shl(7 * place as u32)?;
         if byte & 0x80 == 0 {
-            bytes.advance(place + 1);
+            *rest = &rest[place + 1..];
             return Some((value >> 1) as i64 ^ -((value & 1) as i64));
         }
     }

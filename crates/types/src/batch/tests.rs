@@ -2,7 +2,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Header, ProducerEpoch, ProducerId, Sequence};
+use crate::{Header, ProducerEpoch, ProducerId, Sequence, Timestamp};
 
 const LIMITS: BatchLimits =
     BatchLimits { decompressed_bytes_max: 1 << 20, record_bytes_max: 1 << 16 };

@@ -1,0 +1,8 @@
+//! The door over a real store, as clients on a socket see it.
+
+#![allow(clippy::unwrap_used, reason = "a step that fails is the test's failure")]
+
+pub(crate) mod client;
+
+mod metadata;
+mod versions;
