@@ -20,9 +20,9 @@ mod metrics;
 mod options;
 mod server;
 mod session;
-mod topic;
 #[cfg(test)]
 mod tests;
+mod topic;
 
 pub use authorizer::{Action, AllowAll, Authorizer, Decision, Principal, Resource};
 pub use metrics::KafkaMetrics;
