@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     /// Tells the writer that there is something to write.
     pub(crate) work: Condvar,
     pub(crate) publishing: PublishQueue,
+    /// Where callers are answered; none in tests without one.
+    pub(super) runtime: Option<tokio::runtime::Handle>,
     pub(crate) catalog: CatalogQueue,
     pub(crate) maintenance: Maintenance,
     /// The first group in each journal file.
@@ -236,6 +238,7 @@ impl Parts {
             metrics,
             work: Condvar::new(),
             publishing: PublishQueue::default(),
+            runtime: tokio::runtime::Handle::try_current().ok(),
             catalog: CatalogQueue::new(catalog_position),
             maintenance,
             first_sequences: Mutex::new(first_sequences.into_iter().collect()),
