@@ -32,8 +32,9 @@ const RECORD_BYTES: usize = 1024;
 const FILE_BYTES: u64 = 64 << 20;
 /// Files that the plain loop goes round through at most.
 const FILES_MAX: u64 = 8;
-/// By then the journal's files are recycled and none is prepared any more.
-const WARM_UP_BYTES_MAX: u64 = 3 << 29;
+/// By then as many files are there as are in use at once, and none is made any
+/// more; the other side has its files from the start.
+const WARM_UP_BYTES_MAX: u64 = 4 << 30;
 /// What was written before a side is measured is out of the disk's way by then.
 const SETTLED: Duration = Duration::from_millis(500);
 
@@ -179,7 +180,7 @@ async fn ledger(dir: &Path, plan: &Plan) -> Run {
         }
     });
     // The other side's files are ready before its time begins; so are these.
-    let warm_up_bytes = plan.bytes.min(WARM_UP_BYTES_MAX);
+    let warm_up_bytes = (2 * plan.bytes).min(WARM_UP_BYTES_MAX);
     drive(&store, &path, &batch, plan, warm_up_bytes / batch_bytes).await;
     let groups_before = counter(&registry, "aquifer_journal_groups_total");
     let bytes_before = counter(&registry, "aquifer_journal_written_bytes_total");

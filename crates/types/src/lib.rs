@@ -15,7 +15,7 @@ mod numbers;
 mod record;
 
 pub use batch::{
-    Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, BatchRules, Compression,
+    Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, BatchRules, Compression, Marker,
 };
 pub use config::{
     ChunkIndex, CleanupPolicy, ConfigError, KAFKA_SETTINGS, KAFKA_VALUE_BYTES_MAX, StreamClass,
@@ -24,7 +24,9 @@ pub use config::{
 pub use error::ErrorKind;
 pub use ids::{ChunkId, CommitId, Partition, StreamId};
 pub use murmur2::{murmur2, partition_for_key};
-pub use name::{GroupName, LeaseName, NameError, StreamName, StreamPath, TenantName};
+pub use name::{
+    GroupName, LeaseName, NameError, StreamName, StreamPath, TenantName, TransactionalId,
+};
 pub use numbers::{
     Epoch, GroupSequence, LeaseToken, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence,
     Timestamp,

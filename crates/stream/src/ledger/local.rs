@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     /// Tells the writer that there is something to write.
     pub(crate) work: Condvar,
     pub(crate) publishing: PublishQueue,
+    /// Where callers are answered; none in tests without one.
+    pub(super) runtime: Option<tokio::runtime::Handle>,
     pub(crate) catalog: CatalogQueue,
     pub(crate) maintenance: Maintenance,
     /// The first group in each journal file.
@@ -136,7 +138,8 @@ impl Commit {
             .iter()
             .map(|operation| match operation {
                 Operation::Append { batch, .. } => batch.bytes().len(),
-                Operation::CommitPositions { positions, .. } => {
+                Operation::CommitPositions { positions, .. }
+                | Operation::CommitPositionsInTransaction { positions, .. } => {
                     positions.iter().map(|(.., note)| note.len() + 64).sum()
                 }
                 Operation::PutDocument { key, value, .. } => key.name.len() + value.len(),
@@ -145,6 +148,7 @@ impl Commit {
                 }
                 Operation::ReplaceChunks { removed, .. } => removed.len() * 40,
                 Operation::SetCeilings { ceilings } => ceilings.len() * 64,
+                Operation::AddPartitions { partitions, .. } => partitions.len() * 64,
                 _ => 0,
             })
             .sum()
@@ -164,6 +168,9 @@ impl Commit {
                     | Operation::CollectGarbage { .. }
                     | Operation::SetCeilings { .. }
                     | Operation::ResolveCommit { .. }
+                    // Ends let tiering go on.
+                    | Operation::EndTransaction { .. }
+                    | Operation::ExpireTransaction { .. }
             )
         })
     }
@@ -237,6 +244,7 @@ impl Parts {
             metrics,
             work: Condvar::new(),
             publishing: PublishQueue::default(),
+            runtime: tokio::runtime::Handle::try_current().ok(),
             catalog: CatalogQueue::new(catalog_position),
             maintenance,
             first_sequences: Mutex::new(first_sequences.into_iter().collect()),

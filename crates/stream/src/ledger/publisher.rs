@@ -17,6 +17,12 @@ use crate::Error;
 /// Groups that may wait to be published; beyond it the writer waits.
 const QUEUE_MAX: usize = 8;
 
+/// From so many callers on, a task of the runtime answers them.
+const ANSWERED_HERE_BELOW: usize = 2;
+
+/// The callers of a group and what they are told.
+type Replies = Vec<(Reply, Result<Committed, Error>)>;
+
 /// A group that was written, with everybody who waits for it.
 pub(crate) struct Publication {
     pub(crate) written: Option<Written>,
@@ -24,7 +30,7 @@ pub(crate) struct Publication {
     pub(crate) is_synced: bool,
     pub(crate) group: Held,
     pub(crate) facts: Vec<Fact>,
-    pub(crate) replies: Vec<(Reply, Result<Committed, Error>)>,
+    pub(crate) replies: Replies,
 }
 
 /// A written group for the tail cache.
@@ -116,8 +122,18 @@ impl Shared {
                 self.index.publish_group(written.sequence, written.file, written.position, &facts);
             self.catalog.push(written.sequence, changes, is_synced);
         }
-        for (reply, result) in replies {
-            reply(result);
+        let is_many = replies.len() >= ANSWERED_HERE_BELOW;
+        match &self.runtime {
+            // A thread beside the runtime would wake one of its threads for each
+            // caller, and make way for it on its processor.
+            Some(runtime) if is_many => drop(runtime.spawn(async move { answer(replies) })),
+            _ => answer(replies),
         }
+    }
+}
+
+fn answer(replies: Replies) {
+    for (reply, result) in replies {
+        reply(result);
     }
 }

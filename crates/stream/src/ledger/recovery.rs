@@ -26,6 +26,11 @@ use crate::Error;
 use crate::index::{Garbage, Groups, Index, TailEntry, Tombstone, chunk_of_row};
 use crate::options::Options;
 
+/// The part of the journal's limit that is kept in released files, and how many
+/// those are at most.
+const RECYCLED_PART: u64 = 4;
+const RECYCLED_FILES_MAX: usize = 32;
+
 /// Where things lie in the data directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
@@ -122,6 +127,12 @@ pub(crate) fn recover(
     // Older commits of positions were replayed over the snapshot's.
     *index.groups.write() = Groups(hot.groups.clone());
     *index.documents.write() = hot.documents.clone();
+    // So were older ends of transactions.
+    for (at, _, partition) in hot.all_partitions() {
+        if let Some(log) = index.partition(at) {
+            log.restore(|state| state.transactions = partition.transactions.clone());
+        }
+    }
     hot.epoch = epoch;
     check_agreement(&hot, &index)?;
     let first_sequences =
@@ -171,6 +182,7 @@ pub(crate) fn open_journal(
             0 => 0,
             bytes => bytes + options.journal_file_bytes,
         },
+        recycled_files_max: recycled_files_max(options),
         clock: clock.clone(),
         ..aquifer_journal::Options::default()
     };
@@ -184,6 +196,13 @@ pub(crate) fn open_journal(
     let epoch = Epoch(found.max(known).get() + 1);
     let (journal, recovered) = open(epoch).map_err(from_journal)?;
     Ok(((journal, epoch), recovered))
+}
+
+/// Released files that are kept for their next use: files are released in
+/// bursts, and what a burst lacks must be written anew in the time of appends.
+fn recycled_files_max(options: &Options) -> usize {
+    let files = options.journal_bytes_max / RECYCLED_PART / options.journal_file_bytes.max(1);
+    usize::try_from(files).unwrap_or(usize::MAX).min(RECYCLED_FILES_MAX)
 }
 
 /// Refuses a journal that does not reach from the snapshot and the catalog on,

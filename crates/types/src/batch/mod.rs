@@ -25,6 +25,7 @@ mod accept;
 mod builder;
 mod compression;
 mod header;
+mod marker;
 mod records;
 
 use bytes::{Bytes, BytesMut};
@@ -33,6 +34,7 @@ pub use accept::BatchRules;
 pub use builder::BatchBuilder;
 pub use compression::Compression;
 pub use header::{BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES};
+pub use marker::Marker;
 pub use records::{Records, decode_records};
 
 use crate::{Epoch, ErrorKind, Offset, Record};

@@ -13,4 +13,5 @@ mod model;
 mod online;
 mod regressions;
 mod script;
+mod transactions;
 mod undo;
