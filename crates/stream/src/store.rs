@@ -2,6 +2,9 @@
 
 mod background;
 mod documents;
+mod groups;
+mod each;
+mod handle;
 mod streams;
 
 use std::collections::BTreeMap;
@@ -35,6 +38,9 @@ use crate::options::Options;
 use crate::read::{ChunkCache, Leases, Reader, View};
 use crate::retention::Retention;
 use crate::tier::Tier;
+
+pub use each::{EachAppend, EachAppended, SubmittedAppends};
+pub use handle::{PartitionHandle, PartitionOffsets, StreamHandle};
 
 /// The longest note that a group may leave beside a position, in bytes.
 const POSITION_METADATA_BYTES_MAX: usize = 4096;

@@ -8,6 +8,7 @@ use aquifer_types::{BatchHeader, ChunkId, Epoch, Offset, Partition, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::watchers::Watchers;
 use crate::chunk_meta::ChunkMeta;
 
 /// Where a batch of the tail lies in the journal.
@@ -72,11 +73,17 @@ pub(crate) struct PartitionLog {
     pub(crate) partition: Partition,
     state: Mutex<PartitionState>,
     end: watch::Sender<Offset>,
+    watchers: Watchers,
 }
 
 impl PartitionLog {
     pub(crate) fn new(partition: Partition) -> Self {
-        Self { partition, state: Mutex::default(), end: watch::Sender::new(Offset::ZERO) }
+        Self {
+            partition,
+            state: Mutex::default(),
+            end: watch::Sender::new(Offset::ZERO),
+            watchers: Watchers::default(),
+        }
     }
 
     /// Looks at the state; `look` must be short, the writer may wait for it.
@@ -89,6 +96,10 @@ impl PartitionLog {
         self.end.subscribe()
     }
 
+    pub(super) fn watchers(&self) -> &Watchers {
+        &self.watchers
+    }
+
     pub(crate) fn append(&self, entry: TailEntry) {
         let mut state = self.state.lock();
         debug_assert!(entry.base >= state.end, "appends come in order");
@@ -97,11 +108,13 @@ impl PartitionLog {
         state.tail.push_back(entry);
         drop(state);
         self.end.send_replace(entry.next);
+        self.watchers.wake();
     }
 
     /// Wakes everybody who waits for records.
     pub(crate) fn wake(&self) {
         self.end.send_modify(|_| ());
+        self.watchers.wake();
     }
 
     /// Moves the end on without a record, as after an unclean start.
@@ -111,6 +124,7 @@ impl PartitionLog {
         let end = state.end;
         drop(state);
         self.end.send_replace(end);
+        self.watchers.wake();
     }
 
     /// Adds a chunk at its place and drops the tail below it; returns the files

@@ -21,7 +21,7 @@ mod writer;
 
 pub use document::{Document, DocumentExpectation, DocumentKey, DocumentKind};
 pub use event::{Operation, Outcome};
-pub(crate) use local::LocalLedger;
 pub use local::Resolution;
+pub(crate) use local::{LocalLedger, Submitted};
 pub use recovery::RecoveryReport;
 pub use sequencer::{Commit, Committed, Idempotency};
