@@ -72,6 +72,8 @@ macro_rules! apis {
 // One line an API: key(request) versions order is-open => handler.
 apis! {
     Metadata(MetadataRequest) 0..=13 Alone false => crate::metadata::handle;
+    SaslHandshake(SaslHandshakeRequest) 0..=1 Alone true => crate::sasl::handshake;
+    SaslAuthenticate(SaslAuthenticateRequest) 0..=2 Alone true => crate::sasl::authenticate;
     ApiVersions(ApiVersionsRequest) 0..=4 Alone true => crate::api_versions::handle;
 }
 

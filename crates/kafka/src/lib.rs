@@ -18,13 +18,15 @@ mod frame;
 mod metadata;
 mod metrics;
 mod options;
+mod sasl;
 mod server;
 mod session;
+mod tls;
 mod topic;
 #[cfg(test)]
 mod tests;
 
-pub use authorizer::{Action, AllowAll, Authorizer, Decision, Principal, Resource};
+pub use authorizer::{Action, AllowAll, Authorizer, Decision, Principal, Proof, Resource};
 pub use metrics::KafkaMetrics;
-pub use options::{KafkaOptions, ListenerOptions, ListenerSecurity};
+pub use options::{ClientCertificates, KafkaOptions, ListenerOptions, ListenerSecurity};
 pub use server::{KafkaEnvironment, KafkaServer};
