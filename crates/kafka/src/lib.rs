@@ -6,19 +6,29 @@
 //! that is the ledger's. What a client sends is bounded before anything is
 //! allocated for it.
 
+mod acls;
 mod api;
 mod api_versions;
 mod authorizer;
 mod broker;
 mod call;
 mod cluster_id;
+mod configs;
 mod connection;
+mod create_partitions;
+mod create_topics;
+mod delete_topics;
+mod describe_cluster;
+mod describe_log_dirs;
+mod describe_topic_partitions;
 mod error_code;
 mod frame;
 mod metadata;
 mod metrics;
 mod options;
 mod sasl;
+mod refusal;
+mod replicas;
 mod server;
 mod session;
 mod tls;

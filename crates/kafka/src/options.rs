@@ -28,6 +28,16 @@ impl ListenerSecurity {
         matches!(self, Self::Tls | Self::SaslTls)
     }
 
+    /// As Kafka names it.
+    pub(crate) const fn kafka_name(self) -> &'static str {
+        match self {
+            Self::Plaintext => "PLAINTEXT",
+            Self::SaslPlaintext => "SASL_PLAINTEXT",
+            Self::Tls => "SSL",
+            Self::SaslTls => "SASL_SSL",
+        }
+    }
+
     /// Whether a user has to be proved before anything else.
     #[must_use]
     pub const fn is_sasl(self) -> bool {
