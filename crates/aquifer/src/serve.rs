@@ -35,6 +35,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         random: random.clone(),
         metrics: kafka_metrics,
         authorizer: Arc::new(AllowAll),
+        token_validator: None,
     };
     let environment = HttpEnvironment {
         clock,

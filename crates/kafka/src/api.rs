@@ -72,6 +72,23 @@ macro_rules! apis {
 // One line an API: key(request) versions order is-open => handler.
 apis! {
     Metadata(MetadataRequest) 0..=13 Alone false => crate::metadata::handle;
+    CreateTopics(CreateTopicsRequest) 2..=7 Alone false => crate::create_topics::handle;
+    DeleteTopics(DeleteTopicsRequest) 1..=6 Alone false => crate::delete_topics::handle;
+    CreatePartitions(CreatePartitionsRequest) 0..=3 Alone false => crate::create_partitions::handle;
+    DescribeConfigs(DescribeConfigsRequest) 1..=4 Alone false => crate::configs::describe;
+    AlterConfigs(AlterConfigsRequest) 0..=2 Alone false => crate::configs::alter;
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest) 0..=1 Alone false => crate::configs::incremental_alter;
+    DescribeCluster(DescribeClusterRequest) 0..=2 Alone false => crate::describe_cluster::handle;
+    DescribeLogDirs(DescribeLogDirsRequest) 1..=4 Alone false => crate::describe_log_dirs::handle;
+    DescribeTopicPartitions(DescribeTopicPartitionsRequest) 0..=0 Alone false => crate::describe_topic_partitions::handle;
+    DescribeAcls(DescribeAclsRequest) 1..=3 Alone false => crate::acls::describe;
+    CreateAcls(CreateAclsRequest) 1..=3 Alone false => crate::acls::create;
+    DeleteAcls(DeleteAclsRequest) 1..=3 Alone false => crate::acls::delete;
+    ElectLeaders(ElectLeadersRequest) 0..=2 Alone false => crate::replicas::elect;
+    AlterPartitionReassignments(AlterPartitionReassignmentsRequest) 0..=1 Alone false => crate::replicas::alter;
+    ListPartitionReassignments(ListPartitionReassignmentsRequest) 0..=0 Alone false => crate::replicas::list;
+    SaslHandshake(SaslHandshakeRequest) 0..=1 Alone true => crate::sasl::handshake;
+    SaslAuthenticate(SaslAuthenticateRequest) 0..=2 Alone true => crate::sasl::authenticate;
     ApiVersions(ApiVersionsRequest) 0..=4 Alone true => crate::api_versions::handle;
 }
 

@@ -6,21 +6,40 @@
 use std::fmt;
 
 use aquifer_types::TenantName;
+use aquifer_users::Mechanism;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// The tenant whose names the connection sees.
     pub tenant: TenantName,
-    /// The user's name; `ANONYMOUS` where the listener asks for none.
+    /// The user's name; `ANONYMOUS` where the listener asks for none; the
+    /// certificate's subject (RFC 2253) where that is the proof.
     pub user: String,
+    /// What proved it.
+    pub proof: Proof,
+}
+
+/// How a principal was proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Proof {
+    /// Not at all.
+    Nothing,
+    /// By a client certificate that a trusted authority signed.
+    Certificate,
+    /// By a SASL mechanism.
+    Sasl(Mechanism),
 }
 
 impl Principal {
     /// Whoever comes through a listener that asks for no user.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self { tenant: TenantName::default_tenant(), user: "ANONYMOUS".to_owned() }
+        Self {
+            tenant: TenantName::default_tenant(),
+            user: "ANONYMOUS".to_owned(),
+            proof: Proof::Nothing,
+        }
     }
 }
 

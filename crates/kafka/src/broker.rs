@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aquifer_env::{Clock, Random};
 use aquifer_stream::StreamStore;
-use parking_lot::RwLock;
+use aquifer_users::sasl::{AttemptLimits, Attempts, TokenValidator};
+use aquifer_users::{Mechanism, Users};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OnceCell, watch};
 
 use crate::authorizer::Authorizer;
@@ -25,6 +28,10 @@ pub(crate) struct Broker {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) metrics: KafkaMetrics,
     pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) users: Users,
+    pub(crate) token_validator: Option<Arc<dyn TokenValidator>>,
+    /// The failed logins of each address.
+    pub(crate) attempts: Mutex<Attempts>,
     pub(crate) stopping: watch::Receiver<bool>,
     /// Where each listener really listens, by its number.
     addresses: RwLock<BTreeMap<usize, SocketAddr>>,
@@ -42,7 +49,13 @@ impl Broker {
         environment: crate::KafkaEnvironment,
         stopping: watch::Receiver<bool>,
     ) -> Arc<Self> {
-        let crate::KafkaEnvironment { clock, random, metrics, authorizer } = environment;
+        let crate::KafkaEnvironment { clock, random, metrics, authorizer, token_validator } =
+            environment;
+        let users = Users::new(store.clone(), clock.clone(), random.clone());
+        let attempts = Attempts::new(AttemptLimits {
+            delay_max: Duration::from_millis(options.login_delay_ms_max),
+            addresses_max: options.login_addresses_max,
+        });
         let listeners = options.all_listeners();
         let addresses = RwLock::default();
         Arc::new(Self {
@@ -52,6 +65,9 @@ impl Broker {
             random,
             metrics,
             authorizer,
+            users,
+            token_validator,
+            attempts: Mutex::new(attempts),
             stopping,
             addresses,
             listeners,
@@ -62,6 +78,18 @@ impl Broker {
 
     pub(crate) fn set_address(&self, listener: usize, address: SocketAddr) {
         self.addresses.write().insert(listener, address);
+    }
+
+    /// The mechanisms that a listener offers.
+    pub(crate) fn mechanisms(&self, listener: usize) -> Vec<Mechanism> {
+        let listener = self.listeners.get(listener);
+        let offered = |of| self.options.mechanisms(of, self.token_validator.is_some());
+        listener.map(offered).unwrap_or_default()
+    }
+
+    /// The monotonic clock.
+    pub(crate) fn monotonic(&self) -> Duration {
+        Duration::from_nanos(self.clock.monotonic_ns())
     }
 
     /// The host and port that clients of a listener are told to come to.

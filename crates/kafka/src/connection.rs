@@ -13,6 +13,7 @@ use bytes::{Buf as _, Bytes};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
+use kafka_protocol::messages::ApiKey;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 
@@ -20,9 +21,12 @@ use crate::api::{self, Order};
 use crate::authorizer::Principal;
 use crate::broker::Broker;
 use crate::call::{Answer, Call};
-use crate::frame::{Frame, FrameError, FrameReader};
+use crate::frame::{BARE_VERSION, Frame, FrameError, FrameReader};
 use crate::metrics::ApiLabels;
 use crate::session::Session;
+
+/// How long the end of a connection may take to be sent.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 type Running = BoxFuture<'static, Result<Answer, FrameError>>;
 
@@ -60,7 +64,11 @@ where
         order: Order::Alone,
         next: None,
     };
-    connection.run().await
+    let ended = connection.run().await;
+    // Under TLS this says that nothing was cut off. The connection is given up
+    // in any case.
+    let _ = tokio::time::timeout(CLOSE_MAX, connection.writer.shutdown()).await;
+    ended
 }
 
 /// What a turn of the loop brought.
@@ -102,6 +110,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let mut stopping = self.broker.stopping.clone();
         let is_running = !self.running.is_empty();
         let reads = self.next.is_none();
+        self.reader.takes_bare_messages(self.session.expects_bare_message());
         tokio::select! {
             biased;
             Some(answer) = self.running.next(), if is_running => Turn::Answer(answer),
@@ -116,6 +125,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let metrics = &self.broker.metrics;
         metrics.bytes_in.inc_by(bytes.len() as u64 + 4);
         let held = self.reader.take_permit().ok_or(FrameError::Stopping)?;
+        if self.session.expects_bare_message() {
+            self.next = Some(Frame::bare(bytes, held));
+            return Ok(());
+        }
         let parsed = Frame::parse(bytes, held);
         if parsed.is_err() {
             metrics.malformed.inc();
@@ -124,6 +137,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let is_open = api::find(frame.api).is_some_and(|api| api.is_open);
         if !is_open && self.session.principal().is_none() {
             return Err(FrameError::NoLogin { api: frame.api });
+        }
+        // Only a new login is answered then (KIP-368).
+        let is_login = matches!(frame.api, ApiKey::SaslHandshake | ApiKey::SaslAuthenticate);
+        if !is_login && self.session.is_expired(self.broker.clock.monotonic_ns()) {
+            return Err(FrameError::LoginExpired { api: frame.api });
         }
         self.next = Some(frame);
         Ok(())
@@ -160,7 +178,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let bytes = body.len() as i64;
         metrics.request_bytes.inc_by(bytes);
         let started = clock.monotonic_ns();
-        let running = api::handle(call, body);
+        let running = match version {
+            BARE_VERSION => crate::sasl::bare(call, body),
+            _ => api::handle(call, body),
+        };
         Box::pin(async move {
             let _held = (held, Held(metrics.clone(), bytes));
             let answer = running.await;
@@ -185,7 +206,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let mut pieces = Pieces(pieces.into());
         self.writer.write_all_buf(&mut pieces).await?;
         self.writer.flush().await?;
-        Ok(true)
+        Ok(!self.session.is_over())
     }
 
     /// The client has sent its last, or the server stops: what changes

@@ -17,6 +17,8 @@ const READ_BYTES: usize = 64 << 10;
 /// API key, version and correlation id.
 const HEADER_BYTES_MIN: usize = 8;
 const LENGTH_BYTES: usize = 4;
+/// Stands for the version of a frame that has no header.
+pub(crate) const BARE_VERSION: i16 = -1;
 
 /// Why a connection is closed.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,8 @@ pub(crate) enum FrameError {
     Malformed { api: ApiKey, version: i16, why: String },
     #[error("{api:?} before a login")]
     NoLogin { api: ApiKey },
+    #[error("{api:?} after the login had expired")]
+    LoginExpired { api: ApiKey },
     #[error("an answer to {api:?} version {version} cannot be encoded: {why}")]
     Encoding { api: ApiKey, version: i16, why: String },
     #[error("the server is stopping")]
@@ -58,11 +62,18 @@ pub(crate) struct FrameReader<R> {
     buffer: BytesMut,
     budget: Arc<Semaphore>,
     permit: Option<OwnedSemaphorePermit>,
+    /// The smallest frame.
+    bytes_min: usize,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(crate) fn new(from: R, budget: Arc<Semaphore>) -> Self {
-        Self { from, buffer: BytesMut::new(), budget, permit: None }
+        Self { from, buffer: BytesMut::new(), budget, permit: None, bytes_min: HEADER_BYTES_MIN }
+    }
+
+    /// Whether the next frame may be so short that it has no header.
+    pub(crate) fn takes_bare_messages(&mut self, takes: bool) {
+        self.bytes_min = if takes { 0 } else { HEADER_BYTES_MIN };
     }
 
     /// The next frame; none where the peer closed the connection between two.
@@ -76,10 +87,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
         let mut announced = &self.buffer[..LENGTH_BYTES];
         let announced = i64::from(announced.get_i32());
-        let length = usize::try_from(announced).unwrap_or(0);
-        if length < HEADER_BYTES_MIN || length > limit {
-            return Err(FrameError::Length { length: announced, limit, limit_name });
-        }
+        let length = usize::try_from(announced)
+            .ok()
+            .filter(|length| (self.bytes_min..=limit).contains(length))
+            .ok_or(FrameError::Length { length: announced, limit, limit_name })?;
         if self.permit.is_none() {
             let weight = u32::try_from(length).unwrap_or(u32::MAX);
             let permit = self.budget.clone().acquire_many_owned(weight).await;
@@ -118,6 +129,13 @@ fn cut_off() -> FrameError {
 }
 
 impl Frame {
+    /// A mechanism's message in a frame of its own, as those clients send it
+    /// that shook hands in version 0 of `SaslHandshake`.
+    pub(crate) fn bare(body: Bytes, held: OwnedSemaphorePermit) -> Self {
+        let (api, version) = (ApiKey::SaslAuthenticate, BARE_VERSION);
+        Self { api, version, correlation: 0, client_id: None, body, held }
+    }
+
     /// Decodes the header.
     pub(crate) fn parse(mut bytes: Bytes, held: OwnedSemaphorePermit) -> Result<Self, FrameError> {
         let mut fixed = &bytes[..HEADER_BYTES_MIN];

@@ -6,25 +6,38 @@
 //! that is the ledger's. What a client sends is bounded before anything is
 //! allocated for it.
 
+mod acls;
 mod api;
 mod api_versions;
 mod authorizer;
 mod broker;
 mod call;
 mod cluster_id;
+mod configs;
 mod connection;
+mod create_partitions;
+mod create_topics;
+mod delete_topics;
+mod describe_cluster;
+mod describe_log_dirs;
+mod describe_topic_partitions;
 mod error_code;
 mod frame;
 mod metadata;
 mod metrics;
 mod options;
+mod refusal;
+mod replicas;
+mod sasl;
 mod server;
 mod session;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod topic;
 mod topic;
 
-pub use authorizer::{Action, AllowAll, Authorizer, Decision, Principal, Resource};
+pub use authorizer::{Action, AllowAll, Authorizer, Decision, Principal, Proof, Resource};
 pub use metrics::KafkaMetrics;
-pub use options::{KafkaOptions, ListenerOptions, ListenerSecurity};
+pub use options::{ClientCertificates, KafkaOptions, ListenerOptions, ListenerSecurity};
 pub use server::{KafkaEnvironment, KafkaServer};

@@ -16,6 +16,13 @@ pub(crate) struct ApiLabels {
     pub(crate) api: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct LoginLabels {
+    pub(crate) mechanism: &'static str,
+    /// `ok` or `failed`.
+    pub(crate) result: &'static str,
+}
+
 /// The metrics of the Kafka door. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct KafkaMetrics {
@@ -27,6 +34,10 @@ pub struct KafkaMetrics {
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
     pub(crate) request_bytes: Gauge,
+    pub(crate) logins: Family<LoginLabels, Counter>,
+    pub(crate) handshakes_failed: Counter,
+    pub(crate) certificate_expiry: Gauge,
+    pub(crate) certificate_failures: Counter,
 }
 
 impl KafkaMetrics {
@@ -43,6 +54,10 @@ impl KafkaMetrics {
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             request_bytes: Gauge::default(),
+            logins: Family::default(),
+            handshakes_failed: Counter::default(),
+            certificate_expiry: Gauge::default(),
+            certificate_failures: Counter::default(),
         };
         let m = metrics.clone();
         let kafka = registry.sub_registry_with_prefix("kafka");
@@ -63,6 +78,23 @@ impl KafkaMetrics {
             "Bytes of requests under way",
             Unit::Bytes,
             m.request_bytes,
+        );
+        kafka.register("logins", "Logins by mechanism and result", m.logins);
+        kafka.register(
+            "tls_handshakes_failed",
+            "TLS handshakes that failed or took too long",
+            m.handshakes_failed,
+        );
+        kafka.register_with_unit(
+            "tls_certificate_expiry",
+            "When the certificate expires, since 1970-01-01 UTC",
+            Unit::Seconds,
+            m.certificate_expiry,
+        );
+        kafka.register(
+            "tls_reload_failures",
+            "Changed certificate files that could not be used",
+            m.certificate_failures,
         );
         metrics
     }

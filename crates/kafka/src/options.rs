@@ -1,7 +1,9 @@
 //! The limits and addresses of the Kafka door.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
+use aquifer_users::{Mechanism, ScramHash};
 use serde::{Deserialize, Serialize};
 
 /// What a listener asks of its clients.
@@ -26,11 +28,36 @@ impl ListenerSecurity {
         matches!(self, Self::Tls | Self::SaslTls)
     }
 
+    /// As Kafka names it.
+    pub(crate) const fn kafka_name(self) -> &'static str {
+        match self {
+            Self::Plaintext => "PLAINTEXT",
+            Self::SaslPlaintext => "SASL_PLAINTEXT",
+            Self::Tls => "SSL",
+            Self::SaslTls => "SASL_SSL",
+        }
+    }
+
     /// Whether a user has to be proved before anything else.
     #[must_use]
     pub const fn is_sasl(self) -> bool {
         matches!(self, Self::SaslPlaintext | Self::SaslTls)
     }
+}
+
+/// What a TLS listener asks of its clients' certificates.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientCertificates {
+    /// Nothing.
+    #[default]
+    None,
+    /// A client may show one; then it must be signed by the authority.
+    Requested,
+    /// A client must show one that the authority signed.
+    Required,
 }
 
 /// One address on which Kafka clients are served.
@@ -45,6 +72,12 @@ pub struct ListenerOptions {
     /// What it asks of its clients.
     #[serde(default)]
     pub security: ListenerSecurity,
+    /// In place of `kafka.sasl_mechanisms`.
+    #[serde(default)]
+    pub sasl_mechanisms: Option<Vec<Mechanism>>,
+    /// In place of `kafka.tls_client_certificates`.
+    #[serde(default)]
+    pub tls_client_certificates: Option<ClientCertificates>,
 }
 
 /// How Kafka is served. Every queue and size has its limit here.
@@ -61,6 +94,31 @@ pub struct KafkaOptions {
     pub security: ListenerSecurity,
     /// More listeners, each with its own address and security.
     pub listeners: Vec<ListenerOptions>,
+
+    /// The server's certificate and those between it and its authority, PEM.
+    pub tls_certificate_file: Option<PathBuf>,
+    /// The certificate's private key, PEM; not to be readable by everybody.
+    pub tls_key_file: Option<PathBuf>,
+    /// The authorities that clients' certificates are signed by, PEM.
+    pub tls_client_ca_file: Option<PathBuf>,
+    /// What is asked of clients' certificates.
+    pub tls_client_certificates: ClientCertificates,
+    /// A TLS handshake that takes longer is given up; in ms.
+    pub tls_handshake_ms_max: u64,
+    /// How often the files are looked at for new certificates; in ms.
+    pub tls_reload_interval_ms: u64,
+    /// The SASL mechanisms that are offered.
+    pub sasl_mechanisms: Vec<Mechanism>,
+    /// Whether mechanisms that show the password to whoever listens on the wire
+    /// are offered without TLS.
+    pub sasl_plain_without_tls: bool,
+    /// A login has to be made anew after this; in ms, 0 for never.
+    pub sasl_session_ms_max: u64,
+    /// The longest pause before a login from an address where logins failed; in
+    /// ms.
+    pub login_delay_ms_max: u64,
+    /// Addresses whose failed logins are remembered.
+    pub login_addresses_max: usize,
 
     /// Connections open at a time, over all listeners; more wait in the
     /// system's queue.
@@ -98,6 +156,21 @@ impl Default for KafkaOptions {
             advertised: None,
             security: ListenerSecurity::Plaintext,
             listeners: Vec::new(),
+            tls_certificate_file: None,
+            tls_key_file: None,
+            tls_client_ca_file: None,
+            tls_client_certificates: ClientCertificates::None,
+            tls_handshake_ms_max: 10_000,
+            tls_reload_interval_ms: 30_000,
+            sasl_mechanisms: vec![
+                Mechanism::Scram(ScramHash::Sha512),
+                Mechanism::Scram(ScramHash::Sha256),
+                Mechanism::Plain,
+            ],
+            sasl_plain_without_tls: false,
+            sasl_session_ms_max: 0,
+            login_delay_ms_max: 2_000,
+            login_addresses_max: 10_000,
             connections_max: 4096,
             idle_ms_max: 600_000,
             peer_ms_max: 60_000,
@@ -121,6 +194,8 @@ impl KafkaOptions {
             listen: self.listen,
             advertised: self.advertised.clone(),
             security: self.security,
+            sasl_mechanisms: None,
+            tls_client_certificates: None,
         };
         std::iter::once(first).chain(self.listeners.iter().cloned()).collect()
     }
@@ -133,7 +208,39 @@ impl KafkaOptions {
             && self
                 .all_listeners()
                 .iter()
-                .any(|of| !of.listen.ip().is_loopback() && !of.security.is_sasl())
+                .any(|of| !of.listen.ip().is_loopback() && !self.proves_users(of))
+    }
+
+    /// Whether nobody gets through the listener without a proof.
+    fn proves_users(&self, listener: &ListenerOptions) -> bool {
+        listener.security.is_sasl()
+            || (listener.security.is_tls()
+                && self.client_certificates(listener) == ClientCertificates::Required)
+    }
+
+    /// What a listener asks of its clients' certificates.
+    pub(crate) fn client_certificates(&self, listener: &ListenerOptions) -> ClientCertificates {
+        listener.tls_client_certificates.unwrap_or(self.tls_client_certificates)
+    }
+
+    /// The mechanisms that a listener offers; `OAUTHBEARER` only where
+    /// something validates tokens.
+    pub(crate) fn mechanisms(
+        &self,
+        listener: &ListenerOptions,
+        validates_tokens: bool,
+    ) -> Vec<Mechanism> {
+        if !listener.security.is_sasl() {
+            return Vec::new();
+        }
+        let mechanisms = listener.sasl_mechanisms.as_ref().unwrap_or(&self.sasl_mechanisms);
+        let is_safe = |of: Mechanism| {
+            listener.security.is_tls() || self.sasl_plain_without_tls || !of.shows_the_secret()
+        };
+        let offered = mechanisms
+            .iter()
+            .filter(|of| is_safe(**of) && (validates_tokens || **of != Mechanism::OauthBearer));
+        offered.copied().collect()
     }
 
     /// Checks the bounds of every field.
@@ -151,6 +258,9 @@ impl KafkaOptions {
             ("partitions_default", self.partitions_default as usize, 1),
             ("idle_ms_max", self.idle_ms_max as usize, 1_000),
             ("peer_ms_max", self.peer_ms_max as usize, 1_000),
+            ("tls_handshake_ms_max", self.tls_handshake_ms_max as usize, 100),
+            ("tls_reload_interval_ms", self.tls_reload_interval_ms as usize, 10),
+            ("login_addresses_max", self.login_addresses_max, 1),
         ];
         for (field, value, min) in at_least {
             if value < min {
@@ -164,6 +274,37 @@ impl KafkaOptions {
             if let Some(advertised) = &listener.advertised {
                 split_host_port(advertised).map_err(|why| ("advertised", why))?;
             }
+            self.validate_security(&listener)?;
+        }
+        Ok(())
+    }
+
+    fn validate_security(&self, listener: &ListenerOptions) -> Result<(), (&'static str, String)> {
+        let at = listener.listen;
+        if listener.security.is_tls() {
+            if self.tls_certificate_file.is_none() {
+                return Err(("tls_certificate_file", format!("is needed for TLS on {at}")));
+            }
+            if self.tls_key_file.is_none() {
+                return Err(("tls_key_file", format!("is needed for TLS on {at}")));
+            }
+            let asks = self.client_certificates(listener) != ClientCertificates::None;
+            if asks && self.tls_client_ca_file.is_none() {
+                return Err((
+                    "tls_client_ca_file",
+                    format!("is needed to check clients' certificates on {at}"),
+                ));
+            }
+        }
+        // Whether something validates tokens is not known here.
+        if listener.security.is_sasl() && self.mechanisms(listener, true).is_empty() {
+            return Err((
+                "sasl_mechanisms",
+                format!(
+                    "leaves nothing to offer on {at}; without TLS, PLAIN and OAUTHBEARER need \
+                     kafka.sasl_plain_without_tls"
+                ),
+            ));
         }
         Ok(())
     }
@@ -206,5 +347,54 @@ mod tests {
         assert!(options.is_exposed());
         options.security = ListenerSecurity::SaslTls;
         assert!(!options.is_exposed());
+    }
+
+    #[test]
+    fn what_a_listener_needs_is_asked_for() {
+        let check = |options: &KafkaOptions, field: Option<&str>| {
+            assert_eq!(options.validate().err().map(|(field, _)| field), field);
+        };
+        let tls = of_json(r#"{"security": "tls"}"#);
+        check(&tls, Some("tls_certificate_file"));
+        let tls = KafkaOptions { tls_certificate_file: Some("a".into()), ..tls };
+        check(&tls, Some("tls_key_file"));
+        let tls = KafkaOptions { tls_key_file: Some("b".into()), ..tls };
+        check(&tls, None);
+        let mutual =
+            KafkaOptions { tls_client_certificates: ClientCertificates::Required, ..tls.clone() };
+        check(&mutual, Some("tls_client_ca_file"));
+        let mutual = KafkaOptions {
+            listen: "0.0.0.0:9092".parse().unwrap(),
+            tls_client_ca_file: Some("c".into()),
+            ..mutual
+        };
+        check(&mutual, None);
+        assert!(!mutual.is_exposed());
+        let plain = of_json(r#"{"security": "sasl_plaintext", "sasl_mechanisms": ["PLAIN"]}"#);
+        check(&plain, Some("sasl_mechanisms"));
+        check(&KafkaOptions { sasl_plain_without_tls: true, ..plain.clone() }, None);
+        check(&KafkaOptions { security: ListenerSecurity::SaslTls, ..tls }, None);
+    }
+
+    #[test]
+    fn only_what_is_safe_is_offered() {
+        let check = |text: &str, validates_tokens, names: &[&str]| {
+            let options = of_json(text);
+            let listener = &options.all_listeners()[0];
+            let mechanisms = options.mechanisms(listener, validates_tokens);
+            let found: Vec<_> = mechanisms.iter().map(|of| of.as_str()).collect();
+            assert_eq!(found, names);
+        };
+        check("{}", true, &[]);
+        let scram = ["SCRAM-SHA-512", "SCRAM-SHA-256"];
+        check(r#"{"security": "sasl_plaintext"}"#, true, &scram);
+        check(r#"{"security": "sasl_tls"}"#, true, &[scram[0], scram[1], "PLAIN"]);
+        let token = r#"{"security": "sasl_tls", "sasl_mechanisms": ["OAUTHBEARER"]}"#;
+        check(token, true, &["OAUTHBEARER"]);
+        check(token, false, &[]);
+    }
+
+    fn of_json(text: &str) -> KafkaOptions {
+        serde_json::from_str(text).unwrap()
     }
 }

@@ -8,17 +8,21 @@ use std::time::Duration;
 
 use aquifer_env::{Clock, Random};
 use aquifer_stream::StreamStore;
+use aquifer_users::sasl::TokenValidator;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use crate::authorizer::Authorizer;
 use crate::broker::Broker;
 use crate::connection;
+use crate::frame::FrameError;
 use crate::metrics::KafkaMetrics;
-use crate::options::{KafkaOptions, ListenerSecurity};
+use crate::options::{ClientCertificates, KafkaOptions, ListenerSecurity};
 use crate::session::Session;
+use crate::tls::{self, Tls};
 
 /// When the process has no file descriptor left, accepting pauses this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -34,6 +38,8 @@ pub struct KafkaEnvironment {
     pub metrics: KafkaMetrics,
     /// Who decides what a principal may do.
     pub authorizer: Arc<dyn Authorizer>,
+    /// What proves tokens; without it `OAUTHBEARER` is not offered.
+    pub token_validator: Option<Arc<dyn TokenValidator>>,
 }
 
 /// A running Kafka server. Dropping it leaves it running; [`KafkaServer::stop`]
@@ -51,6 +57,15 @@ struct Door {
     connections: Arc<Semaphore>,
     budget: Arc<Semaphore>,
     sessions: AtomicU64,
+    tls: Option<Arc<Tls>>,
+}
+
+/// What tells a listener from the others.
+#[derive(Debug, Clone, Copy)]
+struct Listener {
+    number: usize,
+    security: ListenerSecurity,
+    client_certificates: ClientCertificates,
 }
 
 impl KafkaServer {
@@ -69,25 +84,36 @@ impl KafkaServer {
         let (stopping, is_stopping) = watch::channel(false);
         let connections = Arc::new(Semaphore::new(options.connections_max));
         let budget = Arc::new(Semaphore::new(options.requests_bytes_max));
-        let broker = Broker::new(store, options, environment, is_stopping);
+        let loaded = Tls::load(&options, environment.metrics.clone()).await;
+        let loaded = loaded.map_err(|error| invalid(format!("TLS: {error}")))?;
+        let reload_interval = Duration::from_millis(options.tls_reload_interval_ms);
+        let broker = Broker::new(store, options, environment, is_stopping.clone());
         let sessions = AtomicU64::new(0);
-        let door = Arc::new(Door { broker, connections, budget, sessions });
+        let tls = loaded.as_ref().map(|(tls, _)| tls.clone());
+        let door = Arc::new(Door { broker, connections, budget, sessions, tls });
         let mut bound = Vec::with_capacity(listeners.len());
         for (number, listener) in listeners.iter().enumerate() {
-            if listener.security != ListenerSecurity::Plaintext {
-                return Err(invalid("only plaintext listeners are there yet".into()));
+            let is_sasl = listener.security.is_sasl();
+            if is_sasl && door.broker.mechanisms(number).is_empty() {
+                let at = listener.listen;
+                return Err(invalid(format!("kafka.sasl_mechanisms leaves nothing for {at}")));
             }
             let socket = TcpListener::bind(listener.listen).await.map_err(|error| {
                 io::Error::new(error.kind(), format!("{}: {error}", listener.listen))
             })?;
             door.broker.set_address(number, socket.local_addr()?);
-            bound.push((number, listener.security, socket));
+            let client_certificates = door.broker.options.client_certificates(listener);
+            let security = listener.security;
+            bound.push((Listener { number, security, client_certificates }, socket));
         }
         let mut addresses = Vec::with_capacity(bound.len());
-        let mut accepting = Vec::with_capacity(bound.len());
-        for (number, security, socket) in bound {
+        let mut accepting = Vec::with_capacity(bound.len() + 1);
+        for (listener, socket) in bound {
             addresses.push(socket.local_addr()?);
-            accepting.push(tokio::spawn(accept(door.clone(), number, security, socket)));
+            accepting.push(tokio::spawn(accept(door.clone(), listener, socket)));
+        }
+        if let Some((tls, seen)) = loaded {
+            accepting.push(tokio::spawn(tls.keep_current(seen, reload_interval, is_stopping)));
         }
         Ok(Self { addresses, stopping, accepting })
     }
@@ -110,7 +136,7 @@ impl KafkaServer {
     }
 }
 
-async fn accept(door: Arc<Door>, number: usize, security: ListenerSecurity, socket: TcpListener) {
+async fn accept(door: Arc<Door>, listener: Listener, socket: TcpListener) {
     let mut stopping = door.broker.stopping.clone();
     let mut tasks = JoinSet::new();
     loop {
@@ -137,13 +163,12 @@ async fn accept(door: Arc<Door>, number: usize, security: ListenerSecurity, sock
             tracing::debug!(%peer, %error, "a connection's options could not be set");
         }
         let id = door.sessions.fetch_add(1, Ordering::Relaxed);
-        let session = Arc::new(Session::new(id, peer, number, security));
-        let (broker, budget) = (door.broker.clone(), door.budget.clone());
+        let door = door.clone();
         tasks.spawn(async move {
-            let metrics = broker.metrics.clone();
+            let metrics = door.broker.metrics.clone();
             metrics.connections_total.inc();
             metrics.connections.inc();
-            let ended = connection::serve(stream, broker, session, budget).await;
+            let ended = welcome(&door, listener, id, stream, peer).await;
             metrics.connections.dec();
             // What clients do to their connections is theirs.
             if let Err(error) = ended {
@@ -159,6 +184,50 @@ async fn accept(door: Arc<Door>, number: usize, security: ListenerSecurity, sock
         tracing::warn!(?drain, "Kafka requests were still under way and are cut off");
         tasks.shutdown().await;
     }
+}
+
+/// Serves a connection that was accepted, under TLS where the listener is.
+async fn welcome(
+    door: &Door,
+    listener: Listener,
+    id: u64,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<(), FrameError> {
+    let (broker, budget) = (door.broker.clone(), door.budget.clone());
+    let Listener { number, security, client_certificates } = listener;
+    let session = |certified| Arc::new(Session::new(id, peer, number, security, certified));
+    if !security.is_tls() {
+        return connection::serve(stream, broker, session(None), budget).await;
+    }
+    let config = door.tls.as_ref().and_then(|tls| tls.config(client_certificates));
+    let config = config.ok_or_else(|| io::Error::other("the listener has no certificate"))?;
+    let mut stopping = broker.stopping.clone();
+    let limit = Duration::from_millis(broker.options.tls_handshake_ms_max);
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(limit, TlsAcceptor::from(config).accept(stream)) => shaken,
+        _ = stopping.wait_for(|is_stopping| *is_stopping) => return Ok(()),
+    };
+    let stream = match shaken {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            broker.metrics.handshakes_failed.inc();
+            return Err(error.into());
+        }
+        Err(_) => {
+            broker.metrics.handshakes_failed.inc();
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake").into());
+        }
+    };
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let certified = match shown {
+        // Whoever showed one is not taken for a nobody.
+        Some(certificate) => Some(tls::principal(certificate).ok_or_else(|| {
+            io::Error::other("the subject of the client's certificate cannot be written down")
+        })?),
+        None => None,
+    };
+    connection::serve(stream, broker, session(certified), budget).await
 }
 
 fn prepare(stream: &TcpStream, peer_ms_max: u32) -> io::Result<()> {

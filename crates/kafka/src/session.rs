@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 
 use crate::authorizer::Principal;
 use crate::options::ListenerSecurity;
+use crate::sasl::Login;
 
 /// One connection; its requests share it.
 #[derive(Debug)]
@@ -17,13 +18,20 @@ pub(crate) struct Session {
     /// Which listener it came through.
     pub(crate) listener: usize,
     pub(crate) security: ListenerSecurity,
+    /// Whose batches go to the ledger next; held from then until they stand in
+    /// its queue.
+    pub(crate) producing: tokio::sync::Mutex<()>,
     state: RwLock<SessionState>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct SessionState {
     principal: Option<Arc<Principal>>,
     software: Option<(String, String)>,
+    login: Login,
+    /// When the login has to be made anew, on the monotonic clock.
+    expires_ns: Option<u64>,
+    is_over: bool,
 }
 
 impl Session {
@@ -32,10 +40,20 @@ impl Session {
         peer: SocketAddr,
         listener: usize,
         security: ListenerSecurity,
+        certified: Option<Principal>,
     ) -> Self {
-        let principal = (!security.is_sasl()).then(|| Arc::new(Principal::anonymous()));
-        let state = RwLock::new(SessionState { principal, software: None });
-        Self { id, peer, listener, security, state }
+        // Where a login is asked for, only that counts.
+        let principal =
+            (!security.is_sasl()).then(|| Arc::new(certified.unwrap_or_else(Principal::anonymous)));
+        let state = RwLock::new(SessionState {
+            principal,
+            software: None,
+            login: Login::Nothing,
+            expires_ns: None,
+            is_over: false,
+        });
+        let producing = tokio::sync::Mutex::default();
+        Self { id, peer, listener, security, producing, state }
     }
 
     /// Who is asking; nobody before a login.
@@ -50,5 +68,40 @@ impl Session {
     /// Name and version of the client's software, where it said them.
     pub(crate) fn software(&self) -> Option<(String, String)> {
         self.state.read().software.clone()
+    }
+
+    /// Takes the login under way out; what goes on puts the rest back.
+    pub(crate) fn take_login(&self) -> Login {
+        std::mem::replace(&mut self.state.write().login, Login::Nothing)
+    }
+
+    pub(crate) fn set_login(&self, login: Login) {
+        self.state.write().login = login;
+    }
+
+    /// Whether the next frame is a mechanism's message without a header.
+    pub(crate) fn expects_bare_message(&self) -> bool {
+        self.state.read().login.is_bare()
+    }
+
+    /// A user was proved, for ever or until a moment of the monotonic clock.
+    pub(crate) fn log_in(&self, principal: Arc<Principal>, expires_ns: Option<u64>) {
+        let mut state = self.state.write();
+        state.principal = Some(principal);
+        state.expires_ns = expires_ns;
+    }
+
+    /// Whether the login has to be made anew before anything else is answered.
+    pub(crate) fn is_expired(&self, now_ns: u64) -> bool {
+        self.state.read().expires_ns.is_some_and(|expires| expires <= now_ns)
+    }
+
+    /// The connection is closed behind the answer that is under way.
+    pub(crate) fn end(&self) {
+        self.state.write().is_over = true;
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.read().is_over
     }
 }

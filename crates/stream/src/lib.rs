@@ -29,12 +29,16 @@ pub use api::{
 };
 pub use chunk_meta::ChunkMeta;
 pub use error::Error;
+pub use index::{PartitionsWatch, Waker};
 pub use ledger::{
     Commit, Committed, Document, DocumentExpectation, DocumentKey, DocumentKind, Idempotency,
     Operation, Outcome, Precondition, RecoveryReport, Resolution,
 };
 pub use options::Options;
-pub use read::{Cursor, Cut, View};
+pub use read::{Cursor, Cut, HotRead, View};
 pub use recover::{Gap, RecoverReport, recover_from};
-pub use store::{Environment, Lease, StreamStore};
+pub use store::{
+    EachAppend, EachAppended, Environment, Lease, PartitionHandle, PartitionOffsets, StreamHandle,
+    StreamStore, SubmittedAppends,
+};
 pub use verify::{Finding, OnProgress, VerifyProgress, VerifyReport, verify};

@@ -3,6 +3,9 @@
 mod background;
 mod documents;
 mod leases;
+mod groups;
+mod each;
+mod handle;
 mod streams;
 mod transactions;
 
@@ -41,6 +44,8 @@ use crate::retention::Retention;
 use crate::tier::Tier;
 
 use self::transactions::Expiry;
+pub use each::{EachAppend, EachAppended, SubmittedAppends};
+pub use handle::{PartitionHandle, PartitionOffsets, StreamHandle};
 
 /// The longest note that a group may leave beside a position, in bytes.
 const POSITION_METADATA_BYTES_MAX: usize = 4096;

@@ -55,7 +55,13 @@ impl Server {
         };
         let store = StreamStore::open(store_options, environment, &mut registry).await.unwrap();
         let options = KafkaOptions { listen: "127.0.0.1:0".parse().unwrap(), ..options };
-        let environment = KafkaEnvironment { clock, random, metrics: metrics.clone(), authorizer };
+        let environment = KafkaEnvironment {
+            clock,
+            random,
+            metrics: metrics.clone(),
+            authorizer,
+            token_validator: None,
+        };
         let kafka = KafkaServer::start(store.clone(), options, environment).await.unwrap();
         Self { store, metrics, kafka, directory }
     }

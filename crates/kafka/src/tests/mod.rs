@@ -4,5 +4,8 @@
 
 pub(crate) mod client;
 
+mod cluster;
+mod configs;
 mod metadata;
+mod topics;
 mod versions;

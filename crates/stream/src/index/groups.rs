@@ -38,6 +38,20 @@ impl Groups {
         kept.extend(positions.iter().map(|(at, position)| (*at, position.clone())));
     }
 
+    pub(crate) fn forget(
+        &mut self,
+        tenant: &TenantName,
+        group: &GroupName,
+        partitions: &[Partition],
+    ) {
+        let key = (tenant.clone(), group.clone());
+        let Some(kept) = self.0.get_mut(&key) else { return };
+        kept.retain(|at, _| !partitions.contains(at));
+        if kept.is_empty() {
+            self.0.remove(&key);
+        }
+    }
+
     pub(crate) fn delete(&mut self, tenant: &TenantName, group: &GroupName) {
         self.0.remove(&(tenant.clone(), group.clone()));
     }

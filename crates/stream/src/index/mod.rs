@@ -11,6 +11,7 @@ mod groups;
 mod partition;
 mod publish;
 mod tail_cache;
+mod watchers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub(crate) use partition::TailKind;
 pub(crate) use partition::{ChunkList, PartitionLog, PartitionState, TailEntry, chunk_at};
 pub(crate) use publish::{chunk_of_row, chunk_row};
 pub(crate) use tail_cache::TailCache;
+pub use watchers::{PartitionsWatch, Waker};
 
 use crate::Error;
 use crate::ledger::document::Documents;

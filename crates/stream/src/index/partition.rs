@@ -8,6 +8,7 @@ use aquifer_types::{BatchHeader, ChunkId, Epoch, Offset, Partition, ProducerId, 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::watchers::Watchers;
 use crate::chunk_meta::ChunkMeta;
 use crate::ledger::transactions::{PartitionTransactions, writer_of};
 
@@ -91,11 +92,17 @@ pub(crate) struct PartitionLog {
     state: Mutex<PartitionState>,
     /// The stable offset; told again whenever the end moves.
     moved: watch::Sender<Offset>,
+    watchers: Watchers,
 }
 
 impl PartitionLog {
     pub(crate) fn new(partition: Partition) -> Self {
-        Self { partition, state: Mutex::default(), moved: watch::Sender::new(Offset::ZERO) }
+        Self {
+            partition,
+            state: Mutex::default(),
+            moved: watch::Sender::new(Offset::ZERO),
+            watchers: Watchers::default(),
+        }
     }
 
     /// Looks at the state; `look` must be short, the writer may wait for it.
@@ -107,6 +114,10 @@ impl PartitionLog {
     /// without it, and when its stream is deleted.
     pub(crate) fn watch(&self) -> watch::Receiver<Offset> {
         self.moved.subscribe()
+    }
+
+    pub(super) fn watchers(&self) -> &Watchers {
+        &self.watchers
     }
 
     pub(crate) fn append(&self, entry: TailEntry) {
@@ -122,6 +133,7 @@ impl PartitionLog {
         let stable = state.stable();
         drop(state);
         self.moved.send_replace(stable);
+        self.watchers.wake();
     }
 
     /// A producer's transaction ended with the marker at `marker`.
@@ -131,11 +143,13 @@ impl PartitionLog {
         let stable = state.stable();
         drop(state);
         self.moved.send_replace(stable);
+        self.watchers.wake();
     }
 
     /// Wakes everybody who waits for records.
     pub(crate) fn wake(&self) {
         self.moved.send_modify(|_| ());
+        self.watchers.wake();
     }
 
     /// Moves the end on without a record, as after an unclean start.
@@ -145,6 +159,7 @@ impl PartitionLog {
         let stable = state.stable();
         drop(state);
         self.moved.send_replace(stable);
+        self.watchers.wake();
     }
 
     /// Adds a chunk at its place and drops the tail below it; returns the files
@@ -221,6 +236,7 @@ impl PartitionLog {
         let stable = state.stable();
         drop(state);
         self.moved.send_replace(stable);
+        self.watchers.wake();
     }
 }
 

@@ -119,6 +119,9 @@ impl Index {
                 self.groups.write().commit(tenant, group, positions);
             }
             Event::GroupDeleted { tenant, group } => self.groups.write().delete(tenant, group),
+            Event::PositionsForgotten { tenant, group, partitions } => {
+                self.groups.write().forget(tenant, group, partitions);
+            }
             Event::DocumentPut { key, document } => {
                 let _ = self.documents.write().put(key, document.clone());
                 self.documents_changed.send_modify(|count| *count += 1);

@@ -17,7 +17,7 @@ use aquifer_env::{Clock, Disk, tasks};
 use aquifer_journal::{FileId, JournalReader, Maintenance};
 use aquifer_types::{CommitId, GroupSequence, Timestamp};
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::event::{Operation, Outcome, Resolution};
 use super::hot_state::{HotState, Undo};
@@ -82,6 +82,17 @@ pub(crate) struct Shared {
 /// again what became of a commit.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(20);
 const RESOLVE_TRIES_MAX: usize = 1_500;
+
+/// A commit in the queue; it is decided whether or not somebody waits for it.
+#[derive(Debug)]
+pub(crate) struct Submitted(oneshot::Receiver<Result<Committed, Error>>);
+
+impl Submitted {
+    /// Waits until it is durable or refused.
+    pub(crate) async fn committed(self) -> Result<Committed, Error> {
+        self.0.await.unwrap_or(Err(Error::Stopping))
+    }
+}
 
 /// The ledger of one machine; cheap to clone.
 #[derive(Clone)]
@@ -301,6 +312,72 @@ impl LocalLedger {
     /// [`Error`] says whether certainly nothing was done
     /// ([`Error::is_definite`]).
     pub(crate) async fn commit(&self, commit: Commit) -> Result<Committed, Error> {
+        let bytes = self.admit(&commit)?;
+        let permit = self.permits.clone().acquire_many_owned(bytes).await;
+        let (reply, submitted) = Self::reply(permit.map_err(|_| Error::Stopping)?);
+        self.submit(commit, reply);
+        submitted.committed().await
+    }
+
+    /// Puts commits that stand each on its own into the queue, in their order
+    /// and, where there is room for all, at once. None of them can be resolved
+    /// later by its id.
+    pub(crate) async fn submit_each(
+        &self,
+        commits: Vec<Result<Commit, Error>>,
+    ) -> Vec<Result<Submitted, Error>> {
+        let mut submitted = Vec::with_capacity(commits.len());
+        let mut ready = Vec::with_capacity(commits.len());
+        for commit in commits {
+            let admitted = commit.and_then(|commit| Ok((self.admit(&commit)?, commit)));
+            let (bytes, commit) = match admitted {
+                Ok(admitted) => admitted,
+                Err(error) => {
+                    submitted.push(Err(error));
+                    continue;
+                }
+            };
+            let permits = self.permits.clone();
+            let permit = match permits.clone().try_acquire_many_owned(bytes) {
+                Ok(permit) => Ok(permit),
+                Err(_) => {
+                    // What is ready makes room when it is written.
+                    self.add_each(std::mem::take(&mut ready));
+                    permits.acquire_many_owned(bytes).await
+                }
+            };
+            submitted.push(match permit {
+                Ok(permit) => {
+                    let (reply, waiting) = Self::reply(permit);
+                    ready.push((commit, reply));
+                    Ok(waiting)
+                }
+                Err(_) => Err(Error::Stopping),
+            });
+        }
+        self.add_each(ready);
+        submitted
+    }
+
+    fn add_each(&self, ready: Vec<(Commit, Reply)>) {
+        if ready.is_empty() {
+            return;
+        }
+        let now = self.shared.now();
+        let mut core = self.shared.core.lock();
+        for (commit, reply) in ready {
+            core.add(commit, reply, now);
+        }
+        let is_idle = !core.is_writing;
+        drop(core);
+        // Never written here: the caller has more to put behind it.
+        if is_idle {
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Whether a commit may stand in the queue, and how much of it it takes.
+    fn admit(&self, commit: &Commit) -> Result<u32, Error> {
         let bytes = commit.payload_bytes() + 256;
         let options = &self.shared.options;
         if bytes > options.commit_bytes_max {
@@ -314,16 +391,16 @@ impl LocalLedger {
         if self.shared.is_disk_full.load(Ordering::Acquire) && !commit.is_privileged() {
             return Err(Error::StorageFull("free space, or truncate streams".into()));
         }
-        let weight = u32::try_from(bytes.min(options.commit_queue_bytes_max)).unwrap_or(u32::MAX);
-        let permit = self.permits.clone().acquire_many_owned(weight).await;
-        let permit = permit.map_err(|_| Error::Stopping)?;
+        Ok(u32::try_from(bytes.min(options.commit_queue_bytes_max)).unwrap_or(u32::MAX))
+    }
+
+    fn reply(permit: OwnedSemaphorePermit) -> (Reply, Submitted) {
         let (sender, receiver) = oneshot::channel();
         let reply: Reply = Box::new(move |result| {
             drop(permit);
             let _ = sender.send(result);
         });
-        self.submit(commit, reply);
-        receiver.await.unwrap_or(Err(Error::Stopping))
+        (reply, Submitted(receiver))
     }
 
     /// Decides a commit and sees to it that its group is written: here, if the

@@ -27,6 +27,6 @@ mod writer;
 pub use document::{Document, DocumentExpectation, DocumentKey, DocumentKind};
 pub use event::{Operation, Outcome, Resolution};
 pub use leases::Precondition;
-pub(crate) use local::LocalLedger;
+pub(crate) use local::{LocalLedger, Submitted};
 pub use recovery::RecoveryReport;
 pub use sequencer::{Commit, Committed, Idempotency};

@@ -7,12 +7,14 @@
 //! wherever it stands, it asks anew what covers its position.
 
 mod cursor;
+mod hot;
 mod lease;
 mod object;
 mod reader;
 mod view;
 
 pub use cursor::Cursor;
+pub use hot::HotRead;
 pub(crate) use lease::{Lease, Leases};
 pub(crate) use object::{ChunkCache, from_chunk};
 pub(crate) use reader::Reader;

@@ -91,19 +91,22 @@ impl Reader {
             Position::Earliest => Ok(start),
             Position::Latest => Ok(end),
             Position::Offset(offset) => Ok(offset),
-            Position::Time(timestamp) => self.find_time(log, timestamp, start, end).await,
+            Position::Time(timestamp) => {
+                let found = self.find_time(log, timestamp, start, end).await?;
+                Ok(found.map_or(end, |(offset, _)| offset))
+            }
         }
     }
 
-    /// The first record with `timestamp` or a later one, `end` where there is
-    /// none.
-    async fn find_time(
+    /// The first record with `timestamp` or a later one before `end`, and its
+    /// own time.
+    pub(crate) async fn find_time(
         self: &Arc<Self>,
         log: &Arc<PartitionLog>,
         timestamp: Timestamp,
         start: Offset,
         end: Offset,
-    ) -> Result<Offset, Error> {
+    ) -> Result<Option<(Offset, Timestamp)>, Error> {
         let lease = Arc::new(self.lease());
         let chunks = log.with(|state| state.chunks.clone());
         let mut from = start;
@@ -117,23 +120,21 @@ impl Reader {
             if chunk.base < start {
                 let mut cursor =
                     Cursor::new(self.clone(), lease.clone(), log.clone(), start, chunk.next);
-                if let Some(offset) = scan(&mut cursor, timestamp, start).await? {
-                    return Ok(offset);
+                if let Some(found) = scan(&mut cursor, timestamp, start).await? {
+                    return Ok(Some(found));
                 }
-            } else if let Some((offset, _)) =
-                reader.find_time(timestamp).await.map_err(from_chunk)?
-            {
-                return Ok(offset.min(end));
+            } else if let Some(found) = reader.find_time(timestamp).await.map_err(from_chunk)? {
+                return Ok(Some(found).filter(|(offset, _)| *offset < end));
             }
         }
         let candidate = log.with(|state| {
             let tail = state.tail.range(state.tail_at(from)..);
             tail.into_iter().find(|entry| entry.max_timestamp >= timestamp).map(|e| e.base)
         });
-        let Some(candidate) = candidate.filter(|base| *base < end) else { return Ok(end) };
+        let Some(candidate) = candidate.filter(|base| *base < end) else { return Ok(None) };
         let from = candidate.max(start);
         let mut cursor = Cursor::new(self.clone(), lease, log.clone(), from, end);
-        Ok(scan(&mut cursor, timestamp, from).await?.unwrap_or(end))
+        scan(&mut cursor, timestamp, from).await
     }
 
     /// A walk with a lease of its own.
@@ -151,7 +152,7 @@ async fn scan(
     cursor: &mut Cursor,
     timestamp: Timestamp,
     from: Offset,
-) -> Result<Option<Offset>, Error> {
+) -> Result<Option<(Offset, Timestamp)>, Error> {
     const WINDOW_BYTES: usize = 1 << 20;
     loop {
         let blocks = cursor.next(WINDOW_BYTES).await?;
@@ -162,7 +163,7 @@ async fn scan(
             let mut records = Vec::new();
             block.records_from(from, &mut records)?;
             if let Some(found) = records.iter().find(|record| record.timestamp >= timestamp) {
-                return Ok(Some(found.offset));
+                return Ok(Some((found.offset, found.timestamp)));
             }
         }
     }
@@ -211,7 +212,7 @@ fn read_files(
 }
 
 /// The batch in `bytes`, if it is the one that the index means.
-fn checked(entry: &TailEntry, bytes: Bytes) -> Result<Batch, Error> {
+pub(super) fn checked(entry: &TailEntry, bytes: Bytes) -> Result<Batch, Error> {
     let damaged = |why: String| Error::Damaged {
         at: format!("journal file {} at {}", entry.file, entry.position),
         why,
