@@ -31,6 +31,7 @@ mod refusal;
 mod replicas;
 mod server;
 mod session;
+mod shape;
 mod tls;
 mod topic;
 #[cfg(test)]
