@@ -109,6 +109,9 @@ fn decode<R: Decodable>(call: &Call, mut body: Bytes) -> Result<R, FrameError> {
     // be read; its answer needs none.
     let version = if supports(api, version) { version } else { 0 };
     let malformed = |why: String| FrameError::Malformed { api, version, why };
+    let elements_max = call.broker.options.request_elements_max;
+    crate::shape::check(api, version, &body, elements_max)
+        .map_err(|error| malformed(error.to_string()))?;
     let request = R::decode(&mut body, version).map_err(|error| malformed(error.to_string()))?;
     if !body.is_empty() {
         return Err(malformed(format!("{} bytes are left over", body.len())));

@@ -12,11 +12,15 @@ use kafka_protocol::protocol::{Decodable as _, StrBytes};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::shape;
+
 /// Bytes that are read ahead at a time.
 const READ_BYTES: usize = 64 << 10;
 /// API key, version and correlation id.
 const HEADER_BYTES_MIN: usize = 8;
 const LENGTH_BYTES: usize = 4;
+/// The most tagged fields of a header; none is known yet.
+const HEADER_TAGS_MAX: usize = 16;
 /// Stands for the version of a frame that has no header.
 pub(crate) const BARE_VERSION: i16 = -1;
 
@@ -150,7 +154,10 @@ impl Frame {
         if !crate::api::supports(api, version) {
             return Err(FrameError::UnsupportedVersion { api, version });
         }
-        let header = RequestHeader::decode(&mut bytes, api.request_header_version(version))
+        let header_version = api.request_header_version(version);
+        shape::header(&bytes, header_version, HEADER_TAGS_MAX)
+            .map_err(|error| FrameError::Malformed { api, version, why: error.to_string() })?;
+        let header = RequestHeader::decode(&mut bytes, header_version)
             .map_err(|error| FrameError::Malformed { api, version, why: error.to_string() })?;
         Ok(Self { api, version, correlation, client_id: header.client_id, body: bytes, held })
     }

@@ -31,10 +31,10 @@ mod replicas;
 mod sasl;
 mod server;
 mod session;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod topic;
 mod topic;
 
 pub use authorizer::{Action, AllowAll, Authorizer, Decision, Principal, Proof, Resource};

@@ -2,10 +2,10 @@
 
 mod background;
 mod documents;
-mod leases;
-mod groups;
 mod each;
+mod groups;
 mod handle;
+mod leases;
 mod streams;
 mod transactions;
 

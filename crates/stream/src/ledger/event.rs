@@ -110,6 +110,12 @@ pub(crate) enum Event {
         tenant: TenantName,
         group: GroupName,
     },
+    /// A group without positions is gone.
+    PositionsForgotten {
+        tenant: TenantName,
+        group: GroupName,
+        partitions: Vec<Partition>,
+    },
     DocumentPut {
         key: DocumentKey,
         document: std::sync::Arc<Document>,
@@ -327,6 +333,17 @@ pub enum Operation {
         key: DocumentKey,
         /// What must hold.
         expected: DocumentExpectation,
+    },
+    /// Forget some of a group's positions; those that do not exist stay so.
+    ForgetPositions {
+        /// The group's tenant.
+        tenant: TenantName,
+        /// The group.
+        group: GroupName,
+        /// Where it has none any more.
+        partitions: Vec<Partition>,
+        /// Only those that were committed before; absent, all of them.
+        committed_before: Option<Timestamp>,
     },
     /// Forget a group.
     DeleteGroup {

@@ -305,6 +305,19 @@ impl HotState {
                 let stripped = self.transactions.forget_group(tenant, group);
                 Some(Undo::GroupDeleted(tenant.clone(), group.clone(), old, stripped))
             }
+            Event::PositionsForgotten { tenant, group, partitions } => {
+                let name = (tenant.clone(), group.clone());
+                let old = self.groups.get(&name).cloned();
+                if let Some(kept) = self.groups.get_mut(&name) {
+                    let before = kept.len();
+                    kept.retain(|at, _| !partitions.contains(at));
+                    self.group_positions -= before - kept.len();
+                    if kept.is_empty() {
+                        self.groups.remove(&name);
+                    }
+                }
+                Some(Undo::Group(name.0, name.1, old))
+            }
             Event::DocumentPut { key, document } => {
                 Some(Undo::Document(self.documents.put(key, document.clone())))
             }

@@ -439,6 +439,20 @@ impl Sequencer {
                 }
                 Event::DocumentDeleted { key: key.clone() }
             }
+            Operation::ForgetPositions { tenant, group, partitions, committed_before } => {
+                let kept = self.hot.groups.get(&(tenant.clone(), group.clone()));
+                let is_due = |at: &&Partition| {
+                    let position = kept.and_then(|kept| kept.get(at));
+                    position.is_some_and(|of| committed_before.is_none_or(|by| of.committed < by))
+                };
+                let partitions: Vec<Partition> =
+                    partitions.iter().filter(is_due).copied().collect();
+                if partitions.is_empty() {
+                    return Ok(Outcome::Done);
+                }
+                let (tenant, group) = (tenant.clone(), group.clone());
+                Event::PositionsForgotten { tenant, group, partitions }
+            }
             Operation::DeleteGroup { tenant, group } => {
                 if !self.hot.groups.contains_key(&(tenant.clone(), group.clone())) {
                     return Err(Error::GroupNotFound(group.to_string()));
