@@ -2,8 +2,8 @@
 
 mod background;
 mod documents;
-mod groups;
 mod each;
+mod groups;
 mod handle;
 mod streams;
 

@@ -6,6 +6,7 @@ pub(crate) mod client;
 
 mod cluster;
 mod configs;
-mod topics;
+mod data;
 mod metadata;
+mod topics;
 mod versions;
