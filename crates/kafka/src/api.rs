@@ -93,6 +93,8 @@ apis! {
     ListPartitionReassignments(ListPartitionReassignmentsRequest) 0..=0 Alone false => crate::replicas::list;
     SaslHandshake(SaslHandshakeRequest) 0..=1 Alone true => crate::sasl::handshake;
     SaslAuthenticate(SaslAuthenticateRequest) 0..=2 Alone true => crate::sasl::authenticate;
+    DescribeUserScramCredentials(DescribeUserScramCredentialsRequest) 0..=0 Alone false => crate::scram_credentials::describe;
+    AlterUserScramCredentials(AlterUserScramCredentialsRequest) 0..=0 Alone false => crate::scram_credentials::alter;
     ApiVersions(ApiVersionsRequest) 0..=4 Alone true => crate::api_versions::handle;
 }
 

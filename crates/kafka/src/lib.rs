@@ -29,6 +29,7 @@ mod list_offsets;
 mod metadata;
 mod metrics;
 mod options;
+mod scram_credentials;
 mod produce;
 mod refusal;
 mod replicas;

@@ -10,3 +10,6 @@ mod data;
 mod metadata;
 mod topics;
 mod versions;
+mod sasl;
+mod scram_credentials;
+mod tls;
