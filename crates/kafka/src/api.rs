@@ -71,6 +71,10 @@ macro_rules! apis {
 
 // One line an API: key(request) versions order is-open => handler.
 apis! {
+    Produce(ProduceRequest) 3..=13 Pipelined false => crate::produce::handle;
+    Fetch(FetchRequest) 4..=18 Waiting false => crate::fetch::handle;
+    ListOffsets(ListOffsetsRequest) 1..=10 Alone false => crate::list_offsets::handle;
+    DeleteRecords(DeleteRecordsRequest) 0..=2 Alone false => crate::delete_records::handle;
     Metadata(MetadataRequest) 0..=13 Alone false => crate::metadata::handle;
     CreateTopics(CreateTopicsRequest) 2..=7 Alone false => crate::create_topics::handle;
     DeleteTopics(DeleteTopicsRequest) 1..=6 Alone false => crate::delete_topics::handle;
@@ -89,6 +93,8 @@ apis! {
     ListPartitionReassignments(ListPartitionReassignmentsRequest) 0..=0 Alone false => crate::replicas::list;
     SaslHandshake(SaslHandshakeRequest) 0..=1 Alone true => crate::sasl::handshake;
     SaslAuthenticate(SaslAuthenticateRequest) 0..=2 Alone true => crate::sasl::authenticate;
+    DescribeUserScramCredentials(DescribeUserScramCredentialsRequest) 0..=0 Alone false => crate::scram_credentials::describe;
+    AlterUserScramCredentials(AlterUserScramCredentialsRequest) 0..=0 Alone false => crate::scram_credentials::alter;
     ApiVersions(ApiVersionsRequest) 0..=4 Alone true => crate::api_versions::handle;
 }
 

@@ -2,11 +2,12 @@
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
-use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 
 use crate::api::{APIS, supports};
 use crate::call::{Answer, Call, IntoAnswer, encode};
 use crate::frame::FrameError;
+use crate::produce;
 
 /// An answer that is encoded in version 0 where the client's is not known
 /// (KIP-511).
@@ -17,9 +18,10 @@ pub(crate) async fn handle(call: &Call, request: ApiVersionsRequest) -> Versions
     response.api_keys = APIS
         .iter()
         .map(|api| {
+            let is_produce = api.key == ApiKey::Produce;
             ApiVersion::default()
                 .with_api_key(api.key as i16)
-                .with_min_version(api.min)
+                .with_min_version(if is_produce { produce::ADVERTISED_MIN } else { api.min })
                 .with_max_version(api.max)
         })
         .collect();

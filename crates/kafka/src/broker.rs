@@ -10,9 +10,10 @@ use aquifer_stream::StreamStore;
 use aquifer_users::sasl::{AttemptLimits, Attempts, TokenValidator};
 use aquifer_users::{Mechanism, Users};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{OnceCell, Semaphore, watch};
 
 use crate::authorizer::Authorizer;
+use crate::fetch::{ColdReads, FetchSessions};
 use crate::metrics::KafkaMetrics;
 use crate::options::{KafkaOptions, ListenerOptions, split_host_port};
 
@@ -27,6 +28,10 @@ pub(crate) struct Broker {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) metrics: KafkaMetrics,
+    pub(crate) fetch_sessions: Arc<FetchSessions>,
+    pub(crate) cold_reads: Arc<ColdReads>,
+    /// Bytes of answers to fetches that are not yet sent.
+    pub(crate) fetch_budget: Arc<Semaphore>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) users: Users,
     pub(crate) token_validator: Option<Arc<dyn TokenValidator>>,
@@ -58,7 +63,13 @@ impl Broker {
         });
         let listeners = options.all_listeners();
         let addresses = RwLock::default();
+        let fetch_sessions = FetchSessions::new(clock.clone(), random.clone(), &options);
+        let cold_reads = ColdReads::new(clock.clone(), &options);
+        let fetch_budget = Arc::new(Semaphore::new(options.fetches_bytes_max));
         Arc::new(Self {
+            fetch_sessions,
+            cold_reads,
+            fetch_budget,
             store,
             options,
             clock,

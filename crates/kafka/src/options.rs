@@ -139,6 +139,23 @@ pub struct KafkaOptions {
     pub requests_bytes_max: usize,
     /// Produce requests of one connection that are under way at a time.
     pub pipeline_max: usize,
+    /// The most bytes of one fetch's answer, one batch that is larger apart.
+    pub fetch_bytes_max: usize,
+    /// Bytes of fetches' answers in memory at a time, over all connections;
+    /// beyond them fetches wait.
+    pub fetches_bytes_max: usize,
+    /// How far reads of disk and tier 2 go ahead of a fetching client.
+    pub cold_read_bytes: usize,
+    /// Bytes of such reads in memory at a time, over all connections.
+    pub cold_reads_bytes_max: usize,
+    /// The most fetch sessions; a client without one names all of its
+    /// partitions with each request.
+    pub fetch_sessions_max: usize,
+    /// The most partitions of all fetch sessions together.
+    pub fetch_session_partitions_max: usize,
+    /// A fetch session that was idle for as long makes room for a new one; in
+    /// ms.
+    pub fetch_session_idle_ms_min: u64,
     /// How long a stop waits for requests under way; in ms.
     pub drain_ms_max: u64,
 
@@ -179,6 +196,13 @@ impl Default for KafkaOptions {
             request_elements_max: 200_000,
             requests_bytes_max: 256 << 20,
             pipeline_max: 16,
+            fetch_bytes_max: 8 << 20,
+            fetches_bytes_max: 64 << 20,
+            cold_read_bytes: 2 << 20,
+            cold_reads_bytes_max: 96 << 20,
+            fetch_sessions_max: 1_000,
+            fetch_session_partitions_max: 200_000,
+            fetch_session_idle_ms_min: 120_000,
             drain_ms_max: 5_000,
             auto_create_topics: true,
             partitions_default: 1,
@@ -255,6 +279,12 @@ impl KafkaOptions {
             ("request_elements_max", self.request_elements_max, 1_000),
             ("requests_bytes_max", self.requests_bytes_max, self.request_bytes_max),
             ("pipeline_max", self.pipeline_max, 1),
+            ("fetch_bytes_max", self.fetch_bytes_max, 64 << 10),
+            ("fetches_bytes_max", self.fetches_bytes_max, self.fetch_bytes_max),
+            ("cold_read_bytes", self.cold_read_bytes, 64 << 10),
+            ("cold_reads_bytes_max", self.cold_reads_bytes_max, self.cold_read_bytes),
+            ("fetch_sessions_max", self.fetch_sessions_max, 1),
+            ("fetch_session_partitions_max", self.fetch_session_partitions_max, 1),
             ("partitions_default", self.partitions_default as usize, 1),
             ("idle_ms_max", self.idle_ms_max as usize, 1_000),
             ("peer_ms_max", self.peer_ms_max as usize, 1_000),

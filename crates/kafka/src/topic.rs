@@ -3,7 +3,7 @@
 //! A topic is a stream of the principal's tenant, and its id is the stream's.
 //! There is one broker, so every partition has that one replica.
 
-use aquifer_stream::StreamShape;
+use aquifer_stream::{StreamHandle, StreamShape};
 use aquifer_types::{StreamId, StreamPath};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{BrokerId, TopicName};
@@ -67,6 +67,17 @@ impl Topic {
     pub(crate) fn name(&self) -> TopicName {
         topic_name(self.path.name.as_str())
     }
+}
+
+/// The stream that a request names by its topic's name, or by its id where it
+/// has no name, looked up once.
+pub(crate) fn stream(call: &Call, name: &str, id: Uuid) -> Result<StreamHandle, ResponseError> {
+    if name.is_empty() && !id.is_nil() {
+        let found = call.store().stream_by_id(StreamId(id));
+        let found = found.filter(|stream| stream.path().tenant == call.principal.tenant);
+        return found.ok_or(ResponseError::UnknownTopicId);
+    }
+    call.store().stream(&call.path(name)?).map_err(|error| error_code(&error))
 }
 
 pub(crate) fn topic_name(name: &str) -> TopicName {

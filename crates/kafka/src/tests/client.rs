@@ -7,15 +7,19 @@
 //! server.stop().await;
 //! ```
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use aquifer_env::{RealClock, RealRandom};
 use aquifer_stream::{Environment, Options, StreamStore};
+use aquifer_users::Users;
+use aquifer_users::sasl::TokenValidator;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use kafka_protocol::messages::{RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use prometheus_client::registry::Registry;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::{AllowAll, Authorizer, KafkaEnvironment, KafkaMetrics, KafkaOptions, KafkaServer};
@@ -36,14 +40,39 @@ impl Server {
 
     /// Starts one whose requests `authorizer` decides about.
     pub(crate) async fn start_with(options: KafkaOptions, authorizer: Arc<dyn Authorizer>) -> Self {
-        Self::open(options, authorizer, tempfile::tempdir().unwrap()).await
+        Self::open(options, authorizer, None, tempfile::tempdir().unwrap()).await
+    }
+
+    /// Starts one that takes the tokens that `validator` does.
+    pub(crate) async fn start_with_tokens(
+        options: KafkaOptions,
+        validator: Arc<dyn TokenValidator>,
+    ) -> Self {
+        Self::open(options, Arc::new(AllowAll), Some(validator), tempfile::tempdir().unwrap()).await
+    }
+
+    /// The users of its store.
+    pub(crate) fn users(&self) -> Users {
+        Users::new(self.store.clone(), Arc::new(RealClock::new()), Arc::new(RealRandom))
     }
 
     async fn open(
         options: KafkaOptions,
         authorizer: Arc<dyn Authorizer>,
+        token_validator: Option<Arc<dyn TokenValidator>>,
         directory: tempfile::TempDir,
     ) -> Self {
+        let (store, metrics, kafka, directory) =
+            Self::try_open(options, authorizer, token_validator, directory).await;
+        Self { store, metrics, kafka: kafka.unwrap(), directory }
+    }
+
+    async fn try_open(
+        options: KafkaOptions,
+        authorizer: Arc<dyn Authorizer>,
+        token_validator: Option<Arc<dyn TokenValidator>>,
+        directory: tempfile::TempDir,
+    ) -> (StreamStore, KafkaMetrics, io::Result<KafkaServer>, tempfile::TempDir) {
         let mut registry = Registry::with_prefix("aquifer");
         let metrics = KafkaMetrics::register(&mut registry);
         let environment = Environment::real();
@@ -60,16 +89,25 @@ impl Server {
             random,
             metrics: metrics.clone(),
             authorizer,
-            token_validator: None,
+            token_validator,
         };
-        let kafka = KafkaServer::start(store.clone(), options, environment).await.unwrap();
-        Self { store, metrics, kafka, directory }
+        let kafka = KafkaServer::start(store.clone(), options, environment).await;
+        (store, metrics, kafka, directory)
+    }
+
+    /// Why a server with these options does not start.
+    pub(crate) async fn refused(options: KafkaOptions) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _, kafka, _directory) =
+            Self::try_open(options, Arc::new(AllowAll), None, directory).await;
+        store.shutdown().await.unwrap();
+        kafka.unwrap_err().to_string()
     }
 
     /// Stops it gracefully and starts another over the same data.
     pub(crate) async fn restart(self, options: KafkaOptions) -> Self {
         let directory = self.stop().await;
-        Self::open(options, Arc::new(AllowAll), directory).await
+        Self::open(options, Arc::new(AllowAll), None, directory).await
     }
 
     /// Where its first listener listens.
@@ -92,8 +130,8 @@ impl Server {
 
 /// A connection that speaks raw requests; answers come in order.
 #[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
     correlation: i32,
 }
 
@@ -101,6 +139,12 @@ impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub(crate) fn over(stream: S) -> Self {
         Self { stream, correlation: 0 }
     }
 

@@ -6,6 +6,10 @@ pub(crate) mod client;
 
 mod cluster;
 mod configs;
+mod data;
 mod metadata;
 mod topics;
 mod versions;
+mod sasl;
+mod scram_credentials;
+mod tls;

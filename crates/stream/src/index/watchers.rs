@@ -23,7 +23,9 @@ impl Waker {
         self.0.notified().await;
     }
 
-    fn is(&self, other: &Self) -> bool {
+    /// Whether both wake the same waiter.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }

@@ -160,14 +160,17 @@ impl StreamStore {
         self.inner.reader.cursor(&partition.0, from, end)
     }
 
-    /// The epoch in which a record that is now in a chunk was appended.
+    /// The epochs of the chunk that covers `offset`, each with its first offset,
+    /// in order; none where no chunk does.
     #[must_use]
-    pub fn epoch_of(&self, partition: &PartitionHandle, offset: Offset) -> Epoch {
+    pub fn chunk_epochs(
+        &self,
+        partition: &PartitionHandle,
+        offset: Offset,
+    ) -> Vec<(Epoch, Offset)> {
         partition.0.with(|state| {
             let chunk = crate::index::chunk_at(&state.chunks, offset);
-            let epochs = chunk.map_or(&[][..], |chunk| &chunk.epochs[..]);
-            let at = epochs.partition_point(|(_, first)| *first <= offset);
-            at.checked_sub(1).and_then(|at| epochs.get(at)).map_or(Epoch(0), |(epoch, _)| *epoch)
+            chunk.map_or_else(Vec::new, |chunk| chunk.epochs.clone())
         })
     }
 

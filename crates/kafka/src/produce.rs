@@ -1,0 +1,281 @@
+//! `Produce`: batches in, as their producers built them.
+//!
+//! Each partition of a request answers for itself. All of a request's batches
+//! go to the ledger in one submission, and requests of one connection in the
+//! order of their arrival: nothing is awaited before the connection's turn, and
+//! whoever has the turn keeps it until its batches stand in the queue. The
+//! answer comes when they are durable, whatever `acks` says.
+
+use aquifer_stream::{EachAppend, EachAppended, Error, PartitionHandle, StreamHandle};
+use aquifer_types::batch::{BatchError, BatchHeader, BatchLimits, BatchRules};
+use aquifer_types::{Batch, Compression, PartitionIndex, StreamConfig, Timestamp, TimestampType};
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::produce_request::TopicProduceData;
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::authorizer::{Action, Resource};
+use crate::call::{Answer, Call, IntoAnswer};
+use crate::error_code::error_code;
+use crate::frame::FrameError;
+use crate::topic::stream;
+
+/// The lowest version that is told of, though the lowest that is answered is 3:
+/// librdkafka compresses only where 0 is among the versions.
+pub(crate) const ADVERTISED_MIN: i16 = 0;
+
+/// Clients below it do not know zstd (KIP-110).
+const ZSTD_MIN: i16 = 7;
+/// Messages and single records are named from this version on (KIP-467).
+const MESSAGES_MIN: i16 = 8;
+
+/// An answer that a client may not have asked for.
+pub(crate) struct Produced {
+    response: ProduceResponse,
+    is_asked_for: bool,
+    has_failed: bool,
+}
+
+impl IntoAnswer for Produced {
+    fn into_answer(self, call: &Call) -> Result<Answer, FrameError> {
+        match (self.is_asked_for, self.has_failed) {
+            (true, _) => self.response.into_answer(call),
+            (false, false) => Ok(Answer::Nothing),
+            // The only way to tell a client that listens to no answer.
+            (false, true) => Ok(Answer::Close),
+        }
+    }
+}
+
+/// Why a partition's batch was refused.
+#[derive(Debug)]
+struct Refusal {
+    code: ResponseError,
+    message: Option<String>,
+    /// The record that is to blame.
+    record: Option<u32>,
+}
+
+impl From<ResponseError> for Refusal {
+    fn from(code: ResponseError) -> Self {
+        Self { code, message: None, record: None }
+    }
+}
+
+impl From<BatchError> for Refusal {
+    fn from(error: BatchError) -> Self {
+        let (code, record) = match &error {
+            BatchError::Length { .. } | BatchError::Checksum { .. } => {
+                (ResponseError::CorruptMessage, None)
+            }
+            BatchError::Field { field: "compression", .. } => {
+                (ResponseError::UnsupportedCompressionType, None)
+            }
+            BatchError::TooLarge { .. } => (ResponseError::MessageTooLarge, None),
+            BatchError::RecordTooLarge { index, .. } => {
+                (ResponseError::MessageTooLarge, Some(*index))
+            }
+            BatchError::TimestampType => (ResponseError::InvalidTimestamp, None),
+            BatchError::Record { index, .. } | BatchError::KeyMissing { index } => {
+                (ResponseError::InvalidRecord, Some(*index))
+            }
+            BatchError::Magic(_) | BatchError::Field { .. } | BatchError::Decompression { .. } => {
+                (ResponseError::InvalidRecord, None)
+            }
+        };
+        Self { code, message: Some(error.to_string()), record }
+    }
+}
+
+impl From<&Error> for Refusal {
+    fn from(error: &Error) -> Self {
+        let code = match error {
+            // The stream was deleted between the lookup and the decision.
+            Error::Overtaken(_) => ResponseError::UnknownTopicOrPartition,
+            error => error_code(error),
+        };
+        Self { code, message: Some(error.to_string()), record: None }
+    }
+}
+
+/// One partition of the request.
+struct Slot {
+    index: i32,
+    /// Where it stands among the appends, or why it is not there.
+    append: Result<usize, Refusal>,
+}
+
+/// What of a request is to be appended.
+#[derive(Default)]
+struct Plan {
+    topics: Vec<(TopicProduceResponse, Vec<Slot>)>,
+    appends: Vec<EachAppend>,
+    /// The time that each append's records bear, where that is the server's.
+    append_times: Vec<Option<Timestamp>>,
+}
+
+pub(crate) async fn handle(call: &Call, request: ProduceRequest) -> Produced {
+    let is_asked_for = request.acks != 0;
+    let plan = plan(call, request);
+    let Plan { topics, appends, append_times } = plan;
+    let handles: Vec<PartitionHandle> = appends.iter().map(|of| of.partition.clone()).collect();
+    let answers = if appends.is_empty() {
+        Vec::new()
+    } else {
+        let turn = call.session.producing.lock().await;
+        let submitted = call.store().submit_each(appends).await;
+        drop(turn);
+        submitted.answers().await
+    };
+    let mut has_failed = false;
+    let mut response = ProduceResponse::default();
+    for (mut topic, slots) in topics {
+        for Slot { index, append } in slots {
+            let answer = append.and_then(|at| {
+                let answer = answers.get(at).ok_or(ResponseError::UnknownServerError)?;
+                let appended = answer.as_ref().map_err(Refusal::from)?;
+                Ok((appended, handles.get(at), append_times.get(at).copied().flatten()))
+            });
+            has_failed |= answer.is_err();
+            let partition = PartitionProduceResponse::default().with_index(index);
+            topic.partition_responses.push(match answer {
+                Ok((appended, handle, time)) => accepted(partition, appended, handle, time),
+                Err(refusal) => refused(partition, refusal, call.version),
+            });
+        }
+        response.responses.push(topic);
+    }
+    Produced { response, is_asked_for, has_failed }
+}
+
+fn accepted(
+    partition: PartitionProduceResponse,
+    appended: &EachAppended,
+    handle: Option<&PartitionHandle>,
+    append_time: Option<Timestamp>,
+) -> PartitionProduceResponse {
+    partition
+        .with_base_offset(appended.appended.base_offset.get())
+        .with_log_append_time_ms(append_time.map_or(-1, Timestamp::get))
+        .with_log_start_offset(handle.map_or(-1, |handle| handle.offsets().start.get()))
+}
+
+fn refused(
+    partition: PartitionProduceResponse,
+    refusal: Refusal,
+    version: i16,
+) -> PartitionProduceResponse {
+    let Refusal { code, message, record } = refusal;
+    let partition = partition.with_error_code(code.code()).with_base_offset(-1);
+    let partition = partition.with_log_append_time_ms(-1).with_log_start_offset(-1);
+    if version < MESSAGES_MIN {
+        return partition;
+    }
+    let message = message.map(StrBytes::from_string);
+    let records = record.map(|index| {
+        BatchIndexAndErrorMessage::default()
+            .with_batch_index(i32::try_from(index).unwrap_or(i32::MAX))
+            .with_batch_index_error_message(message.clone())
+    });
+    partition.with_record_errors(records.into_iter().collect()).with_error_message(message)
+}
+
+/// Checks everything that can be known without the ledger. It awaits nothing:
+/// requests of one connection pass through here in their order.
+fn plan(call: &Call, request: ProduceRequest) -> Plan {
+    let mut plan = Plan::default();
+    let refusal = refusal_of_all(call, &request);
+    for data in request.topic_data {
+        let topic = TopicProduceResponse::default()
+            .with_name(data.name.clone())
+            .with_topic_id(data.topic_id);
+        let found = match refusal {
+            Some(code) => Err(code),
+            None => allowed_stream(call, &data),
+        };
+        let mut slots = Vec::with_capacity(data.partition_data.len());
+        let config = found.as_ref().ok().map(StreamHandle::config);
+        for partition in data.partition_data {
+            let checked = match (&found, &config) {
+                (Ok(stream), Some(config)) => {
+                    check(call, stream, config, partition.index, partition.records)
+                }
+                (Err(code), _) => Err(Refusal::from(*code)),
+                _ => Err(ResponseError::UnknownServerError.into()),
+            };
+            let append = checked.map(|(append, time)| {
+                plan.appends.push(append);
+                plan.append_times.push(time);
+                plan.appends.len() - 1
+            });
+            slots.push(Slot { index: partition.index, append });
+        }
+        plan.topics.push((topic, slots));
+    }
+    plan
+}
+
+/// What refuses a whole request.
+fn refusal_of_all(call: &Call, request: &ProduceRequest) -> Option<ResponseError> {
+    if !matches!(request.acks, -1..=1) {
+        return Some(ResponseError::InvalidRequiredAcks);
+    }
+    let id = request.transactional_id.as_ref()?;
+    let is_allowed = call.allows(Action::Write, Resource::TransactionalId(id));
+    (!is_allowed).then_some(ResponseError::TransactionalIdAuthorizationFailed)
+}
+
+fn allowed_stream(call: &Call, data: &TopicProduceData) -> Result<StreamHandle, ResponseError> {
+    let stream = stream(call, &data.name, data.topic_id)?;
+    let name = stream.path().name.as_str();
+    if !call.allows(Action::Write, Resource::Stream(name)) {
+        return Err(ResponseError::TopicAuthorizationFailed);
+    }
+    Ok(stream)
+}
+
+fn check(
+    call: &Call,
+    stream: &StreamHandle,
+    config: &StreamConfig,
+    index: i32,
+    records: Option<Bytes>,
+) -> Result<(EachAppend, Option<Timestamp>), Refusal> {
+    let unknown = ResponseError::UnknownTopicOrPartition;
+    let index = u32::try_from(index).map_err(|_| unknown)?;
+    let partition = stream.partition(PartitionIndex(index)).map_err(|_| unknown)?;
+    let records = records.unwrap_or_default();
+    let invalid = |why: &str| Refusal {
+        code: ResponseError::InvalidRecord,
+        message: Some(why.to_owned()),
+        record: None,
+    };
+    if records.is_empty() {
+        return Err(invalid("a partition of a request has one batch, this one has none"));
+    }
+    if BatchHeader::peek_total_bytes(&records)? < records.len() {
+        return Err(invalid("a partition of a request has one batch, this one has more"));
+    }
+    let limits = BatchLimits {
+        decompressed_bytes_max: call.store().options().batch_decompressed_bytes_max,
+        record_bytes_max: usize::try_from(config.record_bytes_max).unwrap_or(usize::MAX),
+    };
+    let append_time = match config.timestamp_type {
+        TimestampType::Create => None,
+        TimestampType::Append => Some(Timestamp(call.broker.clock.now_ms())),
+    };
+    let rules = BatchRules { append_time, needs_keys: config.cleanup_policy.compacts() };
+    let batch = Batch::accept_with(records, limits, rules)?;
+    let header = batch.header();
+    if header.is_control {
+        return Err(invalid("only the server writes markers"));
+    }
+    if header.compression == Compression::Zstd && call.version < ZSTD_MIN {
+        return Err(ResponseError::UnsupportedCompressionType.into());
+    }
+    Ok((EachAppend { partition, batch }, append_time))
+}
