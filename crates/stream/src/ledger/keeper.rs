@@ -134,9 +134,13 @@ impl Keeper {
                 self.finish();
                 return;
             }
-            self.keep_disk();
+            // First: a released file need not be made.
             self.release();
+            self.keep_disk();
             self.forget_aged();
+            if self.shared.maintenance.missing_files() > 0 && !self.is_short_of_room {
+                self.shared.catalog.wake();
+            }
         }
     }
 
@@ -296,18 +300,13 @@ impl Keeper {
         }
     }
 
-    /// Prepares journal files; when the disk is full gives the reserve up, and
+    /// Prepares a journal file if one is missing; when the disk is full gives the reserve up, and
     /// takes it back when there is room.
     pub(super) fn keep_disk(&mut self) {
         let maintenance = &self.shared.maintenance;
-        let mut error = None;
-        while error.is_none() && maintenance.missing_files() > 0 {
-            match maintenance.prepare_next() {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(failed) => error = Some(failed),
-            }
-        }
+        // One at a time: while appends take files as fast as they are made, the
+        // journal's old ones must be released all the same.
+        let error = maintenance.prepare_next().err();
         let is_full = self.shared.is_disk_full.load(Ordering::Acquire);
         let result = match error {
             None => maintenance.fill_reserve(),
