@@ -253,6 +253,14 @@ fn fill(
     disk.sync_dir(data).map_err(failed)
 }
 
+/// Where partitions begin that are added to a recovered stream. One of the same
+/// number may have been added, and given offsets, after the last manifest, and
+/// be lost with the machine. No epoch comes twice, and no partition is given
+/// 2^40 offsets before a manifest knows it, so nothing is given twice.
+fn new_partitions_from(epoch: Epoch) -> Offset {
+    Offset::ZERO.plus(u64::from(epoch.get()) << 40)
+}
+
 /// The state of the ledger that a manifest describes.
 fn hot_of(manifest: &Manifest, epoch: Epoch) -> HotState {
     let mut hot = HotState { epoch, ..HotState::default() };
@@ -282,6 +290,7 @@ fn hot_of(manifest: &Manifest, epoch: Epoch) -> HotState {
             config: stream.config.clone(),
             created: stream.created,
             partitions: partitions.collect(),
+            partitions_from: new_partitions_from(epoch),
         };
         hot.streams.insert(stream.id, kept);
     }

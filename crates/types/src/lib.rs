@@ -15,7 +15,9 @@ mod numbers;
 mod record;
 
 pub use batch::{Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, Compression};
-pub use config::{ChunkIndex, CleanupPolicy, ConfigError, StreamClass, StreamConfig};
+pub use config::{
+    ChunkIndex, CleanupPolicy, ConfigError, StreamClass, StreamConfig, StreamConfigChange,
+};
 pub use error::ErrorKind;
 pub use ids::{ChunkId, CommitId, Partition, StreamId};
 pub use murmur2::{murmur2, partition_for_key};

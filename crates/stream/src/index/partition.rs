@@ -75,8 +75,11 @@ pub(crate) struct PartitionLog {
 }
 
 impl PartitionLog {
-    pub(crate) fn new(partition: Partition) -> Self {
-        Self { partition, state: Mutex::default(), end: watch::Sender::new(Offset::ZERO) }
+    /// An empty one that begins at `from`.
+    pub(crate) fn new(partition: Partition, from: Offset) -> Self {
+        let (start, tiered, end) = (from, from, from);
+        let state = PartitionState { start, tiered, end, ..PartitionState::default() };
+        Self { partition, state: Mutex::new(state), end: watch::Sender::new(from) }
     }
 
     /// Looks at the state; `look` must be short, the writer may wait for it.
@@ -195,6 +198,12 @@ impl PartitionState {
     /// none.
     pub(crate) fn stable(&self) -> Offset {
         self.end
+    }
+
+    /// The first offset of a record that is in the journal only; the end where
+    /// there is none. A gap in front of it is in no chunk, and needs none.
+    pub(crate) fn first_untiered(&self) -> Offset {
+        self.tail.front().map_or(self.end, |first| first.base.max(self.tiered))
     }
 
     pub(crate) fn set_chunks(&mut self, chunks: Vec<Arc<ChunkMeta>>) {

@@ -19,8 +19,8 @@
 
 use aquifer_types::{
     Batch, BatchHeader, ChunkId, CommitId, Epoch, GroupName, LeaseName, LeaseToken, Offset,
-    Partition, PartitionIndex, StreamClass, StreamConfig, StreamId, StreamPath, TenantName,
-    Timestamp,
+    Partition, PartitionIndex, StreamClass, StreamConfig, StreamConfigChange, StreamId, StreamPath,
+    TenantName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,9 @@ pub(crate) enum Event {
     PartitionsAdded {
         id: StreamId,
         partitions: u32,
+        /// Where the new ones begin.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        from: Offset,
     },
     StreamDeleted {
         id: StreamId,
@@ -75,6 +78,9 @@ pub(crate) enum Event {
         partition: Partition,
         start: Offset,
         at: Timestamp,
+        /// By retention, not by a caller.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_expired: bool,
     },
     UploadIntended {
         chunk: ChunkId,
@@ -90,6 +96,9 @@ pub(crate) enum Event {
     },
     ChunkAdded {
         chunk: ChunkMeta,
+        /// None in what the first version wrote.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Timestamp>,
     },
     ChunksReplaced {
         removed: Vec<ChunkId>,
@@ -148,6 +157,10 @@ pub(crate) enum Event {
         id: CommitId,
         at: Timestamp,
     },
+}
+
+fn is_zero(offset: &Offset) -> bool {
+    *offset == Offset::ZERO
 }
 
 /// The first answer to a request, for whoever repeats it.
@@ -230,12 +243,12 @@ pub enum Operation {
         /// Its name, partitions, class and configuration.
         new: crate::api::NewStream,
     },
-    /// Replace a stream's configuration.
+    /// Change fields of a stream's configuration.
     AlterStream {
         /// The stream.
         id: StreamId,
-        /// The whole configuration.
-        config: StreamConfig,
+        /// The fields; the others stay as they are when it is decided.
+        change: StreamConfigChange,
     },
     /// Let a stream have more partitions.
     AddPartitions {
@@ -256,6 +269,13 @@ pub enum Operation {
         /// The new start; at most the end.
         start: Offset,
     },
+    /// The same for what retention does not keep any longer.
+    Expire {
+        /// The partition.
+        partition: Partition,
+        /// The new start; at most the end.
+        start: Offset,
+    },
     /// Announce an upload.
     IntendUpload {
         /// The chunk to be.
@@ -269,6 +289,17 @@ pub enum Operation {
     AbandonUpload {
         /// The chunk.
         chunk: ChunkId,
+    },
+    /// Make an object garbage that is named as a chunk and that nothing knows.
+    DiscardOrphan {
+        /// The partition in its name.
+        partition: Partition,
+        /// The first offset in its name.
+        base: Offset,
+        /// The chunk in its name.
+        chunk: ChunkId,
+        /// The object's path.
+        object_path: String,
     },
     /// Add an uploaded chunk and move the tiered offset behind it.
     AddChunk {
@@ -336,6 +367,34 @@ pub enum Operation {
         /// The id that its caller gave it.
         id: CommitId,
     },
+}
+
+impl Operation {
+    /// Whether the catalog has to be told of it.
+    pub(crate) fn is_in_catalog(&self) -> bool {
+        match self {
+            Self::CreateStream { .. }
+            | Self::AlterStream { .. }
+            | Self::AddPartitions { .. }
+            | Self::DeleteStream { .. }
+            | Self::Truncate { .. }
+            | Self::Expire { .. }
+            | Self::IntendUpload { .. }
+            | Self::AbandonUpload { .. }
+            | Self::DiscardOrphan { .. }
+            | Self::AddChunk { .. }
+            | Self::ReplaceChunks { .. } => true,
+            Self::CollectGarbage { object_paths } => !object_paths.is_empty(),
+            Self::Append { .. }
+            | Self::SetCeilings { .. }
+            | Self::CommitPositions { .. }
+            | Self::DeleteGroup { .. }
+            | Self::AcquireLease { .. }
+            | Self::RenewLease { .. }
+            | Self::ReleaseLease { .. }
+            | Self::ResolveCommit { .. } => false,
+        }
+    }
 }
 
 /// What an operation came to.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use aquifer_journal::{FrameAt, GroupBuilder};
 use aquifer_types::{
-    CommitId, LeaseName, LeaseToken, Offset, PARTITIONS_MAX, Partition, StreamClass, StreamId,
-    TenantName, Timestamp,
+    CommitId, LeaseName, LeaseToken, Offset, PARTITIONS_MAX, Partition, StreamClass, StreamConfig,
+    StreamId, TenantName, Timestamp,
 };
 
 use super::event::{
@@ -341,25 +341,27 @@ impl Sequencer {
                 Event::LeaseReleased { name: name.clone() }
             }
             Operation::CreateStream { id, new } => self.create_stream(*id, new, now)?,
-            Operation::AlterStream { id, config } => {
-                self.live(*id)?;
-                Event::StreamAltered { id: *id, config: config.clone() }
+            Operation::AlterStream { id, change } => {
+                let config = change.of(&self.live(*id)?.config);
+                check_config(&config)?;
+                Event::StreamAltered { id: *id, config }
             }
             Operation::AddPartitions { id, partitions } => {
-                let have = self.live(*id)?.partitions.len() as u32;
+                let stream = self.live(*id)?;
+                let (have, from) = (stream.partitions.len() as u32, stream.partitions_from);
                 if *partitions < have || *partitions > PARTITIONS_MAX {
                     return Err(Error::Invalid(format!(
                         "the stream has {have} partitions; it can have {have} to {PARTITIONS_MAX}, not {partitions}"
                     )));
                 }
                 self.check_partitions(u64::from(partitions - have))?;
-                Event::PartitionsAdded { id: *id, partitions: *partitions }
+                Event::PartitionsAdded { id: *id, partitions: *partitions, from }
             }
             Operation::DeleteStream { id } => {
                 self.live(*id)?;
                 Event::StreamDeleted { id: *id, at: now }
             }
-            Operation::Truncate { partition, start } => {
+            Operation::Truncate { partition, start } | Operation::Expire { partition, start } => {
                 let (_, hot) = self.hot.require(*partition)?;
                 if *start > hot.end || *start < Offset::ZERO {
                     return Err(Error::out_of_range(*partition, *start, hot.start, hot.end));
@@ -367,7 +369,8 @@ impl Sequencer {
                 if *start <= hot.start {
                     return Ok(Outcome::Done);
                 }
-                Event::Truncated { partition: *partition, start: *start, at: now }
+                let is_expired = matches!(operation, Operation::Expire { .. });
+                Event::Truncated { partition: *partition, start: *start, at: now, is_expired }
             }
             Operation::IntendUpload { chunk, partition, object_path } => {
                 self.hot.require(*partition)?;
@@ -386,6 +389,12 @@ impl Sequencer {
                     at: now,
                 }
             }
+            Operation::DiscardOrphan { partition, base, chunk, object_path } => {
+                if !self.hot.is_orphan(*partition, *base, *chunk) {
+                    return Err(Error::Overtaken(format!("{object_path} is known")));
+                }
+                Event::UploadAbandoned { chunk: *chunk, object_path: object_path.clone(), at: now }
+            }
             Operation::AddChunk { chunk } => {
                 let (_, hot) = self.hot.require(chunk.partition)?;
                 self.check_intent(chunk.id)?;
@@ -395,7 +404,7 @@ impl Sequencer {
                         chunk.id, chunk.base, chunk.next, hot.tiered
                     )));
                 }
-                Event::ChunkAdded { chunk: chunk.clone() }
+                Event::ChunkAdded { chunk: chunk.clone(), at: Some(now) }
             }
             Operation::ReplaceChunks { removed, added } => {
                 let (_, hot) = self.hot.require(added.partition)?;
@@ -517,6 +526,7 @@ impl Sequencer {
         new: &crate::api::NewStream,
         now: Timestamp,
     ) -> Result<Event, Error> {
+        check_config(&new.config)?;
         if self.hot.names.contains_key(&new.path) {
             return Err(Error::StreamExists(new.path.clone()));
         }
@@ -590,6 +600,10 @@ impl Sequencer {
             }
         }
     }
+}
+
+fn check_config(config: &StreamConfig) -> Result<(), Error> {
+    config.validate().map_err(|error| Error::Invalid(error.to_string()))
 }
 
 /// What one commit will write, once all of it is decided.

@@ -26,25 +26,23 @@ impl StreamStore {
                 new.partitions
             )));
         }
-        new.config.validate().map_err(|error| Error::Invalid(error.to_string()))?;
         if new.class == aquifer_types::StreamClass::Shared {
             return Err(Error::Unsupported(
                 "class shared needs the shared ledger, which does not exist yet; use durable"
                     .into(),
             ));
         }
-        self.check_record_limit(&new.config)?;
+        self.check_record_limit(new.config.record_bytes_max)?;
         let path = new.path.clone();
         self.commit(vec![Operation::CreateStream { id: self.new_stream_id(), new }]).await?;
         self.describe_stream(&path)
     }
 
-    fn check_record_limit(&self, config: &aquifer_types::StreamConfig) -> Result<(), Error> {
+    fn check_record_limit(&self, record_bytes_max: u64) -> Result<(), Error> {
         let limit = (self.inner.options.commit_bytes_max as u64).saturating_sub(1 << 16);
-        if config.record_bytes_max > limit {
+        if record_bytes_max > limit {
             return Err(Error::Invalid(format!(
-                "record_bytes_max is {}, this server takes at most {limit} (commit_bytes_max)",
-                config.record_bytes_max
+                "record_bytes_max is {record_bytes_max}, this server takes at most {limit} (commit_bytes_max)"
             )));
         }
         Ok(())
@@ -84,7 +82,7 @@ impl StreamStore {
                 log.with(|state| PartitionDescription {
                     partition: log.partition.index,
                     start_offset: state.start,
-                    tiered_offset: state.tiered,
+                    tiered_offset: state.first_untiered(),
                     stable_offset: state.stable(),
                     end_offset: state.end,
                     chunks: state.chunks.len() as u64,
@@ -108,9 +106,8 @@ impl StreamStore {
         let id = self.inner.index.stream(path)?.id;
         let mut operations = Vec::new();
         if let Some(config) = update.config {
-            config.validate().map_err(|error| Error::Invalid(error.to_string()))?;
-            self.check_record_limit(&config)?;
-            operations.push(Operation::AlterStream { id, config });
+            self.check_record_limit(config.record_bytes_max.unwrap_or(0))?;
+            operations.push(Operation::AlterStream { id, change: config });
         }
         if let Some(partitions) = update.partitions {
             operations.push(Operation::AddPartitions { id, partitions });
