@@ -480,7 +480,8 @@ impl HotState {
         let producers = self
             .all_partitions()
             .flat_map(|(_, _, partition)| partition.producers.iter().map(|(_, p)| p.last_used));
-        answers.chain(attempts).chain(producers).max()
+        let transactional = self.transactions.iter().map(|(_, entry)| entry.last_used);
+        answers.chain(attempts).chain(producers).chain(transactional).max()
     }
 
     /// Every partition, with its stream.
