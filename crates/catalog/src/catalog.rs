@@ -38,6 +38,9 @@ pub struct Options {
     pub busy_timeout_ms: u32,
     /// Memory for pages of the file, in KiB.
     pub cache_kib: u32,
+    /// The most pages of the file; beyond it changes are refused as on a full
+    /// disk. `None` leaves it to the disk.
+    pub pages_max: Option<u32>,
     /// What to check before the first use; `None` leaves it at what each
     /// read checks.
     pub check: Option<Check>,
@@ -49,6 +52,7 @@ impl Default for Options {
             create: true,
             busy_timeout_ms: 5_000,
             cache_kib: 8 * 1024,
+            pages_max: None,
             check: Some(Check::Quick),
         }
     }
@@ -110,6 +114,11 @@ impl Catalog {
         configure(&connection, options).map_err(|source| Error::from_sqlite(path, source))?;
         migration::migrate(&mut connection, path, options.create)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        if let Some(pages_max) = options.pages_max {
+            connection
+                .pragma_update_and_check(None, "max_page_count", pages_max, |_| Ok(()))
+                .map_err(|source| Error::from_sqlite(path, source))?;
+        }
         let catalog = Self { connection, path: path.to_owned() };
         if let Some(check) = options.check
             && let Some(finding) = catalog.integrity_check(check)?.into_iter().next()
@@ -156,29 +165,18 @@ impl Catalog {
         read_position(&self.connection, &self.path)
     }
 
-    /// Every row. Where chunks are many, [`Catalog::load_without_chunks`] and
-    /// [`Catalog::for_each_chunk`] hold one of them at a time.
+    /// Every row.
     ///
     /// # Errors
     /// `Corrupt` names the row; `Other`.
     pub fn load(&self) -> Result<Snapshot> {
-        let mut snapshot = self.load_without_chunks()?;
-        self.for_each_chunk(|chunk| snapshot.chunks.push(chunk))?;
-        Ok(snapshot)
-    }
-
-    /// Every row but the chunks.
-    ///
-    /// # Errors
-    /// As [`Catalog::load`].
-    pub fn load_without_chunks(&self) -> Result<Snapshot> {
         let mut meta: Vec<MetaRow> = self.all()?;
         meta.retain(|row| !row.key.starts_with(RESERVED_PREFIX));
         Ok(Snapshot {
             position: self.applied_position()?,
             streams: self.all()?,
             partitions: self.all()?,
-            chunks: Vec::new(),
+            chunks: self.all()?,
             garbage: self.all()?,
             intents: self.all()?,
             tombstones: self.all()?,
@@ -196,15 +194,6 @@ impl Catalog {
             visit(row.map_err(|what| Error::corrupt(&self.path, what))?);
             Ok(())
         })
-    }
-
-    /// At most `limit` objects that may be deleted at `now_ms`, those due first
-    /// coming first. An object that a chunk names is never among them.
-    ///
-    /// # Errors
-    /// As [`Catalog::load`].
-    pub fn due_garbage(&self, now_ms: i64, limit: u32) -> Result<Vec<GarbageRow>> {
-        self.rows(Statement::DueGarbage, &[&now_ms, &limit])
     }
 
     /// The fields of a stream's schema, by id.

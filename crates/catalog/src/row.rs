@@ -116,6 +116,13 @@ pub mod garbage_reason {
     pub const STREAM_DELETED: &str = "stream deleted";
     /// Its upload was never committed.
     pub const ABANDONED: &str = "abandoned";
+
+    /// The reason of a row; what a newer program wrote is `other`.
+    #[must_use]
+    pub fn known(reason: &str) -> &'static str {
+        let all = [REPLACED, TRUNCATED, EXPIRED, STREAM_DELETED, ABANDONED];
+        all.into_iter().find(|known| *known == reason).unwrap_or("other")
+    }
 }
 
 /// An upload under way: key `chunk_id`.

@@ -82,12 +82,6 @@ statements! {
     RemoveGarbage = "DELETE FROM garbage WHERE object_path = ?1";
     AllGarbage = "SELECT object_path, reason, since_ms, due_ms, row_crc FROM garbage \
         ORDER BY due_ms, object_path";
-    /// An object that a chunk still names is never due, whatever this table says.
-    DueGarbage = "SELECT object_path, reason, since_ms, due_ms, row_crc FROM garbage \
-        WHERE due_ms <= ?1 \
-        AND NOT EXISTS (SELECT 1 FROM chunks WHERE chunks.object_path = garbage.object_path) \
-        AND NOT EXISTS (SELECT 1 FROM chunks WHERE chunks.index_path = garbage.object_path) \
-        ORDER BY due_ms, object_path LIMIT ?2";
 
     PutIntent = "INSERT INTO intents (chunk_id, stream_id, partition, object_path, created_ms, \
         row_crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \

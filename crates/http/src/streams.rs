@@ -8,7 +8,8 @@ use aquifer_stream::{
     StreamUpdate, Truncation,
 };
 use aquifer_types::{
-    Offset, PARTITIONS_MAX, PartitionIndex, StreamClass, StreamConfig, StreamName, StreamPath,
+    Offset, PARTITIONS_MAX, PartitionIndex, StreamClass, StreamConfig, StreamConfigChange,
+    StreamName, StreamPath,
 };
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -233,17 +234,19 @@ pub(crate) async fn update(
     described(StatusCode::OK, &app.store.update_stream(&path, update).await?)
 }
 
-/// The configuration with the given fields replaced; null takes a limit away.
-fn changed(config: &StreamConfig, changes: Map<String, Value>) -> Result<StreamConfig, Problem> {
+/// The fields that change; null takes a limit away. The ledger merges them, so
+/// that of two changes at once none is lost.
+fn changed(
+    config: &StreamConfig,
+    changes: Map<String, Value>,
+) -> Result<StreamConfigChange, Problem> {
     let internal =
         |error: serde_json::Error| Problem::invalid(format!("config is not valid: {error}"));
-    let mut merged = serde_json::to_value(config).map_err(internal)?;
-    if let Value::Object(fields) = &mut merged {
-        fields.extend(changes);
-    }
-    let config: StreamConfig = serde_json::from_value(merged).map_err(internal)?;
-    config.validate()?;
-    Ok(config)
+    let change: StreamConfigChange =
+        serde_json::from_value(Value::Object(changes)).map_err(internal)?;
+    // So that the problem names the field.
+    change.of(config).validate()?;
+    Ok(change)
 }
 
 pub(crate) async fn truncate(
@@ -365,12 +368,15 @@ mod tests {
         let config = StreamConfig { retention_bytes: Some(5), ..StreamConfig::default() };
         let change = |text: &str| {
             let changes = serde_json::from_str(text).unwrap();
-            changed(&config, changes).map_err(|problem| problem.detail().to_owned())
+            changed(&config, changes)
+                .map(|change| change.of(&config))
+                .map_err(|problem| problem.detail().to_owned())
         };
         assert_eq!(
             change(r#"{"retention_ms":null,"chunk_max_age_ms":500}"#),
             Ok(StreamConfig { retention_ms: None, chunk_max_age_ms: 500, ..config.clone() })
         );
+        assert!(change(r#"{"chunk_max_age_ms":null}"#).unwrap_err().contains("null"));
         assert!(change(r#"{"retention":1}"#).unwrap_err().contains("retention"));
         assert!(change(r#"{"chunk_max_age_ms":1}"#).unwrap_err().contains("at least 100"));
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use aquifer_chunk::Rows;
 use aquifer_types::{
     Batch, Epoch, GroupName, Offset, PartitionIndex, ProducerEpoch, ProducerId, Record, Sequence,
-    StreamClass, StreamConfig, StreamId, StreamPath, Timestamp, TransactionalId,
+    StreamClass, StreamConfig, StreamConfigChange, StreamId, StreamPath, Timestamp,
+    TransactionalId,
 };
 
 /// A stream to be created.
@@ -26,8 +27,8 @@ pub struct NewStream {
 /// A change to a stream; what is absent stays.
 #[derive(Debug, Clone, Default)]
 pub struct StreamUpdate {
-    /// The whole new configuration.
-    pub config: Option<StreamConfig>,
+    /// The fields of the configuration that change.
+    pub config: Option<StreamConfigChange>,
     /// The new number of partitions; it can only grow, and keys move when it does.
     pub partitions: Option<u32>,
 }
@@ -374,6 +375,8 @@ pub struct Health {
     pub appends: Result<(), String>,
     /// Whether tier 2 answered its last request; if not, why.
     pub tier2: Result<(), String>,
+    /// Whether the catalog took its last changes; if not, why.
+    pub catalog: Result<(), String>,
     /// Bytes of journal files in use, and their limit.
     pub journal_bytes: (u64, u64),
     /// Age of the oldest record that is only in the journal, in ms.

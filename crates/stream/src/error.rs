@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aquifer_types::{ErrorKind, LeaseName, LeaseToken, Offset, Partition, StreamPath};
+use aquifer_types::{ErrorKind, LeaseName, LeaseToken, Offset, Partition, StreamId, StreamPath};
 
 /// An error of the stream store.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -10,6 +10,9 @@ pub enum Error {
     /// No stream has this name.
     #[error("stream {0} does not exist")]
     StreamNotFound(StreamPath),
+    /// The stream was deleted while it was read.
+    #[error("the stream ({0}) was deleted")]
+    StreamDeleted(StreamId),
     /// The stream has fewer partitions.
     #[error(
         "stream {path} has {partitions} partitions, numbered from 0; there is no partition {partition}"
@@ -179,6 +182,21 @@ pub enum Error {
         /// What keeps tier 2 from taking them.
         why: String,
     },
+    /// Metadata waits for the catalog, which does not take it.
+    #[error(
+        "{waiting} changes of metadata wait for the catalog, the limit is {limit} (catalog_changes_max): {why}; nothing was changed"
+    )]
+    CatalogBehind {
+        /// The changes that wait.
+        waiting: u64,
+        /// The limit.
+        limit: u64,
+        /// What keeps the catalog from taking them.
+        why: String,
+    },
+    /// The catalog could not be written; the journal has it all.
+    #[error("the catalog cannot be written: {0}")]
+    Catalog(String),
     /// The disk under the journal is full.
     #[error("the disk under the journal is full, nothing was appended: {0}")]
     StorageFull(String),
@@ -222,6 +240,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::StreamNotFound(_)
+            | Self::StreamDeleted(_)
             | Self::PartitionNotFound { .. }
             | Self::GroupNotFound(_)
             | Self::UnknownProducer { .. }
@@ -240,6 +259,8 @@ impl Error {
             Self::ProducerFenced { .. } | Self::Fenced(_) => ErrorKind::Fenced,
             Self::Throttled { .. } => ErrorKind::Throttled,
             Self::Backpressure { .. }
+            | Self::CatalogBehind { .. }
+            | Self::Catalog(_)
             | Self::NotWritten(_)
             | Self::Stopping
             | Self::Tier2(_)

@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     pub(crate) tier_failures: Counter,
     pub(crate) manifests: Counter,
     pub(crate) garbage_deleted: Counter,
+    pub(crate) orphans_found: Counter,
     pub(crate) retention_truncations: Counter,
     pub(crate) tier_fenced: Gauge,
     pub(crate) journal_bytes: Gauge,
@@ -96,6 +97,7 @@ impl Metrics {
             tier_failures: counter(r, "tier_failures", "Requests to tier 2 that failed"),
             manifests: counter(r, "manifests", "Manifests put into tier 2"),
             garbage_deleted: counter(r, "garbage_deleted", "Objects of tier 2 that were deleted"),
+            orphans_found: counter(r, "orphans_found", "Objects of tier 2 that nothing knew"),
             retention_truncations: counter(
                 r,
                 "retention_truncations",

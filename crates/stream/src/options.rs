@@ -34,6 +34,9 @@ pub struct Options {
     pub relaxed_sync_ms_max: u64,
     /// Journal bytes between two snapshots of the ledger's state.
     pub snapshot_journal_bytes: u64,
+    /// The most changes of metadata that wait for the catalog; beyond it what
+    /// changes metadata is refused: streams, truncation, chunks.
+    pub catalog_changes_max: usize,
     /// Bytes held back on disk, beside one journal file, for tiering, truncation
     /// and snapshots when the disk is full; 0 holds nothing back.
     pub disk_reserve_bytes: u64,
@@ -102,6 +105,11 @@ pub struct Options {
     /// Offsets of each partition that manifests reserve ahead: a recovery goes
     /// on behind them.
     pub manifest_offsets_ahead: u64,
+    /// How often one stream's folder in tier 2 is searched for objects that
+    /// nothing knows, in ms.
+    pub orphan_interval_ms: u64,
+    /// Such an object becomes garbage when it was seen for so long, in ms.
+    pub orphan_age_ms: u64,
     /// How many manifests are kept.
     pub manifests_kept: usize,
     /// How often retention is enforced, in ms.
@@ -123,6 +131,7 @@ impl Default for Options {
             batch_decompressed_bytes_max: 64 << 20,
             relaxed_sync_ms_max: 100,
             snapshot_journal_bytes: 128 << 20,
+            catalog_changes_max: 200_000,
             disk_reserve_bytes: 16 << 20,
             streams_max: 10_000,
             partitions_max: 100_000,
@@ -153,6 +162,8 @@ impl Default for Options {
             chunk_grace_ms: 15 * 60 * 1000,
             manifest_interval_ms_min: 2_000,
             manifest_offsets_ahead: 1 << 32,
+            orphan_interval_ms: 60_000,
+            orphan_age_ms: 24 * 3600 * 1000,
             manifests_kept: 3,
             retention_interval_ms: 10_000,
         }

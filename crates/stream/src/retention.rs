@@ -132,7 +132,7 @@ impl Retention {
                     self.sightings.insert(log.partition, sightings);
                 }
                 due.extend(
-                    start.map(|start| Operation::Truncate { partition: log.partition, start }),
+                    start.map(|start| Operation::Expire { partition: log.partition, start }),
                 );
             }
         }

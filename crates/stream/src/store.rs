@@ -632,6 +632,7 @@ impl StreamStore {
         Health {
             appends,
             tier2: self.inner.tier.last_failure().map_or(Ok(()), Err),
+            catalog: self.inner.ledger.catalog_failure().map_or(Ok(()), Err),
             journal_bytes: (
                 self.inner.ledger.journal_bytes(),
                 self.inner.options.journal_bytes_max,

@@ -218,7 +218,7 @@ async fn chunks_behind_the_manifest_and_damaged_manifests_are_no_loss() {
         assert_eq!(texts(&read_all(&store, "young", 1).await), values(0..200));
         assert_eq!(texts(&read_all(&store, "young", 0).await), values(0..7));
         // Without the manifest that knew it, its configuration is the default.
-        let update = StreamUpdate { config: Some(config()), partitions: None };
+        let update = StreamUpdate { config: Some(config().into()), partitions: None };
         store.update_stream(&path("young"), update).await.unwrap();
         assert!(append(&store, "young", 1, &values(200..210)).await.get() >= 1 << 32);
         settled(&store, &copy, &["young"]).await;
@@ -493,4 +493,38 @@ async fn a_machine_that_is_lost_at_any_moment_loses_nothing_that_was_tiered() {
     let came_back = futures::future::join_all(seeds.map(lose_the_machine)).await;
     println!("12 machines lost; records that came back: {came_back:?}");
     assert!(came_back.iter().flatten().sum::<usize>() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_no_manifest_tells_of_does_not_begin_again_where_it_began() {
+    let tier2 = TierStore::in_memory();
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(options(dir.path()), environment(&tier2, 1)).await;
+    create(&store, "a", 1, config()).await;
+    append(&store, "a", 0, &values(0..10)).await;
+    settled(&store, &tier2, &["a"]).await;
+    store.shutdown().await.unwrap();
+    drop(store);
+    let mut ends = vec![Offset(0)];
+    for life in 0..3 {
+        let dir = tempfile::tempdir().unwrap();
+        recover(dir.path(), &tier2).await.unwrap();
+        // Nothing of this life comes into tier 2.
+        let faulty = FaultyStore::new(&tier2, 1);
+        faulty.set_down(true);
+        let store = open(options(dir.path()), environment(&faulty.store(), 10 + life)).await;
+        let update = StreamUpdate { partitions: Some(2), config: None };
+        let description = store.update_stream(&path("a"), update).await.unwrap();
+        let begin = description.partitions[1].end_offset;
+        let first = append(&store, "a", 1, &values(0..100)).await;
+        assert!(begin == first && ends.last() <= Some(&first), "{first} after {ends:?}");
+        assert_eq!(texts(&read_all(&store, "a", 1).await), values(0..100));
+        ends.push(first.plus(100));
+        store.shutdown().await.unwrap();
+        drop(store);
+        // A start finds it where it was.
+        let store = open(options(dir.path()), environment(&faulty.store(), 20 + life)).await;
+        assert_eq!(texts(&read_all(&store, "a", 1).await), values(0..100));
+        store.shutdown().await.unwrap();
+    }
 }

@@ -10,8 +10,8 @@ use aquifer_stream::{
     Position, ReadRequest, StreamStore, StreamUpdate, Truncation,
 };
 use aquifer_types::{
-    BatchBuilder, Offset, PartitionIndex, Record, StreamClass, StreamConfig, StreamName,
-    StreamPath, TenantName, Timestamp,
+    BatchBuilder, ErrorKind, Offset, PartitionIndex, Record, StreamClass, StreamConfig,
+    StreamConfigChange, StreamName, StreamPath, TenantName, Timestamp,
 };
 use prometheus_client::registry::Registry;
 
@@ -277,5 +277,51 @@ async fn a_waiting_reader_is_woken_by_an_append() {
     let records = waiting.await.unwrap();
     // The reader may have begun before or behind the append.
     assert!(records.len() <= 1);
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_changes_at_once_none_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(options(dir.path())).await;
+    store.create_stream(stream("p", 1, StreamConfig::default())).await.unwrap();
+    for round in 1..50 {
+        let update = |config| StreamUpdate { config: Some(config), partitions: None };
+        let age = StreamConfigChange {
+            chunk_max_age_ms: Some(1_000 + round),
+            ..StreamConfigChange::default()
+        };
+        let bytes = StreamConfigChange {
+            retention_bytes: Some(Some(round)),
+            ..StreamConfigChange::default()
+        };
+        let path = path("p");
+        let (one, other) = tokio::join!(
+            store.update_stream(&path, update(age)),
+            store.update_stream(&path, update(bytes)),
+        );
+        one.and(other).unwrap();
+        let config = store.describe_stream(&path).unwrap().summary.config;
+        assert_eq!((config.chunk_max_age_ms, config.retention_bytes), (1_000 + round, Some(round)));
+    }
+    let wrong = StreamConfigChange { chunk_max_age_ms: Some(1), ..StreamConfigChange::default() };
+    let update = StreamUpdate { config: Some(wrong), partitions: None };
+    let refused = store.update_stream(&path("p"), update).await.unwrap_err();
+    assert!(matches!(refused, Error::Invalid(_)), "{refused}");
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_a_deleted_stream_is_told_that_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(options(dir.path())).await;
+    store.create_stream(stream("g", 1, StreamConfig::default())).await.unwrap();
+    append(&store, "g", 0, &values(0..10)).await;
+    let view = store.view(&[path("g")], Isolation::Committed).unwrap();
+    let (partition, _) = view.cuts().next().unwrap();
+    let mut cursor = view.read(partition, Offset(0)).unwrap();
+    store.delete_stream(&path("g")).await.unwrap();
+    let error = cursor.next(100).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     store.shutdown().await.unwrap();
 }

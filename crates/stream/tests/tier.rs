@@ -104,7 +104,7 @@ async fn the_oldest_chunks_go_while_there_are_too_many_bytes() {
     assert_eq!(sizes.len(), 5);
     let limit = sizes[2..].iter().sum::<u64>();
     let update = aquifer_stream::StreamUpdate {
-        config: Some(StreamConfig { retention_bytes: Some(limit), ..config() }),
+        config: Some(StreamConfig { retention_bytes: Some(limit), ..config() }.into()),
         partitions: None,
     };
     store.update_stream(&path("b"), update).await.unwrap();
@@ -415,4 +415,75 @@ async fn a_failing_tier_2_loses_nothing_doubles_nothing_and_leaves_nothing() {
     }
     println!("8 seeds; refused, timed out, lost, stalled: {injected:?}");
     assert!(injected.iter().all(|count| *count > 0), "{injected:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nothing_knows_goes_and_what_may_be_anothers_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let clock = Arc::new(MockClock::new(1_000_000));
+    let swept = |dir: &std::path::Path| Options {
+        orphan_interval_ms: 1,
+        orphan_age_ms: DAY_MS,
+        ..options(dir)
+    };
+    let store = open(swept(dir.path()), with_clock(&tier2, 1, &clock)).await;
+    for name in ["s", "gone"] {
+        create(&store, name, 1, config()).await;
+        append(&store, name, 0, &values(0..100)).await;
+    }
+    clock.advance(Duration::from_secs(1));
+    for name in ["s", "gone"] {
+        tiered(&store, name).await;
+    }
+    let (known, gone) = (live(&store, &["s"])[0].clone(), live(&store, &["gone"])[0].clone());
+    store.delete_stream(&path("gone")).await.unwrap();
+    until("the deleted stream's chunk goes", async || {
+        clock.advance(Duration::from_millis(10));
+        !chunks_in(&tier2).await.contains(&gone)
+    })
+    .await;
+    // As late puts of a server that stood still would: under names that this
+    // store may have given, and under names that it cannot have given.
+    let renamed = |path: &str, digit: char| {
+        let at = path.len() - ".parquet".len() - 12;
+        format!("{}{}.parquet", &path[..at], digit.to_string().repeat(12))
+    };
+    let orphans = [renamed(&known, '0'), renamed(&gone, '1')];
+    let ahead = renamed(&known, '2').replace("/00000000000000000000-", "/00000000000000000100-");
+    let strange_stream = {
+        let (folder, file) = known.split_once("/p0/").unwrap();
+        let at = folder.len() - 12;
+        format!("{}{}/p0/{file}", &folder[..at], "3".repeat(12))
+    };
+    let folder = known.rsplit_once('/').unwrap().0;
+    let others = [ahead, strange_stream, format!("{folder}/notes.txt"), "other/file".to_owned()];
+    for path in orphans.iter().chain(&others) {
+        tier2.put_new(path, "late".into()).await.unwrap();
+    }
+    let has = async |path: &String| chunks_in(&tier2).await.contains(path);
+    // Seen, and too young.
+    for _ in 0..50 {
+        clock.advance(Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for path in &orphans {
+        assert!(has(path).await, "{path} was deleted early");
+    }
+    clock.advance(Duration::from_millis(DAY_MS));
+    until("the orphans go", async || {
+        clock.advance(Duration::from_millis(10));
+        !has(&orphans[0]).await && !has(&orphans[1]).await
+    })
+    .await;
+    clock.advance(Duration::from_millis(3 * DAY_MS));
+    for _ in 0..50 {
+        clock.advance(Duration::from_millis(10));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for path in others.iter().chain([&known]) {
+        assert!(has(path).await, "{path} is gone");
+    }
+    assert_eq!(texts(&read_all(&store, "s", 0).await), values(0..100));
+    store.shutdown().await.unwrap();
 }

@@ -180,6 +180,82 @@ pub const KAFKA_SETTINGS: &[&str] = &[
 /// The longest value in [`StreamConfig::kafka`], in bytes.
 pub const KAFKA_VALUE_BYTES_MAX: usize = 4096;
 
+/// Fields of a configuration that are to change; what is absent stays. In JSON
+/// null takes a limit away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StreamConfigChange {
+    /// As in [`StreamConfig`].
+    #[serde(deserialize_with = "present")]
+    pub retention_ms: Option<Option<u64>>,
+    #[serde(deserialize_with = "present")]
+    /// As in [`StreamConfig`].
+    pub retention_bytes: Option<Option<u64>>,
+    #[serde(deserialize_with = "present")]
+    /// As in [`StreamConfig`].
+    pub chunk_target_bytes: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    /// As in [`StreamConfig`].
+    pub chunk_max_age_ms: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    /// As in [`StreamConfig`].
+    pub record_bytes_max: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    /// As in [`StreamConfig`].
+    pub cleanup_policy: Option<CleanupPolicy>,
+    #[serde(deserialize_with = "present")]
+    /// As in [`StreamConfig`].
+    pub index: Option<ChunkIndex>,
+    #[serde(deserialize_with = "present")]
+    /// As in [`StreamConfig`].
+    pub timestamp_type: Option<TimestampType>,
+    #[serde(deserialize_with = "present")]
+    /// As in [`StreamConfig`]; all of it.
+    pub kafka: Option<BTreeMap<String, String>>,
+}
+
+/// A field that is there is `Some`, whatever it holds: null is not absence.
+fn present<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+impl StreamConfigChange {
+    /// The configuration with the fields replaced.
+    #[must_use]
+    pub fn of(&self, config: &StreamConfig) -> StreamConfig {
+        StreamConfig {
+            retention_ms: self.retention_ms.unwrap_or(config.retention_ms),
+            retention_bytes: self.retention_bytes.unwrap_or(config.retention_bytes),
+            chunk_target_bytes: self.chunk_target_bytes.unwrap_or(config.chunk_target_bytes),
+            chunk_max_age_ms: self.chunk_max_age_ms.unwrap_or(config.chunk_max_age_ms),
+            record_bytes_max: self.record_bytes_max.unwrap_or(config.record_bytes_max),
+            cleanup_policy: self.cleanup_policy.unwrap_or(config.cleanup_policy),
+            index: self.index.unwrap_or(config.index),
+            timestamp_type: self.timestamp_type.unwrap_or(config.timestamp_type),
+            kafka: self.kafka.clone().unwrap_or_else(|| config.kafka.clone()),
+        }
+    }
+}
+
+impl From<StreamConfig> for StreamConfigChange {
+    /// A change of every field.
+    fn from(config: StreamConfig) -> Self {
+        Self {
+            retention_ms: Some(config.retention_ms),
+            retention_bytes: Some(config.retention_bytes),
+            chunk_target_bytes: Some(config.chunk_target_bytes),
+            chunk_max_age_ms: Some(config.chunk_max_age_ms),
+            record_bytes_max: Some(config.record_bytes_max),
+            cleanup_policy: Some(config.cleanup_policy),
+            index: Some(config.index),
+            timestamp_type: Some(config.timestamp_type),
+            kafka: Some(config.kafka),
+        }
+    }
+}
+
 impl Default for StreamConfig {
     fn default() -> Self {
         Self {

@@ -19,7 +19,7 @@ pub use batch::{
 };
 pub use config::{
     ChunkIndex, CleanupPolicy, ConfigError, KAFKA_SETTINGS, KAFKA_VALUE_BYTES_MAX, StreamClass,
-    StreamConfig, TimestampType,
+    StreamConfig, StreamConfigChange, TimestampType,
 };
 pub use error::ErrorKind;
 pub use ids::{ChunkId, CommitId, Partition, StreamId};

@@ -180,31 +180,6 @@ fn changes_are_applied_together_or_not_at_all() {
 }
 
 #[test]
-fn garbage_is_due_by_time_unless_a_chunk_names_it() {
-    let mut indexed = chunk(1, 1, 0, 0);
-    indexed.index_path = Some("live.index".to_owned());
-    let mut catalog = Catalog::open_in_memory().unwrap();
-    let changes = [
-        Change::AddGarbage(garbage("late", 300)),
-        Change::AddGarbage(garbage("second", 200)),
-        Change::AddGarbage(garbage("first", 100)),
-        Change::AddGarbage(garbage("live.index", 100)),
-        Change::AddGarbage(garbage(&indexed.object_path, 100)),
-        Change::PutChunk(indexed),
-    ];
-    catalog.apply(1, &changes).unwrap();
-    let due = |now_ms, limit| -> Vec<String> {
-        let rows = catalog.due_garbage(now_ms, limit).unwrap();
-        rows.into_iter().map(|row| row.object_path).collect()
-    };
-    assert_eq!(due(99, 10), [""; 0]);
-    assert_eq!(due(100, 10), ["first"]);
-    assert_eq!(due(200, 10), ["first", "second"]);
-    assert_eq!(due(i64::MAX, 1), ["first"]);
-    assert_eq!(due(i64::MAX, 0), [""; 0]);
-}
-
-#[test]
 fn a_full_file_refuses_and_goes_on_when_there_is_room() {
     let place = Place::new();
     let mut catalog = place.open();

@@ -123,7 +123,7 @@ async fn change(
     if validate_only || config == *topic.shape.config {
         return Ok(());
     }
-    let update = StreamUpdate { config: Some(config), partitions: None };
+    let update = StreamUpdate { config: Some(config.into()), partitions: None };
     call.store().update_stream(&topic.path, update).await?;
     Ok(())
 }

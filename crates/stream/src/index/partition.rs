@@ -96,11 +96,14 @@ pub(crate) struct PartitionLog {
 }
 
 impl PartitionLog {
-    pub(crate) fn new(partition: Partition) -> Self {
+    /// An empty one that begins at `from`.
+    pub(crate) fn new(partition: Partition, from: Offset) -> Self {
+        let (start, tiered, end) = (from, from, from);
+        let state = PartitionState { start, tiered, end, ..PartitionState::default() };
         Self {
             partition,
-            state: Mutex::default(),
-            moved: watch::Sender::new(Offset::ZERO),
+            state: Mutex::new(state),
+            moved: watch::Sender::new(from),
             watchers: Watchers::default(),
         }
     }
@@ -254,6 +257,12 @@ impl PartitionState {
             TailKind::Transactional(producer) => self.transactions.is_aborted(producer, entry.base),
             TailKind::Control => true,
         }
+    }
+
+    /// The first offset of a record that is in the journal only; the end where
+    /// there is none. A gap in front of it is in no chunk, and needs none.
+    pub(crate) fn first_untiered(&self) -> Offset {
+        self.tail.front().map_or(self.end, |first| first.base.max(self.tiered))
     }
 
     pub(crate) fn set_chunks(&mut self, chunks: Vec<Arc<ChunkMeta>>) {

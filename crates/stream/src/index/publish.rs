@@ -68,12 +68,16 @@ impl Index {
             | Event::StreamAltered { .. }
             | Event::PartitionsAdded { .. }
             | Event::StreamDeleted { .. } => self.publish_stream(event, changes),
-            Event::Truncated { partition, start, at } => {
+            Event::Truncated { partition, start, at, is_expired } => {
                 let Some(log) = self.partition(*partition) else { return };
                 let (gone, files) = log.truncate(*start);
                 self.files.remove(files);
+                let reason = match is_expired {
+                    true => garbage_reason::EXPIRED,
+                    false => garbage_reason::TRUNCATED,
+                };
                 for chunk in gone {
-                    self.discard(&chunk, *at, garbage_reason::TRUNCATED, changes);
+                    self.discard(&chunk, *at, reason, changes);
                 }
                 changes.push(partition_row(&log));
             }
@@ -93,11 +97,12 @@ impl Index {
                 let garbage = self.due(*at, garbage_reason::ABANDONED);
                 self.add_garbage(object_path.clone(), garbage, changes);
             }
-            Event::ChunkAdded { chunk } => {
+            Event::ChunkAdded { chunk, at } => {
                 changes.push(Change::RemoveIntent(chunk.id.0));
                 let Some(log) = self.partition(chunk.partition) else { return };
                 self.files.remove(log.add_chunk(chunk));
-                self.put_or_discard(&log, chunk, Timestamp(0), changes);
+                let at = at.or(chunk.max_appended).unwrap_or_default();
+                self.put_or_discard(&log, chunk, at, changes);
                 changes.push(partition_row(&log));
             }
             Event::ChunksReplaced { removed, added, at } => {
@@ -164,7 +169,12 @@ impl Index {
                     class: *class,
                     created: *created,
                     config: RwLock::new(Arc::new(config.clone())),
-                    partitions: RwLock::new(Arc::new(new_partitions(*id, 0, *partitions))),
+                    partitions: RwLock::new(Arc::new(new_partitions(
+                        *id,
+                        0,
+                        *partitions,
+                        Offset::ZERO,
+                    ))),
                 });
                 let mut streams = self.streams.write();
                 // In replay it may be known from the catalog already.
@@ -179,13 +189,13 @@ impl Index {
                 *stream.config.write() = Arc::new(config.clone());
                 changes.push(stream_row(&stream, Epoch(0)));
             }
-            Event::PartitionsAdded { id, partitions } => {
+            Event::PartitionsAdded { id, partitions, from } => {
                 let Some(stream) = self.stream_by_id(*id) else { return };
                 let mut logs = stream.partitions.write();
                 let have = logs.len() as u32;
                 if *partitions > have {
                     let mut more = logs.to_vec();
-                    more.extend(new_partitions(*id, have, *partitions));
+                    more.extend(new_partitions(*id, have, *partitions, *from));
                     *logs = Arc::new(more);
                 }
                 drop(logs);
@@ -234,6 +244,9 @@ impl Index {
     ) {
         if log.with(|state| state.chunks.iter().any(|live| live.id == chunk.id)) {
             changes.push(chunk_row(chunk));
+        } else if self.garbage.lock().contains_key(&chunk.object_path) {
+            // What took it away is known already, and says why and since when.
+            changes.push(Change::RemoveChunk(chunk.id.0));
         } else {
             self.discard(chunk, at, garbage_reason::TRUNCATED, changes);
         }
@@ -288,9 +301,9 @@ fn is_in_manifest(event: &Event) -> bool {
     )
 }
 
-fn new_partitions(id: StreamId, from: u32, to: u32) -> Vec<Arc<PartitionLog>> {
-    (from..to)
-        .map(|index| Arc::new(PartitionLog::new(Partition::new(id, PartitionIndex(index)))))
+fn new_partitions(id: StreamId, first: u32, behind: u32, from: Offset) -> Vec<Arc<PartitionLog>> {
+    (first..behind)
+        .map(|index| Arc::new(PartitionLog::new(Partition::new(id, PartitionIndex(index)), from)))
         .collect()
 }
 

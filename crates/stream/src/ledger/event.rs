@@ -19,8 +19,8 @@
 
 use aquifer_types::{
     Batch, BatchHeader, ChunkId, CommitId, Epoch, GroupName, LeaseName, LeaseToken, Offset,
-    Partition, PartitionIndex, ProducerEpoch, ProducerId, StreamClass, StreamConfig, StreamId,
-    StreamPath, TenantName, Timestamp, TransactionalId,
+    Partition, PartitionIndex, ProducerEpoch, ProducerId, StreamClass, StreamConfig,
+    StreamConfigChange, StreamId, StreamPath, TenantName, Timestamp, TransactionalId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,9 @@ pub(crate) enum Event {
     PartitionsAdded {
         id: StreamId,
         partitions: u32,
+        /// Where the new ones begin.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        from: Offset,
     },
     StreamDeleted {
         id: StreamId,
@@ -77,6 +80,9 @@ pub(crate) enum Event {
         partition: Partition,
         start: Offset,
         at: Timestamp,
+        /// By retention, not by a caller.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_expired: bool,
     },
     UploadIntended {
         chunk: ChunkId,
@@ -92,6 +98,9 @@ pub(crate) enum Event {
     },
     ChunkAdded {
         chunk: ChunkMeta,
+        /// None in what the first version wrote.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Timestamp>,
     },
     ChunksReplaced {
         removed: Vec<ChunkId>,
@@ -165,6 +174,10 @@ pub(crate) enum Event {
     },
     /// Anything about producers and transactions.
     Transaction(TransactionEvent),
+}
+
+fn is_zero(offset: &Offset) -> bool {
+    *offset == Offset::ZERO
 }
 
 /// The first answer to a request, for whoever repeats it.
@@ -247,12 +260,12 @@ pub enum Operation {
         /// Its name, partitions, class and configuration.
         new: crate::api::NewStream,
     },
-    /// Replace a stream's configuration.
+    /// Change fields of a stream's configuration.
     AlterStream {
         /// The stream.
         id: StreamId,
-        /// The whole configuration.
-        config: StreamConfig,
+        /// The fields; the others stay as they are when it is decided.
+        change: StreamConfigChange,
     },
     /// Let a stream have more partitions.
     GrowStream {
@@ -273,6 +286,13 @@ pub enum Operation {
         /// The new start; at most the end.
         start: Offset,
     },
+    /// The same for what retention does not keep any longer.
+    Expire {
+        /// The partition.
+        partition: Partition,
+        /// The new start; at most the end.
+        start: Offset,
+    },
     /// Announce an upload.
     IntendUpload {
         /// The chunk to be.
@@ -286,6 +306,17 @@ pub enum Operation {
     AbandonUpload {
         /// The chunk.
         chunk: ChunkId,
+    },
+    /// Make an object garbage that is named as a chunk and that nothing knows.
+    DiscardOrphan {
+        /// The partition in its name.
+        partition: Partition,
+        /// The first offset in its name.
+        base: Offset,
+        /// The chunk in its name.
+        chunk: ChunkId,
+        /// The object's path.
+        object_path: String,
     },
     /// Add an uploaded chunk and move the tiered offset behind it.
     AddChunk {
@@ -447,6 +478,43 @@ pub enum Operation {
         /// The id and epoch that it had when it was seen.
         producer: (ProducerId, ProducerEpoch),
     },
+}
+
+impl Operation {
+    /// Whether the catalog has to be told of it.
+    pub(crate) fn is_in_catalog(&self) -> bool {
+        match self {
+            Self::CreateStream { .. }
+            | Self::AlterStream { .. }
+            | Self::GrowStream { .. }
+            | Self::DeleteStream { .. }
+            | Self::Truncate { .. }
+            | Self::Expire { .. }
+            | Self::IntendUpload { .. }
+            | Self::AbandonUpload { .. }
+            | Self::DiscardOrphan { .. }
+            | Self::AddChunk { .. }
+            | Self::ReplaceChunks { .. } => true,
+            Self::CollectGarbage { object_paths } => !object_paths.is_empty(),
+            Self::Append { .. }
+            | Self::SetCeilings { .. }
+            | Self::CommitPositions { .. }
+            | Self::ForgetPositions { .. }
+            | Self::DeleteGroup { .. }
+            | Self::PutDocument { .. }
+            | Self::DeleteDocument { .. }
+            | Self::AcquireLease { .. }
+            | Self::RenewLease { .. }
+            | Self::ReleaseLease { .. }
+            | Self::ResolveCommit { .. }
+            | Self::InitProducer { .. }
+            | Self::AddPartitions { .. }
+            | Self::AddGroup { .. }
+            | Self::CommitPositionsInTransaction { .. }
+            | Self::EndTransaction { .. }
+            | Self::ExpireTransaction { .. } => false,
+        }
+    }
 }
 
 /// What an operation came to.

@@ -53,6 +53,9 @@ pub(crate) struct HotStream {
     pub(crate) config: StreamConfig,
     pub(crate) created: Timestamp,
     pub(crate) partitions: Vec<HotPartition>,
+    /// Where partitions that are added begin. Of a stream that was recovered
+    /// from tier 2 there may have been some that no manifest tells of.
+    pub(crate) partitions_from: Offset,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -186,6 +189,7 @@ impl HotState {
                         config: config.clone(),
                         created: *created,
                         partitions: vec![HotPartition::default(); *partitions as usize],
+                        partitions_from: Offset::ZERO,
                     },
                 );
                 self.names.insert(path.clone(), *id);
@@ -197,11 +201,13 @@ impl HotState {
                 let old = std::mem::replace(&mut stream.config, config.clone());
                 Some(Undo::Config(*id, Box::new(old)))
             }
-            Event::PartitionsAdded { id, partitions } => {
+            Event::PartitionsAdded { id, partitions, from } => {
                 let stream = self.streams.get_mut(id)?;
                 let old = stream.partitions.len();
                 let new = (*partitions as usize).max(old);
-                stream.partitions.resize(new, HotPartition::default());
+                let (start, tiered, end) = (*from, *from, *from);
+                let empty = HotPartition { start, tiered, end, ..HotPartition::default() };
+                stream.partitions.resize(new, empty);
                 self.partitions += (new - old) as u64;
                 Some(Undo::PartitionCount(*id, old))
             }
@@ -252,7 +258,7 @@ impl HotState {
             Event::UploadAbandoned { chunk, .. } => {
                 Some(Undo::Intent(*chunk, self.intents.remove(chunk)))
             }
-            Event::ChunkAdded { chunk } => {
+            Event::ChunkAdded { chunk, .. } => {
                 let intent = (chunk.id, self.intents.remove(&chunk.id));
                 let partition = self.partition_mut(chunk.partition)?;
                 let tiered = partition.tiered;
@@ -475,6 +481,19 @@ impl HotState {
         self.group_positions = self.groups.values().map(BTreeMap::len).sum();
     }
 
+    /// Whether no upload and no live chunk is meant by an object's name, and
+    /// none can be: what it would cover is tiered, or its stream is gone.
+    pub(crate) fn is_orphan(&self, at: Partition, base: Offset, chunk: ChunkId) -> bool {
+        if self.intents.contains_key(&chunk) {
+            return false;
+        }
+        let Some(stream) = self.stream(at.stream) else { return true };
+        stream.partitions.get(at.index.get() as usize).is_some_and(|partition| {
+            let is_live = partition.chunks.get(&base).is_some_and(|live| live.id == chunk);
+            !is_live && base < partition.tiered
+        })
+    }
+
     /// The newest stamp of what is forgotten by age.
     pub(crate) fn newest_stamp(&self) -> Option<Timestamp> {
         let answers = self.answers.iter().map(|(_, _, answer)| answer.at);
@@ -482,7 +501,8 @@ impl HotState {
         let producers = self
             .all_partitions()
             .flat_map(|(_, _, partition)| partition.producers.iter().map(|(_, p)| p.last_used));
-        answers.chain(attempts).chain(producers).max()
+        let transactional = self.transactions.iter().map(|(_, entry)| entry.last_used);
+        answers.chain(attempts).chain(producers).chain(transactional).max()
     }
 
     /// Every partition, with its stream.

@@ -23,6 +23,8 @@ use crate::Error;
 
 /// How often the keeper looks without being told.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// The longest pause before a catalog that failed is tried again.
+const CATALOG_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often it is looked for what has aged, in ns.
 const FORGET_INTERVAL_NS: u64 = 30_000_000_000;
 /// Changes that go to the catalog in one transaction.
@@ -34,6 +36,8 @@ pub(crate) struct CatalogQueue {
     changed: Condvar,
     /// Everything through it is in the catalog.
     applied: AtomicU64,
+    /// Why it cannot be written, while it cannot.
+    failure: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -52,6 +56,7 @@ impl CatalogQueue {
             state: Mutex::new(CatalogState { published: applied, ..CatalogState::default() }),
             changed: Condvar::new(),
             applied: AtomicU64::new(applied.get()),
+            failure: Mutex::new(None),
         }
     }
 
@@ -81,6 +86,11 @@ impl CatalogQueue {
         self.changed.notify_one();
     }
 
+    /// Why the catalog cannot be written, while it cannot.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
     /// Changes that wait for the catalog.
     pub(crate) fn len(&self) -> usize {
         self.state.lock().changes
@@ -97,6 +107,9 @@ pub(crate) struct Keeper {
     snapshot_newest: GroupSequence,
     /// Journal bytes written when the last snapshot was asked for.
     snapshot_at_bytes: u64,
+    /// After a failure the catalog is not tried before, on the monotonic clock.
+    catalog_not_before_ns: u64,
+    catalog_pause: Duration,
     /// When what had aged was last forgotten, on the monotonic clock.
     forgot_at_ns: u64,
     /// The disk has no room for the next file or the reserve; said once.
@@ -117,6 +130,8 @@ impl Keeper {
             snapshot_oldest,
             snapshot_newest: GroupSequence(0),
             snapshot_at_bytes: 0,
+            catalog_not_before_ns: 0,
+            catalog_pause: INTERVAL,
             forgot_at_ns: 0,
             is_short_of_room: false,
         }
@@ -125,18 +140,20 @@ impl Keeper {
     pub(crate) fn run(mut self) {
         loop {
             let is_closed = self.wait();
-            if let Err(error) = self.apply_catalog() {
-                tracing::error!(%error, "the catalog could not be written, it is tried again");
-            }
+            self.keep_catalog(is_closed);
             self.ask_for_snapshot();
             self.store_waiting_snapshot();
             if is_closed {
                 self.finish();
                 return;
             }
-            self.keep_disk();
+            // First: a released file need not be made.
             self.release();
+            self.keep_disk();
             self.forget_aged();
+            if self.shared.maintenance.missing_files() > 0 && !self.is_short_of_room {
+                self.shared.catalog.wake();
+            }
         }
     }
 
@@ -159,6 +176,30 @@ impl Keeper {
         }
         state.is_woken = false;
         state.is_closed
+    }
+
+    /// Applies what waits; after a failure not at once again.
+    pub(super) fn keep_catalog(&mut self, is_last: bool) {
+        let now_ns = self.shared.clock.monotonic_ns();
+        if now_ns < self.catalog_not_before_ns && !is_last {
+            return;
+        }
+        match self.apply_catalog() {
+            Ok(()) => {
+                self.catalog_pause = INTERVAL;
+                if self.shared.catalog.failure.lock().take().is_some() {
+                    tracing::info!("the catalog can be written again");
+                }
+            }
+            Err(error) => {
+                let pause_ns = u64::try_from(self.catalog_pause.as_nanos()).unwrap_or(u64::MAX);
+                self.catalog_not_before_ns = now_ns.saturating_add(pause_ns);
+                self.catalog_pause = (self.catalog_pause * 2).min(CATALOG_PAUSE_MAX);
+                if self.shared.catalog.failure.lock().replace(error.to_string()).is_none() {
+                    tracing::error!(%error, "the catalog could not be written, it is tried again");
+                }
+            }
+        }
     }
 
     /// Applies what waits, a transaction for all of it.
@@ -190,7 +231,7 @@ impl Keeper {
                 for entry in taken.into_iter().rev() {
                     state.waiting.push_front(entry);
                 }
-                return Err(Error::NotWritten(error.to_string()));
+                return Err(Error::Catalog(error.to_string()));
             }
             queue.state.lock().changes -= changes;
             queue.applied.store(through.get(), Ordering::Release);
@@ -296,18 +337,13 @@ impl Keeper {
         }
     }
 
-    /// Prepares journal files; when the disk is full gives the reserve up, and
+    /// Prepares a journal file if one is missing; when the disk is full gives the reserve up, and
     /// takes it back when there is room.
     pub(super) fn keep_disk(&mut self) {
         let maintenance = &self.shared.maintenance;
-        let mut error = None;
-        while error.is_none() && maintenance.missing_files() > 0 {
-            match maintenance.prepare_next() {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(failed) => error = Some(failed),
-            }
-        }
+        // One at a time: while appends take files as fast as they are made, the
+        // journal's old ones must be released all the same.
+        let error = maintenance.prepare_next().err();
         let is_full = self.shared.is_disk_full.load(Ordering::Acquire);
         let result = match error {
             None => maintenance.fill_reserve(),

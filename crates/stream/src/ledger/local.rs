@@ -157,6 +157,7 @@ impl Commit {
                 Operation::CollectGarbage { object_paths } => {
                     object_paths.iter().map(|path| path.len() + 8).sum()
                 }
+                Operation::DiscardOrphan { object_path, .. } => object_path.len(),
                 Operation::ReplaceChunks { removed, .. } => removed.len() * 40,
                 Operation::SetCeilings { ceilings } => ceilings.len() * 64,
                 Operation::AddPartitions { partitions, .. } => partitions.len() * 64,
@@ -171,9 +172,11 @@ impl Commit {
             matches!(
                 operation,
                 Operation::Truncate { .. }
+                    | Operation::Expire { .. }
                     | Operation::DeleteStream { .. }
                     | Operation::IntendUpload { .. }
                     | Operation::AbandonUpload { .. }
+                    | Operation::DiscardOrphan { .. }
                     | Operation::AddChunk { .. }
                     | Operation::ReplaceChunks { .. }
                     | Operation::CollectGarbage { .. }
@@ -391,6 +394,7 @@ impl LocalLedger {
         if self.shared.is_disk_full.load(Ordering::Acquire) && !commit.is_privileged() {
             return Err(Error::StorageFull("free space, or truncate streams".into()));
         }
+        self.shared.check_catalog(commit)?;
         Ok(u32::try_from(bytes.min(options.commit_queue_bytes_max)).unwrap_or(u32::MAX))
     }
 
@@ -477,6 +481,11 @@ impl LocalLedger {
         self.shared.index.files.oldest()
     }
 
+    /// Why the catalog cannot be written, while it cannot.
+    pub(crate) fn catalog_failure(&self) -> Option<String> {
+        self.shared.catalog.failure()
+    }
+
     /// Changes that the catalog has not applied.
     pub(crate) fn catalog_changes_waiting(&self) -> usize {
         self.shared.catalog.len()
@@ -504,6 +513,21 @@ impl LocalLedger {
 }
 
 impl Shared {
+    /// Refuses what would add to the changes that the catalog does not take.
+    pub(super) fn check_catalog(&self, commit: &Commit) -> Result<(), Error> {
+        let (waiting, limit) = (self.catalog.len(), self.options.catalog_changes_max);
+        if waiting < limit || !commit.operations.iter().any(Operation::is_in_catalog) {
+            return Ok(());
+        }
+        self.catalog.wake();
+        let slow = "it takes them more slowly than they come".to_owned();
+        Err(Error::CatalogBehind {
+            waiting: waiting as u64,
+            limit: limit as u64,
+            why: self.catalog.failure().unwrap_or(slow),
+        })
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         Timestamp(self.clock.now_ms())
     }

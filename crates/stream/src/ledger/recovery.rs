@@ -11,7 +11,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aquifer_catalog::{Catalog, Change, Snapshot};
+use aquifer_catalog::{Catalog, Change, Snapshot, garbage_reason};
 use aquifer_env::{Clock, Disk};
 use aquifer_journal::{Durability, FileId, Group, GroupBuilder, Journal, Recovered};
 use aquifer_types::{
@@ -92,7 +92,7 @@ pub(crate) fn recover(
     let start = |error: &dyn std::fmt::Display| Error::Start(error.to_string());
     disk.create_dir_all(&places.ledger).map_err(|error| start(&error))?;
     let found = snapshot::read_newest(disk, &places.ledger)?;
-    for error in &found.damaged {
+    for (_, error) in &found.damaged {
         tracing::warn!(%error, "a snapshot is damaged, an older one is used");
     }
     let (mut journal, recovered) = open_journal(disk, clock, options, &places, found.hot.epoch)?;
@@ -153,6 +153,7 @@ pub(crate) fn recover(
     {
         last_sequence = skipped;
     }
+    snapshot::remove_damaged(&**disk, &found.damaged);
     Ok(Recovery {
         hot,
         index,
@@ -412,7 +413,8 @@ impl Index {
                 epoch: Epoch(0),
             };
             let count = stream.partitions.len() as u32;
-            let grown = Event::PartitionsAdded { id: *id, partitions: count };
+            let from = stream.partitions_from;
+            let grown = Event::PartitionsAdded { id: *id, partitions: count, from };
             let altered = Event::StreamAltered { id: *id, config: stream.config.clone() };
             for event in [created, grown, altered] {
                 self.publish(&event, &mut ignored);
@@ -466,7 +468,7 @@ impl Index {
             let kept = Garbage {
                 since: Timestamp(row.since_ms),
                 due: Timestamp(row.due_ms),
-                reason: "kept",
+                reason: garbage_reason::known(&row.reason),
             };
             garbage.insert(row.object_path, kept);
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use aquifer_journal::{FrameAt, GroupBuilder};
 use aquifer_types::{
     Batch, CommitId, LeaseName, LeaseToken, Offset, PARTITIONS_MAX, Partition, StreamClass,
-    StreamId, TenantName, Timestamp,
+    StreamConfig, StreamId, TenantName, Timestamp,
 };
 
 use super::document::Document;
@@ -349,25 +349,27 @@ impl Sequencer {
                 Event::LeaseReleased { name: name.clone() }
             }
             Operation::CreateStream { id, new } => self.create_stream(*id, new, now)?,
-            Operation::AlterStream { id, config } => {
-                self.live(*id)?;
-                Event::StreamAltered { id: *id, config: config.clone() }
+            Operation::AlterStream { id, change } => {
+                let config = change.of(&self.live(*id)?.config);
+                check_config(&config)?;
+                Event::StreamAltered { id: *id, config }
             }
             Operation::GrowStream { id, partitions } => {
-                let have = self.live(*id)?.partitions.len() as u32;
+                let stream = self.live(*id)?;
+                let (have, from) = (stream.partitions.len() as u32, stream.partitions_from);
                 if *partitions < have || *partitions > PARTITIONS_MAX {
                     return Err(Error::Invalid(format!(
                         "the stream has {have} partitions; it can have {have} to {PARTITIONS_MAX}, not {partitions}"
                     )));
                 }
                 self.check_partitions(u64::from(partitions - have))?;
-                Event::PartitionsAdded { id: *id, partitions: *partitions }
+                Event::PartitionsAdded { id: *id, partitions: *partitions, from }
             }
             Operation::DeleteStream { id } => {
                 self.live(*id)?;
                 Event::StreamDeleted { id: *id, at: now }
             }
-            Operation::Truncate { partition, start } => {
+            Operation::Truncate { partition, start } | Operation::Expire { partition, start } => {
                 let (_, hot) = self.hot.require(*partition)?;
                 if *start > hot.end || *start < Offset::ZERO {
                     return Err(Error::out_of_range(*partition, *start, hot.start, hot.end));
@@ -375,7 +377,8 @@ impl Sequencer {
                 if *start <= hot.start {
                     return Ok(Outcome::Done);
                 }
-                Event::Truncated { partition: *partition, start: *start, at: now }
+                let is_expired = matches!(operation, Operation::Expire { .. });
+                Event::Truncated { partition: *partition, start: *start, at: now, is_expired }
             }
             Operation::IntendUpload { chunk, partition, object_path } => {
                 self.hot.require(*partition)?;
@@ -394,6 +397,12 @@ impl Sequencer {
                     at: now,
                 }
             }
+            Operation::DiscardOrphan { partition, base, chunk, object_path } => {
+                if !self.hot.is_orphan(*partition, *base, *chunk) {
+                    return Err(Error::Overtaken(format!("{object_path} is known")));
+                }
+                Event::UploadAbandoned { chunk: *chunk, object_path: object_path.clone(), at: now }
+            }
             Operation::AddChunk { chunk } => {
                 let (_, hot) = self.hot.require(chunk.partition)?;
                 self.check_intent(chunk.id)?;
@@ -408,7 +417,7 @@ impl Sequencer {
                         hot.stable()
                     )));
                 }
-                Event::ChunkAdded { chunk: chunk.clone() }
+                Event::ChunkAdded { chunk: chunk.clone(), at: Some(now) }
             }
             Operation::ReplaceChunks { removed, added } => {
                 let (_, hot) = self.hot.require(added.partition)?;
@@ -577,6 +586,7 @@ impl Sequencer {
         new: &crate::api::NewStream,
         now: Timestamp,
     ) -> Result<Event, Error> {
+        check_config(&new.config)?;
         if self.hot.names.contains_key(&new.path) {
             return Err(Error::StreamExists(new.path.clone()));
         }
@@ -654,6 +664,10 @@ impl Sequencer {
         let idle = before(self.options.transactional_id_idle_ms_max);
         self.hot.transactions.forget_idle(idle);
     }
+}
+
+fn check_config(config: &StreamConfig) -> Result<(), Error> {
+    config.validate().map_err(|error| Error::Invalid(error.to_string()))
 }
 
 /// What one commit will write, once all of it is decided.

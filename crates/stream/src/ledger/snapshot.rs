@@ -19,8 +19,8 @@
 //! | 28 | CRC-32C of bytes 0–27 | 4 |
 //! | 32 | body: JSON of `Body`, compressed with zstd | |
 //!
-//! Version 3 has transactions, version 2 attempts and leases; versions 1 and 2,
-//! which lack them, are read.
+//! Version 3 has transactions, version 2 attempts, leases and where new
+//! partitions begin; versions 1 and 2, which lack them, are read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,6 +86,8 @@ struct StreamBody {
     config: StreamConfig,
     created: Timestamp,
     partitions: Vec<PartitionBody>,
+    #[serde(default)]
+    partitions_from: Offset,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -116,6 +118,7 @@ impl From<&HotState> for Body {
                 config: stream.config.clone(),
                 created: stream.created,
                 partitions: stream.partitions.iter().map(PartitionBody::from).collect(),
+                partitions_from: stream.partitions_from,
             })
             .collect();
         // The same state gives the same bytes.
@@ -188,6 +191,7 @@ impl From<Body> for HotState {
                     config: stream.config,
                     created: stream.created,
                     partitions: stream.partitions.into_iter().map(HotPartition::from).collect(),
+                    partitions_from: stream.partitions_from,
                 },
             );
         }
@@ -339,13 +343,26 @@ pub(crate) fn write(
     Ok(all.get(SNAPSHOTS_KEPT - 1).map_or(GroupSequence(0), |(oldest, _)| *oldest))
 }
 
-/// The newest snapshot that is whole, what was wrong with newer ones, and the
-/// sequence of the oldest.
+/// What the snapshots of a directory hold.
 pub(crate) struct Found {
+    /// Of the newest one that is whole.
     pub(crate) hot: HotState,
     pub(crate) sequence: GroupSequence,
+    /// Everything through it is in each of those that are kept; 0 where fewer
+    /// are whole.
     pub(crate) oldest: GroupSequence,
-    pub(crate) damaged: Vec<Error>,
+    /// Those that are not whole, and what is wrong with them.
+    pub(crate) damaged: Vec<(PathBuf, Error)>,
+}
+
+/// Removes what is damaged, so that it does not count among those that are
+/// kept. For a start that was not refused: till then everything stays.
+pub(crate) fn remove_damaged(disk: &dyn Disk, damaged: &[(PathBuf, Error)]) {
+    for (path, _) in damaged {
+        if let Err(error) = disk.remove(path) {
+            tracing::warn!(path = %path.display(), %error, "a damaged snapshot could not be removed");
+        }
+    }
 }
 
 /// Reads the newest whole snapshot; an empty state where there is none.
@@ -353,36 +370,42 @@ pub(crate) fn read_newest(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Found, Err
     let failed = |path: &Path, error: std::io::Error| {
         Error::Start(format!("cannot read {}: {error}", path.display()))
     };
-    let all = list(&**disk, dir).map_err(|error| failed(dir, error))?;
-    let oldest = if all.len() < SNAPSHOTS_KEPT {
-        GroupSequence(0)
-    } else {
-        all.last().map_or(GroupSequence(0), |(sequence, _)| *sequence)
-    };
+    let mut newest = None;
+    let mut whole = Vec::new();
     let mut damaged = Vec::new();
-    for (sequence, path) in &all {
+    for (sequence, path) in list(&**disk, dir).map_err(|error| failed(dir, error))? {
+        let at = path.display().to_string();
         let read = || -> std::io::Result<Vec<u8>> {
-            let file = disk.open_read(path)?;
+            let file = disk.open_read(&path)?;
             let len = file.len()?.min(BODY_BYTES_MAX);
             let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
             file.read_at(&mut bytes, 0)?;
             Ok(bytes)
         };
-        let bytes = read().map_err(|error| failed(path, error))?;
-        match decode(&bytes, &path.display().to_string()) {
-            Ok((hot, named)) if named == *sequence => {
-                return Ok(Found { hot, sequence: named, oldest, damaged });
+        let bytes = read().map_err(|error| failed(&path, error))?;
+        match decode(&bytes, &at) {
+            Ok((hot, named)) if named == sequence => {
+                newest.get_or_insert((hot, named));
+                whole.push(named);
             }
-            Ok((_, named)) => damaged.push(Error::Damaged {
-                at: path.display().to_string(),
-                why: format!("the snapshot says that it is number {named}"),
-            }),
+            Ok((_, named)) => {
+                let why = format!("the snapshot says that it is number {named}");
+                damaged.push((path, Error::Damaged { at, why }));
+            }
             Err(error @ Error::Unsupported(_)) => return Err(error),
-            Err(error) => damaged.push(error),
+            Err(error) => damaged.push((path, error)),
         }
     }
-    if let Some(error) = damaged.pop() {
-        return Err(error);
-    }
-    Ok(Found { hot: HotState::default(), sequence: GroupSequence(0), oldest, damaged })
+    let Some((hot, sequence)) = newest else {
+        return match damaged.pop() {
+            Some((_, error)) => Err(error),
+            None => {
+                let (hot, none) = (HotState::default(), GroupSequence(0));
+                Ok(Found { hot, sequence: none, oldest: none, damaged })
+            }
+        };
+    };
+    let is_spare_left = whole.len() >= SNAPSHOTS_KEPT;
+    let oldest = whole.last().copied().filter(|_| is_spare_left).unwrap_or(GroupSequence(0));
+    Ok(Found { hot, sequence, oldest, damaged })
 }

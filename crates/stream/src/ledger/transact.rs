@@ -193,7 +193,7 @@ impl Sequencer {
         timeout_ms: u32,
         target: &mut Target<'_, '_>,
     ) {
-        let at = target.now;
+        let at = self.steady.now();
         let event =
             TransactionEvent::Initialized { tenant, id, producer, epoch, previous, timeout_ms, at };
         self.happened(event, target);
@@ -373,7 +373,7 @@ impl Sequencer {
             self.apply(event, target.frames, target.undos);
         }
         let (tenant, id) = key.clone();
-        let at = target.now;
+        let at = self.steady.now();
         let event = TransactionEvent::Ended { tenant, id, producer, epoch, is_commit, markers, at };
         self.happened(event, target);
         Ok(())

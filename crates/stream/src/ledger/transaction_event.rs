@@ -25,6 +25,7 @@ pub(crate) enum TransactionEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         previous: Option<(ProducerId, ProducerEpoch)>,
         timeout_ms: u32,
+        /// On the ledger's steady clock.
         at: Timestamp,
     },
     /// The transaction, which is opened where none is, includes these too.
@@ -53,6 +54,7 @@ pub(crate) enum TransactionEvent {
         epoch: ProducerEpoch,
         is_commit: bool,
         markers: Vec<(Partition, Offset)>,
+        /// On the ledger's steady clock.
         at: Timestamp,
     },
 }
@@ -72,7 +74,6 @@ pub(crate) enum TransactionUndo {
         members: Option<Enlisted>,
         previous: Option<(ProducerId, ProducerEpoch)>,
         ended: Option<bool>,
-        last_used: Timestamp,
     },
     Pended {
         key: TransactionalKey,
@@ -210,7 +211,6 @@ impl HotState {
                 members: was_open.then_some(new),
                 previous: std::mem::take(&mut entry.previous),
                 ended: std::mem::take(&mut entry.ended),
-                last_used: std::mem::replace(&mut entry.last_used, at),
             }
         })
     }
@@ -222,7 +222,7 @@ impl HotState {
                 let _ = self.transactions.put(&key, old.map(|old| *old));
                 self.transactions.next_producer = counter;
             }
-            TransactionUndo::Enlisted { key, members, previous, ended, last_used } => {
+            TransactionUndo::Enlisted { key, members, previous, ended } => {
                 self.transactions.change(&key, |entry| {
                     match (members, &mut entry.open) {
                         (Some(new), Some(open)) => {
@@ -237,7 +237,6 @@ impl HotState {
                     }
                     entry.previous = previous;
                     entry.ended = ended;
-                    entry.last_used = last_used;
                 });
             }
             TransactionUndo::Pended { key, group, old } => {

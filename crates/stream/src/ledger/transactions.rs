@@ -44,6 +44,8 @@ pub(crate) struct Transactional {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) previous: Option<(ProducerId, ProducerEpoch)>,
     pub(crate) timeout_ms: u32,
+    /// When it was initialised, or its last transaction ended, on the ledger's
+    /// steady clock: a clock that jumps forgets nothing early.
     pub(crate) last_used: Timestamp,
     /// How this epoch's last transaction ended, so that the same end can be
     /// repeated; none while one is open.

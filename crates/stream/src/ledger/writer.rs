@@ -28,6 +28,8 @@ use crate::Error;
 
 /// Without work for this long, a sync mark is written.
 const IDLE_MARK: Duration = Duration::from_millis(200);
+/// The longest pause before a journal that failed is settled again.
+const SETTLE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Groups below this part of the largest are copied for the cache, so that a
 /// small group does not hold the memory of a large one.
 const COPIED_PART: usize = 4;
@@ -45,6 +47,10 @@ pub(crate) struct Writer {
     /// Whether relaxed groups that were answered are lost: then the stop is not
     /// clean, so that the next start gives none of their offsets again.
     has_lost: bool,
+    /// After a failure nothing is settled before, on the monotonic clock, but at
+    /// a stop.
+    settle_not_before_ns: u64,
+    settle_pause: Duration,
 }
 
 impl Writer {
@@ -58,6 +64,8 @@ impl Writer {
             noted_file: None,
             unsynced_since_ns: None,
             has_lost: false,
+            settle_not_before_ns: 0,
+            settle_pause: IDLE_MARK,
         }
     }
 
@@ -144,12 +152,19 @@ impl Writer {
 
     /// Makes certain what is only written, and says so.
     pub(super) fn settle(&mut self, is_clean: bool) {
+        let now_ns = self.shared.clock.monotonic_ns();
+        if now_ns < self.settle_not_before_ns && !is_clean {
+            return;
+        }
         match self.journal.settle().and_then(|()| self.journal.sync()) {
             Ok(()) => {
                 self.note_synced();
                 self.recovered();
             }
             Err(error) => {
+                let pause_ns = u64::try_from(self.settle_pause.as_nanos()).unwrap_or(u64::MAX);
+                self.settle_not_before_ns = now_ns.saturating_add(pause_ns);
+                self.settle_pause = (self.settle_pause * 2).min(SETTLE_PAUSE_MAX);
                 self.forget_unsynced();
                 if self.shared.failure.lock().replace(from_journal(error.clone())).is_none() {
                     tracing::error!(%error, "the journal could not be synced");
@@ -198,7 +213,9 @@ impl Writer {
     }
 
     /// Writing works: what failed before is certainly not in the journal.
-    fn recovered(&self) {
+    fn recovered(&mut self) {
+        self.settle_not_before_ns = 0;
+        self.settle_pause = IDLE_MARK;
         self.shared.is_unsettled.store(false, Ordering::Release);
         if self.shared.is_disk_full.load(Ordering::Acquire) {
             return;

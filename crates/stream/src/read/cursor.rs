@@ -131,7 +131,7 @@ impl Cursor {
     fn plan(&self, bytes_max: usize) -> Result<Plan, Error> {
         self.log.with(|state| {
             if state.is_deleted {
-                return Err(Error::Overtaken("the stream was deleted".into()));
+                return Err(Error::StreamDeleted(self.log.partition.stream));
             }
             if self.at < state.start {
                 let partition = self.log.partition;

@@ -59,11 +59,14 @@ impl StreamStore {
     /// [`Error::Invalid`].
     pub fn check_config(&self, config: &StreamConfig) -> Result<(), Error> {
         config.validate().map_err(|error| Error::Invalid(error.to_string()))?;
+        self.check_record_limit(config.record_bytes_max)
+    }
+
+    fn check_record_limit(&self, record_bytes_max: u64) -> Result<(), Error> {
         let limit = (self.inner.options.commit_bytes_max as u64).saturating_sub(1 << 16);
-        if config.record_bytes_max > limit {
+        if record_bytes_max > limit {
             return Err(Error::Invalid(format!(
-                "record_bytes_max is {}, this server takes at most {limit} (commit_bytes_max)",
-                config.record_bytes_max
+                "record_bytes_max is {record_bytes_max}, this server takes at most {limit} (commit_bytes_max)"
             )));
         }
         Ok(())
@@ -126,7 +129,7 @@ impl StreamStore {
                 log.with(|state| PartitionDescription {
                     partition: log.partition.index,
                     start_offset: state.start,
-                    tiered_offset: state.tiered,
+                    tiered_offset: state.first_untiered(),
                     stable_offset: state.stable(),
                     end_offset: state.end,
                     chunks: state.chunks.len() as u64,
@@ -150,8 +153,8 @@ impl StreamStore {
         let id = self.inner.index.stream(path)?.id;
         let mut operations = Vec::new();
         if let Some(config) = update.config {
-            self.check_config(&config)?;
-            operations.push(Operation::AlterStream { id, config });
+            self.check_record_limit(config.record_bytes_max.unwrap_or(0))?;
+            operations.push(Operation::AlterStream { id, change: config });
         }
         if let Some(partitions) = update.partitions {
             operations.push(Operation::GrowStream { id, partitions });

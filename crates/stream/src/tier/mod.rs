@@ -2,7 +2,7 @@
 //!
 //! One round after the other: [`upload`] cuts chunks and puts them into the
 //! store, [`compact`] merges small ones, [`publish`] says in a manifest what is there, [`garbage`] deletes what
-//! nobody needs, as long as [`owner`] allows it. A commit to the ledger is the
+//! nobody needs, [`sweep`] finds what nothing knows, as long as [`owner`] allows it. A commit to the ledger is the
 //! only arbiter of what exists: an upload is announced before it begins, so
 //! that whatever a crash leaves in the store is known and goes.
 
@@ -11,6 +11,7 @@ mod garbage;
 pub(crate) mod manifest;
 pub(crate) mod owner;
 pub(crate) mod publish;
+mod sweep;
 mod upload;
 
 use std::collections::HashSet;
@@ -26,6 +27,7 @@ use tokio::sync::Notify;
 
 use self::owner::Owner;
 use self::publish::Published;
+use self::sweep::Sweep;
 use crate::Error;
 use crate::ledger::{Commit, Committed, LocalLedger, Operation};
 use crate::metrics::Metrics;
@@ -54,6 +56,7 @@ pub(crate) struct Tier {
     lag_ms: AtomicU64,
     pub(crate) owner: Owner,
     published: tokio::sync::Mutex<Published>,
+    sweep: tokio::sync::Mutex<Sweep>,
     /// The changes of the index that compaction has looked at.
     compacted: AtomicU64,
     /// Chunks that compaction could not read.
@@ -87,6 +90,7 @@ impl Tier {
             lag_ms: AtomicU64::new(0),
             owner,
             published: tokio::sync::Mutex::default(),
+            sweep: tokio::sync::Mutex::default(),
             compacted: AtomicU64::new(u64::MAX),
             unmergeable: Mutex::default(),
             deletable: Mutex::default(),
@@ -146,6 +150,9 @@ impl Tier {
         if !is_fenced(&result) {
             result = result.and(self.collect_garbage().await);
         }
+        if !is_fenced(&result) {
+            result = result.and(self.sweep_orphans().await);
+        }
         if result.is_ok() {
             self.worked();
         }
@@ -171,6 +178,9 @@ impl Tier {
 
     /// Why the journal is full, for whoever is refused.
     pub(crate) fn why_behind(&self) -> String {
+        if let Some(failure) = self.ledger.catalog_failure() {
+            return format!("journal files stay until the catalog has what is in them: {failure}");
+        }
         match self.last_failure() {
             Some(failure) => format!("tier 2 fails: {failure}"),
             None => "tier 2 takes them more slowly than they come".into(),

@@ -100,7 +100,7 @@ fn events() -> Vec<Event> {
             id: stream(),
             config: StreamConfig { retention_ms: None, ..StreamConfig::default() },
         },
-        Event::PartitionsAdded { id: stream(), partitions: 3 },
+        Event::PartitionsAdded { id: stream(), partitions: 3, from: Offset::ZERO },
         Event::OffsetsReserved { partition: at(1), through: Offset(1_000) },
         Event::OffsetsSkipped { partition: at(1), end: Offset(50) },
         Event::UploadIntended {
@@ -109,8 +109,8 @@ fn events() -> Vec<Event> {
             object_path: "default/audit/p1/1.parquet".into(),
             at: Timestamp(2),
         },
-        Event::ChunkAdded { chunk: chunk(1, 0, 10) },
-        Event::ChunkAdded { chunk: bare },
+        Event::ChunkAdded { chunk: chunk(1, 0, 10), at: None },
+        Event::ChunkAdded { chunk: bare, at: None },
         Event::UploadAbandoned {
             chunk: ChunkId(Uuid::from_u128(9)),
             object_path: "default/audit/p1/9.parquet".into(),
@@ -122,7 +122,12 @@ fn events() -> Vec<Event> {
             at: Timestamp(4),
         },
         Event::GarbageCollected { object_paths: vec!["a".into(), "b".into()] },
-        Event::Truncated { partition: at(1), start: Offset(5), at: Timestamp(5) },
+        Event::Truncated {
+            partition: at(1),
+            start: Offset(5),
+            at: Timestamp(5),
+            is_expired: false,
+        },
         Event::PositionsCommitted {
             tenant: tenant.clone(),
             group: group.clone(),
@@ -163,6 +168,14 @@ fn events_2() -> Vec<Event> {
     vec![
         Event::CommitKept { id: CommitId(Uuid::from_u128(21)), outcomes, at: Timestamp(11) },
         Event::CommitFenced { id: CommitId(Uuid::from_u128(22)), at: Timestamp(12) },
+        Event::PartitionsAdded { id: stream(), partitions: 4, from: Offset(1 << 40) },
+        Event::ChunkAdded { chunk: chunk(5, 20, 30), at: Some(Timestamp(14)) },
+        Event::Truncated {
+            partition: at(1),
+            start: Offset(6),
+            at: Timestamp(15),
+            is_expired: true,
+        },
         Event::LeaseHeld { name: lease("given back"), lease: held(7) },
         Event::LeaseReleased { name: lease("given back") },
         Event::LeaseHeld { name: lease("coordinator"), lease: held(6) },

@@ -9,6 +9,7 @@ mod crash_points;
 mod driver;
 mod faults;
 mod golden;
+mod keeping;
 mod model;
 mod online;
 mod regressions;

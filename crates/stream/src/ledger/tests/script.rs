@@ -5,7 +5,7 @@ use aquifer_env::{Random, SeededRandom};
 use aquifer_types::{
     Batch, BatchBuilder, ChunkId, CommitId, Epoch, GroupName, LeaseName, LeaseToken, Offset,
     Partition, PartitionIndex, ProducerEpoch, ProducerId, Sequence, StreamClass, StreamConfig,
-    StreamId, StreamName, StreamPath, TenantName, Timestamp,
+    StreamConfigChange, StreamId, StreamName, StreamPath, TenantName, Timestamp,
 };
 use uuid::Uuid;
 
@@ -326,9 +326,9 @@ impl Driver {
             },
             Kind::Alter => Operation::AlterStream {
                 id: *dice.pick(&streams)?,
-                config: StreamConfig {
-                    retention_bytes: Some(dice.below(1_000)),
-                    ..StreamConfig::default()
+                change: StreamConfigChange {
+                    retention_bytes: Some(Some(1 + dice.below(1_000))),
+                    ..StreamConfigChange::default()
                 },
             },
             Kind::Grow => {
