@@ -591,7 +591,8 @@ async fn what_is_committed_is_seen_once_and_nothing_else_however_it_is_read() {
                 let mut values = Vec::new();
                 for number in 0..150 {
                     let value = format!("plain {round} {number}");
-                    append(&store, "audit", number % PARTITIONS, &[value.clone()]).await;
+                    append(&store, "audit", number % PARTITIONS, std::slice::from_ref(&value))
+                        .await;
                     values.push(value);
                 }
                 values
