@@ -56,7 +56,7 @@ pub(super) fn produce(version: i16, name: &str, id: Uuid, data: &[(i32, Bytes)])
 }
 
 /// Appends to partitions, all of which take it.
-async fn append(client: &mut Client, name: &str, data: &[(i32, Bytes)]) {
+pub(super) async fn append(client: &mut Client, name: &str, data: &[(i32, Bytes)]) {
     let response = client.call(9, produce(9, name, Uuid::nil(), data)).await;
     for partition in answers(&response) {
         assert_eq!(partition.error_code, 0, "{partition:?}");
@@ -68,7 +68,7 @@ fn answers(response: &ProduceResponse) -> Vec<&PartitionProduceResponse> {
 }
 
 /// A fetch of partitions from offsets, without a session.
-fn fetch(version: i16, name: &str, id: Uuid, from: &[(i32, i64)]) -> FetchRequest {
+pub(super) fn fetch(version: i16, name: &str, id: Uuid, from: &[(i32, i64)]) -> FetchRequest {
     let partitions = from.iter().map(|(index, offset)| {
         FetchPartition::default()
             .with_partition(*index)
@@ -88,11 +88,11 @@ fn fetch(version: i16, name: &str, id: Uuid, from: &[(i32, i64)]) -> FetchReques
         .with_topics(if from.is_empty() { Vec::new() } else { vec![topic] })
 }
 
-fn found(response: &FetchResponse) -> Vec<&PartitionData> {
+pub(super) fn found(response: &FetchResponse) -> Vec<&PartitionData> {
     response.responses.iter().flat_map(|topic| &topic.partitions).collect()
 }
 
-fn records(partition: &PartitionData) -> Vec<Record> {
+pub(super) fn records(partition: &PartitionData) -> Vec<Record> {
     let batches = split_batches(partition.records.clone().unwrap_or_default()).unwrap();
     let batches = batches.into_iter().map(|bytes| Batch::read(bytes).unwrap());
     batches.flat_map(|batch| batch.to_records(1 << 20).unwrap()).collect()
@@ -101,6 +101,23 @@ fn records(partition: &PartitionData) -> Vec<Record> {
 fn values(partition: &PartitionData) -> Vec<String> {
     let value = |record: Record| String::from_utf8(record.value.unwrap().to_vec()).unwrap();
     records(partition).into_iter().map(value).collect()
+}
+
+/// What is at a time, or at what stands for one: error, offset, timestamp.
+pub(super) async fn listed(
+    client: &mut Client,
+    name: &str,
+    index: i32,
+    timestamp: i64,
+) -> (i16, i64, i64) {
+    let partition =
+        ListOffsetsPartition::default().with_partition_index(index).with_timestamp(timestamp);
+    let topic =
+        ListOffsetsTopic::default().with_name(topic_name(name)).with_partitions(vec![partition]);
+    let request = ListOffsetsRequest::default().with_topics(vec![topic]);
+    let response = client.call(10, request).await;
+    let partition = &response.topics[0].partitions[0];
+    (partition.error_code, partition.offset, partition.timestamp)
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 pub(crate) mod client;
 
 mod cluster;
+mod cold;
 mod configs;
 mod data;
 mod metadata;
