@@ -45,7 +45,7 @@ impl<'a> Walk<'a> {
         Self { left: body, version, is_flexible, elements: 0, elements_max }
     }
 
-    /// The elements of all lists, if nothing is left over.
+    /// The elements of all lists, or how much is left over.
     pub(super) const fn end(self) -> Result<usize, ShapeError> {
         match self.left.len() {
             0 => Ok(self.elements),
