@@ -23,8 +23,8 @@ use uuid::Uuid;
 
 use super::client::{Client, Server};
 use super::metadata::create;
-use crate::{Action, Decision, KafkaOptions, Principal, Resource};
 use crate::topic::topic_name;
+use crate::{Action, Decision, KafkaOptions, Principal, Resource};
 
 /// A batch with these values, a millisecond apart from 1,000 on.
 pub(super) fn batch(values: &[&str]) -> Bytes {
