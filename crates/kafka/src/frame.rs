@@ -389,4 +389,26 @@ mod tests {
         let slow = reader.next(&LIMITS).await;
         assert!(matches!(slow, Err(FrameError::Slow(_))), "{slow:?}");
     }
+
+    #[test]
+    fn fuzz_kafka_frames() {
+        let bare = FrameLimits { is_bare: true, ..LIMITS };
+        let tagged = [0, 0, 0, 18, 0, 18, 0, 3, 0, 0, 0, 1, 0, 1, b'c', 0, 2, b'n', 2, b'v', 0, 0];
+        let corpus = [
+            [request(0), request(300), request(2)].concat(),
+            [&tagged[..], &request(9)].concat(),
+            [&5_i32.to_be_bytes()[..], b"\0a\0bc", &request(1)].concat(),
+        ];
+        aquifer_testkit::fuzz("kafka_frames", 0.2, &corpus, |input| {
+            for limits in [&LIMITS, &bare] {
+                let mut reader = FrameReader::new(input, Budget::new(1 << 20));
+                let mut bytes = 0;
+                // It ends at the first that is no frame, or where the bytes end.
+                while let Ok(Some(frame)) = reader.next(limits).now_or_never().unwrap() {
+                    bytes += frame.bytes;
+                    assert!(frame.body.len() < frame.bytes && bytes <= input.len());
+                }
+            }
+        });
+    }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod client;
 
+mod abuse;
 mod cluster;
 mod cold;
 mod configs;
