@@ -75,6 +75,9 @@ apis! {
     Fetch(FetchRequest) 4..=18 Waiting false => crate::fetch::handle;
     ListOffsets(ListOffsetsRequest) 1..=10 Alone false => crate::list_offsets::handle;
     DeleteRecords(DeleteRecordsRequest) 0..=2 Alone false => crate::delete_records::handle;
+    OffsetForLeaderEpoch(OffsetForLeaderEpochRequest) 2..=4 Alone false => crate::offset_for_leader_epoch::handle;
+    DescribeProducers(DescribeProducersRequest) 0..=0 Alone false => crate::describe_producers::handle;
+    InitProducerId(InitProducerIdRequest) 0..=5 Alone false => crate::init_producer_id::handle;
     Metadata(MetadataRequest) 0..=13 Alone false => crate::metadata::handle;
     CreateTopics(CreateTopicsRequest) 2..=7 Alone false => crate::create_topics::handle;
     DeleteTopics(DeleteTopicsRequest) 1..=6 Alone false => crate::delete_topics::handle;

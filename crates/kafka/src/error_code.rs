@@ -17,6 +17,9 @@ pub(crate) fn error_code(error: &Error) -> ResponseError {
         Error::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
         Error::DuplicateSequence { .. } => ResponseError::DuplicateSequenceNumber,
         Error::ProducerFenced { .. } => ResponseError::InvalidProducerEpoch,
+        Error::UnknownProducer { .. } => ResponseError::InvalidProducerIdMapping,
+        Error::TransactionalIdNotFound(_) => ResponseError::TransactionalIdNotFound,
+        Error::TransactionTimeoutTooLong { .. } => ResponseError::InvalidTransactionTimeout,
         Error::OutOfRange { .. } => ResponseError::OffsetOutOfRange,
         Error::StorageFull(_) => ResponseError::KafkaStorageError,
         // Retriable, and nothing was appended: the client sends it again.

@@ -140,11 +140,11 @@ impl Fetch<'_> {
         }
         check_epoch(self.call, wanted.leader_epoch)?;
         let offsets = partition.offsets();
-        let mut records = Vec::new();
+        let mut found = Found::default();
         let room = self.bytes_max.saturating_sub(look.bytes);
         if look.bytes == 0 || room > 0 {
             let bytes_max = wanted.bytes_max.min(room);
-            records = self.read(&partition, Offset(wanted.offset), bytes_max, look)?;
+            found = self.read(&partition, Offset(wanted.offset), bytes_max, look)?;
         }
         let PartitionOffsets { start, stable, end, .. } = offsets;
         Ok(PartitionAnswer {
@@ -154,8 +154,8 @@ impl Fetch<'_> {
             high_watermark: end.get(),
             last_stable: stable.get(),
             log_start: start.get(),
-            aborted: (self.isolation == Isolation::Committed).then(Vec::new),
-            records,
+            aborted: (self.isolation == Isolation::Committed).then_some(found.aborted),
+            records: found.records,
         })
     }
 
@@ -165,17 +165,22 @@ impl Fetch<'_> {
         from: Offset,
         bytes_max: usize,
         look: &mut Look,
-    ) -> Result<Vec<Bytes>, ResponseError> {
+    ) -> Result<Found, ResponseError> {
         let store = self.call.store();
         let needs_one = look.bytes == 0;
         let hot = store.read_hot(partition, from, bytes_max, needs_one, self.isolation);
         match hot.map_err(|error| failed(&error))? {
-            HotRead::Batches { batches, next_offset } => {
-                if batches.is_empty() && next_offset > from {
-                    // A gap, maybe to the end: it moves the client on.
-                    return Ok(vec![empty_batch(from, next_offset, store.epoch())]);
-                }
-                Ok(batches.into_iter().map(|batch| batch.bytes().clone()).collect())
+            HotRead::Batches { batches, next_offset, .. }
+                if batches.is_empty() && next_offset > from =>
+            {
+                // A gap, maybe to the end: it moves the client on.
+                Ok(Found::records(vec![empty_batch(from, next_offset, store.epoch())]))
+            }
+            HotRead::Batches { batches, aborted, .. } => {
+                let aborted =
+                    aborted.iter().map(|of| (of.producer_id.get(), of.first_offset.get()));
+                let records = batches.into_iter().map(|batch| batch.bytes().clone());
+                Ok(Found { records: records.collect(), aborted: aborted.collect() })
             }
             HotRead::Cold => {
                 let (isolation, waker) = (self.isolation, &self.waker);
@@ -184,9 +189,10 @@ impl Fetch<'_> {
                 match self.call.broker.cold_reads.read(request) {
                     ColdRead::Batches(batches) => {
                         look.has_taken |= !batches.is_empty();
-                        Ok(batches)
+                        // A walk leaves aborted records out.
+                        Ok(Found::records(batches))
                     }
-                    ColdRead::Pending => Ok(Vec::new()),
+                    ColdRead::Pending => Ok(Found::default()),
                     ColdRead::Failed(error) => Err(failed(&error)),
                 }
             }
@@ -213,6 +219,20 @@ impl Fetch<'_> {
         }
         let session_id = context.session_id;
         FetchAnswer { error: None, session_id, partitions, budget }
+    }
+}
+
+/// What one partition has.
+#[derive(Default)]
+struct Found {
+    records: Vec<Bytes>,
+    /// Producer ids and first offsets of aborted transactions among them.
+    aborted: Vec<(i64, i64)>,
+}
+
+impl Found {
+    fn records(records: Vec<Bytes>) -> Self {
+        Self { records, ..Self::default() }
     }
 }
 

@@ -22,14 +22,15 @@ fn path(name: &str) -> StreamPath {
 }
 
 /// A stream whose records soon lie in small chunks.
-async fn create(server: &Server, name: &str, partitions: u32) {
+pub(super) async fn create(server: &Server, name: &str, partitions: u32) -> Uuid {
     let config = StreamConfig {
         chunk_target_bytes: 64 << 10,
         chunk_max_age_ms: 100,
         ..StreamConfig::default()
     };
     let (path, class) = (path(name), StreamClass::Durable);
-    server.store.create_stream(NewStream { path, partitions, class, config }).await.unwrap();
+    let new = NewStream { path, partitions, class, config };
+    server.store.create_stream(new).await.unwrap().summary.id.0
 }
 
 fn value(at: i64) -> String {
@@ -47,7 +48,7 @@ async fn fill(client: &mut Client, name: &str, partitions: i32, range: std::ops:
 }
 
 /// Waits until nothing is in the journal only; fails after a minute.
-async fn tiered(server: &Server, name: &str) {
+pub(super) async fn tiered(server: &Server, name: &str) {
     for _ in 0..6_000 {
         let description = server.store.describe_stream(&path(name)).unwrap();
         if description.partitions.iter().all(|of| of.tiered_offset == of.end_offset) {

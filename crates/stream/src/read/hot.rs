@@ -7,7 +7,7 @@ use aquifer_types::{Batch, Offset};
 use super::Reader;
 use super::reader::checked;
 use crate::Error;
-use crate::api::Isolation;
+use crate::api::{AbortedTransaction, Isolation};
 use crate::index::PartitionLog;
 
 /// A read that did not wait for anything.
@@ -21,6 +21,9 @@ pub enum HotRead {
         batches: Vec<Batch>,
         /// The position behind them.
         next_offset: Offset,
+        /// For [`Isolation::Committed`]: the aborted transactions that they
+        /// overlap with, by their first offsets.
+        aborted: Vec<AbortedTransaction>,
     },
     /// Disk or tier 2 has to be asked.
     Cold,
@@ -36,6 +39,7 @@ impl Reader {
         isolation: Isolation,
     ) -> Result<HotRead, Error> {
         let mut next_offset = from;
+        let mut aborted = Vec::new();
         let entries = log.with(|state| {
             if from < state.start || from > state.end {
                 return Err(Error::out_of_range(log.partition, from, state.start, state.end));
@@ -49,6 +53,10 @@ impl Reader {
             }
             if from < state.tiered {
                 return Ok(None);
+            }
+            // Under one lock with the batches: tiering drops both together.
+            if isolation == Isolation::Committed {
+                aborted = state.transactions.aborted_from(from);
             }
             let mut bytes = 0;
             let mut entries = Vec::new();
@@ -69,17 +77,30 @@ impl Reader {
         })?;
         let Some(entries) = entries else { return Ok(HotRead::Cold) };
         let mut batches: Vec<Batch> = Vec::with_capacity(entries.len());
+        let of_batches = |batches: &[Batch]| {
+            let first = batches.first().map(|first| first.header().base_offset);
+            let last = batches.last().map(|last| last.header().last_offset());
+            let overlaps = |of: &AbortedTransaction| {
+                first.is_some_and(|first| of.last_offset >= first)
+                    && last.is_some_and(|last| of.first_offset <= last)
+            };
+            aborted.iter().copied().filter(overlaps).collect()
+        };
         for entry in &entries {
             let cached = self.index.tail_cache.get(entry.file, entry.position, entry.len as usize);
             let Some(bytes) = cached else {
                 // What is in memory is answered; the rest is asked for next.
                 return Ok(match batches.last().map(|last| last.header().next_offset()) {
-                    Some(next_offset) => HotRead::Batches { batches, next_offset },
+                    Some(next_offset) => {
+                        let aborted = of_batches(&batches);
+                        HotRead::Batches { batches, next_offset, aborted }
+                    }
                     None => HotRead::Cold,
                 });
             };
             batches.push(checked(entry, bytes)?);
         }
-        Ok(HotRead::Batches { batches, next_offset })
+        let aborted = of_batches(&batches);
+        Ok(HotRead::Batches { batches, next_offset, aborted })
     }
 }
