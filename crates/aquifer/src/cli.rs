@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Stream(StreamArguments),
     /// List, describe and delete the named positions of consumers
     Group(GroupArguments),
+    /// Create, list and delete the users who may log in
+    User(UserArguments),
     /// Append the lines of files or of standard input
     Append(AppendArguments),
     /// Read records, or follow them live
@@ -236,6 +238,44 @@ pub(crate) enum GroupCommand {
         server: ServerArguments,
     },
     /// Forget a group's positions
+    Delete {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserArguments {
+    #[command(subcommand)]
+    pub(crate) command: UserCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Create a user; the password is asked for, or read from standard input
+    Create {
+        /// Its name
+        name: String,
+        /// A file with the password; `-` is standard input
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+        /// How often the password is hashed, 4096 to 1000000 [default: 8192]
+        #[arg(long, value_name = "N")]
+        iterations: Option<u32>,
+        /// Give a user that exists a new password
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// List the users and how they may log in
+    List {
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Delete a user
     Delete {
         /// Its name
         name: String,

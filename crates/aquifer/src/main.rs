@@ -19,6 +19,7 @@ mod output;
 mod read;
 mod serve;
 mod streams;
+mod users;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Stream(command) => streams::run(command).await,
         Command::Group(command) => streams::run_group(command).await,
+        Command::User(arguments) => users::run(arguments).await,
         Command::Append(arguments) => append::run(arguments).await,
         Command::Read(arguments) => read::run(arguments).await,
         Command::Bench(arguments) => bench::run(arguments).await,

@@ -218,3 +218,37 @@ fn the_doctor_fails_only_where_something_is_wrong() {
     assert_eq!(found["checks"][0]["verdict"], "error");
     assert!(found["checks"][0]["mend"].is_string());
 }
+
+#[test]
+fn users_come_and_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(&directory.path().join("data"), "127.0.0.1:0", &[]);
+    let file = directory.path().join("password");
+    std::fs::write(&file, "correct horse\n").unwrap();
+    let file = file.to_str().unwrap();
+    let created = server.run(&["user", "create", "alice", "--password-file", file]);
+    assert_eq!(text(&created.stdout), "user alice may log in\n", "{}", text(&created.stderr));
+    let again = server.run(&["user", "create", "alice", "--password-file", file]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("alice already"));
+
+    let mut child = aquifer(&["user", "create", "bob", "--iterations", "4096", "--output", "json"])
+        .env("AQUIFER_URL", &server.url)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"battery staple").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(text(&output.stdout).contains("\"iterations\""));
+    let nothing = server.run(&["user", "create", "carol", "--password-file", "/dev/null"]);
+    assert!(text(&nothing.stderr).contains("no password"));
+
+    let list = text(&server.run(&["user", "list"]).stdout);
+    assert!(list.contains("alice") && list.contains("SCRAM-SHA-256, SCRAM-SHA-512"), "{list}");
+    assert!(list.contains("4096, 4096") && list.contains("8192, 8192"), "{list}");
+    assert!(!list.contains("horse") && !list.contains("carol"), "{list}");
+    let deleted = server.run(&["user", "delete", "alice"]);
+    assert_eq!(text(&deleted.stdout), "deleted user alice\n");
+    assert_eq!(server.run(&["user", "delete", "alice"]).status.code(), Some(1));
+}

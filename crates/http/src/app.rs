@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use aquifer_env::{Clock, Random};
 use aquifer_stream::StreamStore;
 use aquifer_types::{ErrorKind, PartitionIndex, StreamName, StreamPath, TenantName, Timestamp};
+use aquifer_users::Users;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -35,6 +36,7 @@ pub(crate) type App = Arc<Shared>;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: StreamStore,
+    pub(crate) users: Users,
     pub(crate) options: HttpOptions,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
@@ -73,6 +75,7 @@ impl Shared {
             request_bytes: Arc::new(Semaphore::new(options.requests_bytes_max)),
             read_bytes: Arc::new(Semaphore::new(options.reads_bytes_max)),
             next_sticky: AtomicU32::new(random.next_u64() as u32),
+            users: Users::new(store.clone(), clock.clone(), random.clone()),
             store,
             options,
             clock,

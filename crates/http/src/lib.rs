@@ -3,7 +3,7 @@
 //! [`HttpServer::start`] takes a [`StreamStore`](aquifer_stream::StreamStore),
 //! [`HttpOptions`] and an [`HttpEnvironment`] and answers until it is stopped.
 //! A request goes through `guard` (who may come in, counting, the log), its
-//! handler (`streams`, `append`, `read`, `tail`, `groups`, `operation`), and
+//! handler (`streams`, `append`, `read`, `tail`, `groups`, `users`, `operation`), and
 //! comes back as an answer or as a [`Problem`]. `routes` has the table of all
 //! paths, `openapi.json` describes them.
 //!
@@ -37,6 +37,7 @@ mod server;
 mod streams;
 mod tail;
 mod time;
+mod users;
 
 pub use metrics::HttpMetrics;
 pub use options::{HttpOptions, Token};

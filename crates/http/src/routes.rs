@@ -8,7 +8,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post};
 
 use crate::app::App;
 use crate::problem::HttpProblem;
-use crate::{Problem, append, groups, guard, operation, read, streams, tail};
+use crate::{Problem, append, groups, guard, operation, read, streams, tail, users};
 
 type Route = (Method, &'static str, MethodRouter<App>);
 
@@ -36,6 +36,10 @@ fn routes() -> Vec<Route> {
         get_route("/v1/groups/{group}", get(groups::describe)),
         delete_route("/v1/groups/{group}", delete(groups::delete)),
         post_route("/v1/groups/{group}/positions", post(groups::commit)),
+        get_route("/v1/users", get(users::list)),
+        post_route("/v1/users", post(users::create)),
+        get_route("/v1/users/{user}", get(users::describe)),
+        delete_route("/v1/users/{user}", delete(users::delete)),
     ]
 }
 

@@ -6,6 +6,7 @@
 //! request is read ahead.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use kafka_protocol::messages::ApiKey;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::Semaphore;
 
 use crate::api::{self, Order};
 use crate::authorizer::Principal;
 use crate::broker::Broker;
+use crate::budget::Budget;
 use crate::call::{Answer, Call};
-use crate::frame::{BARE_VERSION, Frame, FrameError, FrameReader};
+use crate::frame::{BARE_VERSION, Frame, FrameError, FrameLimits, FrameReader};
 use crate::metrics::ApiLabels;
 use crate::session::Session;
 
@@ -48,7 +49,7 @@ pub(crate) async fn serve<S>(
     stream: S,
     broker: Arc<Broker>,
     session: Arc<Session>,
-    budget: Arc<Semaphore>,
+    budget: Budget,
 ) -> Result<(), FrameError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
@@ -74,7 +75,7 @@ where
 /// What a turn of the loop brought.
 enum Turn {
     Answer(Result<Answer, FrameError>),
-    Frame(Result<Option<Bytes>, FrameError>),
+    Frame(Result<Option<Frame>, FrameError>),
     Idle,
     Stopping,
 }
@@ -90,8 +91,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                     }
                 }
                 Turn::Frame(frame) => {
-                    let Some(bytes) = frame? else { return self.finish().await };
-                    self.take(bytes)?;
+                    if frame.as_ref().is_err_and(FrameError::is_malformed) {
+                        self.broker.metrics.malformed.inc();
+                    }
+                    let Some(frame) = frame? else { return self.finish().await };
+                    self.take(frame)?;
                 }
                 Turn::Idle => return Ok(()),
                 Turn::Stopping => return self.finish().await,
@@ -101,39 +105,35 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     async fn turn(&mut self) -> Turn {
         let options = &self.broker.options;
-        let (limit, limit_name) = if self.session.principal().is_some() {
-            (options.request_bytes_max, "request_bytes_max")
+        let (bytes_max, bytes_name, idle_ms) = if self.session.principal().is_some() {
+            (options.request_bytes_max, "request_bytes_max", options.idle_ms_max)
         } else {
-            (options.request_bytes_max_before_login, "request_bytes_max_before_login")
+            let bytes_max = options.request_bytes_max_before_login;
+            (bytes_max, "request_bytes_max_before_login", options.request_ms_max)
         };
-        let idle = Duration::from_millis(options.idle_ms_max);
+        let limits = FrameLimits {
+            bytes_max,
+            bytes_name,
+            elements_max: options.request_elements_max,
+            arrival_max: Duration::from_millis(options.request_ms_max),
+            is_bare: self.session.expects_bare_message(),
+        };
+        let idle = Duration::from_millis(idle_ms);
         let mut stopping = self.broker.stopping.clone();
         let is_running = !self.running.is_empty();
         let reads = self.next.is_none();
-        self.reader.takes_bare_messages(self.session.expects_bare_message());
         tokio::select! {
             biased;
             Some(answer) = self.running.next(), if is_running => Turn::Answer(answer),
-            frame = self.reader.next(limit, limit_name), if reads => Turn::Frame(frame),
+            frame = self.reader.next(&limits), if reads => Turn::Frame(frame),
             () = tokio::time::sleep(idle), if !is_running => Turn::Idle,
             _ = stopping.wait_for(|is_stopping| *is_stopping) => Turn::Stopping,
         }
     }
 
     /// Takes a frame in, to be begun when its turn comes.
-    fn take(&mut self, bytes: Bytes) -> Result<(), FrameError> {
-        let metrics = &self.broker.metrics;
-        metrics.bytes_in.inc_by(bytes.len() as u64 + 4);
-        let held = self.reader.take_permit().ok_or(FrameError::Stopping)?;
-        if self.session.expects_bare_message() {
-            self.next = Some(Frame::bare(bytes, held));
-            return Ok(());
-        }
-        let parsed = Frame::parse(bytes, held);
-        if parsed.is_err() {
-            metrics.malformed.inc();
-        }
-        let frame = parsed?;
+    fn take(&mut self, frame: Frame) -> Result<(), FrameError> {
+        self.broker.metrics.bytes_in.inc_by(frame.bytes as u64);
         let is_open = api::find(frame.api).is_some_and(|api| api.is_open);
         if !is_open && self.session.principal().is_none() {
             return Err(FrameError::NoLogin { api: frame.api });
@@ -166,7 +166,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     }
 
     fn begin(&self, frame: Frame) -> Running {
-        let Frame { api, version, correlation, client_id, body, held } = frame;
+        let Frame { api, version, correlation, client_id, body, bytes, held } = frame;
         let principal =
             self.session.principal().unwrap_or_else(|| Arc::new(Principal::anonymous()));
         let (broker, session) = (self.broker.clone(), self.session.clone());
@@ -175,7 +175,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let call = Call { broker, session, principal, api, version, correlation, client_id };
         let labels = ApiLabels { api: api::name(api) };
         metrics.requests.get_or_create(&labels).inc();
-        let bytes = body.len() as i64;
+        let bytes = bytes as i64;
         metrics.request_bytes.inc_by(bytes);
         let started = clock.monotonic_ns();
         let running = match version {
@@ -204,8 +204,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let bytes: usize = pieces.iter().map(Bytes::len).sum();
         self.broker.metrics.bytes_out.inc_by(bytes as u64);
         let mut pieces = Pieces(pieces.into());
-        self.writer.write_all_buf(&mut pieces).await?;
-        self.writer.flush().await?;
+        let patience = Duration::from_millis(self.broker.options.peer_ms_max.into());
+        let stalled = || FrameError::Stalled(patience);
+        // A client that takes its answers slowly may do so; one that takes
+        // nothing is given up, and what it holds with it.
+        while pieces.has_remaining() {
+            let written = self.writer.write_buf(&mut pieces);
+            let count = tokio::time::timeout(patience, written).await.map_err(|_| stalled())??;
+            if count == 0 {
+                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+            }
+        }
+        tokio::time::timeout(patience, self.writer.flush()).await.map_err(|_| stalled())??;
         Ok(!self.session.is_over())
     }
 
@@ -256,8 +266,8 @@ impl bytes::Buf for Pieces {
         }
     }
 
-    fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
+    fn chunks_vectored<'a>(&'a self, slices: &mut [io::IoSlice<'a>]) -> usize {
         let pairs = slices.iter_mut().zip(&self.0);
-        pairs.map(|(slice, piece)| *slice = std::io::IoSlice::new(piece)).count()
+        pairs.map(|(slice, piece)| *slice = io::IoSlice::new(piece)).count()
     }
 }

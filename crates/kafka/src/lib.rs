@@ -7,10 +7,12 @@
 //! allocated for it.
 
 mod acls;
+mod addresses;
 mod api;
 mod api_versions;
 mod authorizer;
 mod broker;
+mod budget;
 mod call;
 mod cluster_id;
 mod configs;

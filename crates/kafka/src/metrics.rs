@@ -28,6 +28,7 @@ pub(crate) struct LoginLabels {
 pub struct KafkaMetrics {
     pub(crate) connections: Gauge,
     pub(crate) connections_total: Counter,
+    pub(crate) connections_refused: Counter,
     pub(crate) requests: Family<ApiLabels, Counter>,
     pub(crate) seconds: Family<ApiLabels, Histogram>,
     pub(crate) malformed: Counter,
@@ -46,6 +47,7 @@ impl KafkaMetrics {
         let metrics = Self {
             connections: Gauge::default(),
             connections_total: Counter::default(),
+            connections_refused: Counter::default(),
             requests: Family::default(),
             seconds: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(SECONDS_FIRST, 2.0, SECONDS_BUCKETS))
@@ -63,6 +65,11 @@ impl KafkaMetrics {
         let kafka = registry.sub_registry_with_prefix("kafka");
         kafka.register("connections", "Open connections", m.connections);
         kafka.register("connections_opened", "Connections opened", m.connections_total);
+        kafka.register(
+            "connections_refused",
+            "Connections closed at once, since their address had enough",
+            m.connections_refused,
+        );
         kafka.register("requests", "Requests by API", m.requests);
         kafka.register_with_unit(
             "request_duration",

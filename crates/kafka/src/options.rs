@@ -123,6 +123,8 @@ pub struct KafkaOptions {
     /// Connections open at a time, over all listeners; more wait in the
     /// system's queue.
     pub connections_max: usize,
+    /// Connections of one address at a time; more are closed at once.
+    pub connections_per_address_max: usize,
     /// A connection that asks for nothing for this long is closed; in ms.
     pub idle_ms_max: u64,
     /// A connection whose peer takes nothing and answers nothing for this long
@@ -130,6 +132,9 @@ pub struct KafkaOptions {
     pub peer_ms_max: u32,
     /// The largest request; a connection that announces a larger one is closed.
     pub request_bytes_max: usize,
+    /// A request must arrive within this, from its first byte to its last, and
+    /// a connection that has not proved its user asks within it; in ms.
+    pub request_ms_max: u64,
     /// The largest request of a connection that has not proved its user.
     pub request_bytes_max_before_login: usize,
     /// The most elements of all lists in one request together.
@@ -189,9 +194,11 @@ impl Default for KafkaOptions {
             login_delay_ms_max: 2_000,
             login_addresses_max: 10_000,
             connections_max: 4096,
+            connections_per_address_max: 1024,
             idle_ms_max: 600_000,
             peer_ms_max: 60_000,
             request_bytes_max: 100 << 20,
+            request_ms_max: 60_000,
             request_bytes_max_before_login: 512 << 10,
             request_elements_max: 200_000,
             requests_bytes_max: 256 << 20,
@@ -274,6 +281,8 @@ impl KafkaOptions {
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
         let at_least = [
             ("connections_max", self.connections_max, 1),
+            ("connections_per_address_max", self.connections_per_address_max, 1),
+            ("request_ms_max", self.request_ms_max as usize, 100),
             ("request_bytes_max", self.request_bytes_max, 64 << 10),
             ("request_bytes_max_before_login", self.request_bytes_max_before_login, 4 << 10),
             ("request_elements_max", self.request_elements_max, 1_000),

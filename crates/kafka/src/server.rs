@@ -15,8 +15,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
+use crate::addresses::Addresses;
 use crate::authorizer::Authorizer;
 use crate::broker::Broker;
+use crate::budget::Budget;
 use crate::connection;
 use crate::frame::FrameError;
 use crate::metrics::KafkaMetrics;
@@ -55,7 +57,8 @@ pub struct KafkaServer {
 struct Door {
     broker: Arc<Broker>,
     connections: Arc<Semaphore>,
-    budget: Arc<Semaphore>,
+    addresses: Addresses,
+    budget: Budget,
     sessions: AtomicU64,
     tls: Option<Arc<Tls>>,
 }
@@ -83,14 +86,15 @@ impl KafkaServer {
         let listeners = options.all_listeners();
         let (stopping, is_stopping) = watch::channel(false);
         let connections = Arc::new(Semaphore::new(options.connections_max));
-        let budget = Arc::new(Semaphore::new(options.requests_bytes_max));
+        let addresses = Addresses::new(options.connections_per_address_max);
+        let budget = Budget::new(options.requests_bytes_max);
         let loaded = Tls::load(&options, environment.metrics.clone()).await;
         let loaded = loaded.map_err(|error| invalid(format!("TLS: {error}")))?;
         let reload_interval = Duration::from_millis(options.tls_reload_interval_ms);
         let broker = Broker::new(store, options, environment, is_stopping.clone());
         let sessions = AtomicU64::new(0);
         let tls = loaded.as_ref().map(|(tls, _)| tls.clone());
-        let door = Arc::new(Door { broker, connections, budget, sessions, tls });
+        let door = Arc::new(Door { broker, connections, addresses, budget, sessions, tls });
         let mut bound = Vec::with_capacity(listeners.len());
         for (number, listener) in listeners.iter().enumerate() {
             let is_sasl = listener.security.is_sasl();
@@ -159,6 +163,11 @@ async fn accept(door: Arc<Door>, listener: Listener, socket: TcpListener) {
                 continue;
             }
         };
+        let Some(counted) = door.addresses.enter(peer.ip()) else {
+            door.broker.metrics.connections_refused.inc();
+            tracing::debug!(%peer, "its address has connections_per_address_max connections");
+            continue;
+        };
         if let Err(error) = prepare(&stream, door.broker.options.peer_ms_max) {
             tracing::debug!(%peer, %error, "a connection's options could not be set");
         }
@@ -174,7 +183,7 @@ async fn accept(door: Arc<Door>, listener: Listener, socket: TcpListener) {
             if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "a Kafka connection ended");
             }
-            drop(permit);
+            drop((permit, counted));
         });
     }
     drop(socket);

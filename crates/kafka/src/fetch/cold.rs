@@ -48,7 +48,8 @@ struct Walk {
     ready_bytes: usize,
     progress: Progress,
     last_used_ns: u64,
-    waker: Waker,
+    /// Who waits at its position; several clients may read the same.
+    waiting: Vec<Waker>,
 }
 
 #[derive(Debug)]
@@ -113,8 +114,13 @@ impl ColdReads {
         };
         let mut inner = walk.lock();
         inner.last_used_ns = now;
-        inner.waker = request.waker.clone();
         let (batches, next) = inner.take(&request);
+        if batches.is_empty() {
+            inner.wait(request.waker);
+        } else {
+            // The others begin a walk of their own where this one was.
+            inner.wake();
+        }
         if inner.ready_bytes < self.window_bytes
             && let Some(cursor) = inner.resume()
         {
@@ -151,7 +157,7 @@ impl ColdReads {
             ready_bytes: 0,
             progress: Progress::Running,
             last_used_ns: now,
-            waker: request.waker.clone(),
+            waiting: vec![request.waker.clone()],
         }));
         self.go_on(request, walk.clone(), Box::new(cursor));
         walk
@@ -181,7 +187,7 @@ impl ColdReads {
                 if walk.ready_bytes >= window_bytes {
                     break walk.pause(Progress::Paused(cursor));
                 }
-                walk.waker.wake();
+                walk.wake();
             }
         });
     }
@@ -266,7 +272,17 @@ impl Walk {
 
     fn pause(&mut self, progress: Progress) {
         self.progress = progress;
-        self.waker.wake();
+        self.wake();
+    }
+
+    fn wait(&mut self, waker: &Waker) {
+        if !self.waiting.iter().any(|other| other.is(waker)) {
+            self.waiting.push(waker.clone());
+        }
+    }
+
+    fn wake(&mut self) {
+        self.waiting.drain(..).for_each(|waker| waker.wake());
     }
 
     fn resume(&mut self) -> Option<Box<Cursor>> {
@@ -298,5 +314,23 @@ impl Walk {
         }
         self.ready_bytes -= bytes;
         (batches, next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_a_batch_without_records_that_ends_before_the_next() {
+        for (from, next) in [(7, 8), (7, 1_000), (0, i64::from(i32::MAX))] {
+            let batch = Batch::read(empty_batch(Offset(from), Offset(next), Epoch(3))).unwrap();
+            assert_eq!(batch.header().base_offset, Offset(from));
+            assert_eq!(batch.header().next_offset(), Offset(next));
+            assert_eq!(batch.to_records(1 << 10), Ok(Vec::new()));
+        }
+        // A wider gap takes several.
+        let batch = Batch::read(empty_batch(Offset(0), Offset::MAX, Epoch(3))).unwrap();
+        assert_eq!(batch.header().next_offset(), Offset(i64::from(i32::MAX)));
     }
 }

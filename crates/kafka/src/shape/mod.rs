@@ -4,8 +4,8 @@
 //! The codec makes room for as many elements as a list announces, so four bytes
 //! could ask for all memory. A body that has been walked cannot: every length
 //! and every count was within the bytes behind it, all lists together had at
-//! most `request_elements_max` elements, tagged fields came in order and were
-//! as long as they said, and nothing was left over. A walk allocates nothing.
+//! most `request_elements_max` elements, and tagged fields came in order and were
+//! as long as they said. A walk allocates nothing.
 //!
 //! Shapes say how many bytes a field takes, not what it means: whether a null
 //! or a text is valid is the codec's to say. They are those of Kafka's message
@@ -131,7 +131,7 @@ pub(crate) fn check(
     let shape = find(api).ok_or(ShapeError::NoShape)?;
     let mut walk = Walk::new(body, version, version >= shape.flexible, elements_max);
     walk.structure(shape.fields)?;
-    walk.end()
+    Ok(walk.elements())
 }
 
 #[cfg(test)]

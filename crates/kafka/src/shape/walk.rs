@@ -21,8 +21,6 @@ pub(crate) enum ShapeError {
     Order(u32),
     #[error("tagged field {0} is not as long as it says")]
     Tagged(u32),
-    #[error("{0} bytes are left over")]
-    Left(usize),
 }
 
 /// What is left of a body, and what its lists had so far.
@@ -45,12 +43,9 @@ impl<'a> Walk<'a> {
         Self { left: body, version, is_flexible, elements: 0, elements_max }
     }
 
-    /// The elements of all lists, if nothing is left over.
-    pub(super) const fn end(self) -> Result<usize, ShapeError> {
-        match self.left.len() {
-            0 => Ok(self.elements),
-            left => Err(ShapeError::Left(left)),
-        }
+    /// The elements of all lists so far.
+    pub(super) const fn elements(&self) -> usize {
+        self.elements
     }
 
     /// Fields one behind the other, then the tagged ones.

@@ -1,8 +1,10 @@
 //! `Produce`, `Fetch` and `ListOffsets` over a socket.
 
+use aquifer_stream::NewStream;
 use aquifer_types::batch::split_batches;
 use aquifer_types::{
-    Batch, BatchBuilder, Compression, ProducerEpoch, ProducerId, Record, Sequence, Timestamp,
+    Batch, BatchBuilder, CleanupPolicy, Compression, ProducerEpoch, ProducerId, Record, Sequence,
+    StreamClass, StreamConfig, StreamName, StreamPath, TenantName, Timestamp, TimestampType,
 };
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
@@ -21,8 +23,8 @@ use uuid::Uuid;
 
 use super::client::{Client, Server};
 use super::metadata::create;
-use crate::KafkaOptions;
 use crate::topic::topic_name;
+use crate::{Action, Decision, KafkaOptions, Principal, Resource};
 
 /// A batch with these values, a millisecond apart from 1,000 on.
 pub(super) fn batch(values: &[&str]) -> Bytes {
@@ -56,7 +58,7 @@ pub(super) fn produce(version: i16, name: &str, id: Uuid, data: &[(i32, Bytes)])
 }
 
 /// Appends to partitions, all of which take it.
-async fn append(client: &mut Client, name: &str, data: &[(i32, Bytes)]) {
+pub(super) async fn append(client: &mut Client, name: &str, data: &[(i32, Bytes)]) {
     let response = client.call(9, produce(9, name, Uuid::nil(), data)).await;
     for partition in answers(&response) {
         assert_eq!(partition.error_code, 0, "{partition:?}");
@@ -68,7 +70,7 @@ fn answers(response: &ProduceResponse) -> Vec<&PartitionProduceResponse> {
 }
 
 /// A fetch of partitions from offsets, without a session.
-fn fetch(version: i16, name: &str, id: Uuid, from: &[(i32, i64)]) -> FetchRequest {
+pub(super) fn fetch(version: i16, name: &str, id: Uuid, from: &[(i32, i64)]) -> FetchRequest {
     let partitions = from.iter().map(|(index, offset)| {
         FetchPartition::default()
             .with_partition(*index)
@@ -88,11 +90,11 @@ fn fetch(version: i16, name: &str, id: Uuid, from: &[(i32, i64)]) -> FetchReques
         .with_topics(if from.is_empty() { Vec::new() } else { vec![topic] })
 }
 
-fn found(response: &FetchResponse) -> Vec<&PartitionData> {
+pub(super) fn found(response: &FetchResponse) -> Vec<&PartitionData> {
     response.responses.iter().flat_map(|topic| &topic.partitions).collect()
 }
 
-fn records(partition: &PartitionData) -> Vec<Record> {
+pub(super) fn records(partition: &PartitionData) -> Vec<Record> {
     let batches = split_batches(partition.records.clone().unwrap_or_default()).unwrap();
     let batches = batches.into_iter().map(|bytes| Batch::read(bytes).unwrap());
     batches.flat_map(|batch| batch.to_records(1 << 20).unwrap()).collect()
@@ -101,6 +103,23 @@ fn records(partition: &PartitionData) -> Vec<Record> {
 fn values(partition: &PartitionData) -> Vec<String> {
     let value = |record: Record| String::from_utf8(record.value.unwrap().to_vec()).unwrap();
     records(partition).into_iter().map(value).collect()
+}
+
+/// What is at a time, or at what stands for one: error, offset, timestamp.
+pub(super) async fn listed(
+    client: &mut Client,
+    name: &str,
+    index: i32,
+    timestamp: i64,
+) -> (i16, i64, i64) {
+    let partition =
+        ListOffsetsPartition::default().with_partition_index(index).with_timestamp(timestamp);
+    let topic =
+        ListOffsetsTopic::default().with_name(topic_name(name)).with_partitions(vec![partition]);
+    let request = ListOffsetsRequest::default().with_topics(vec![topic]);
+    let response = client.call(10, request).await;
+    let partition = &response.topics[0].partitions[0];
+    (partition.error_code, partition.offset, partition.timestamp)
 }
 
 #[tokio::test]
@@ -291,7 +310,7 @@ async fn a_fetch_waits_for_what_it_asks_for() {
     request.min_bytes = i32::MAX;
     client.send(12, &request).await;
     append(&mut producer, "a", &[(4, batch(&["woken"]))]).await;
-    let path = server.store.list_streams(&aquifer_types::TenantName::default_tenant());
+    let path = server.store.list_streams(&TenantName::default_tenant());
     server.store.delete_stream(&path[0].path).await.unwrap();
     let (_, response) = client.receive::<FetchRequest>(12).await.unwrap();
     assert!(found(&response).iter().all(|partition| partition.error_code == 3));
@@ -396,4 +415,83 @@ fn fetch_in(version: i16, session_id: i32, epoch: i32) -> FetchRequest {
     let mut request = fetch(version, "", Uuid::nil(), &[]);
     (request.session_id, request.session_epoch, request.max_wait_ms) = (session_id, epoch, 0);
     request
+}
+
+#[tokio::test]
+async fn a_streams_rules_hold_for_its_batches() {
+    let server = Server::start(KafkaOptions::default()).await;
+    let mut client = server.client().await;
+    let create = async |name: &str, config: StreamConfig| {
+        let path = StreamPath::new(TenantName::default_tenant(), StreamName::new(name).unwrap());
+        let (partitions, class) = (1, StreamClass::Durable);
+        server.store.create_stream(NewStream { path, partitions, class, config }).await.unwrap();
+    };
+    let timestamp_type = TimestampType::Append;
+    create("server-time", StreamConfig { timestamp_type, ..StreamConfig::default() }).await;
+    let cleanup_policy = CleanupPolicy::Compact;
+    create("compact", StreamConfig { cleanup_policy, ..StreamConfig::default() }).await;
+
+    let request = produce(9, "server-time", Uuid::nil(), &[(0, batch(&["x", "y"]))]);
+    let response = client.call(9, request).await;
+    let time = answers(&response)[0].log_append_time_ms;
+    assert!(time > 1_700_000_000_000, "{time}");
+    let response = client.call(12, fetch(12, "server-time", Uuid::nil(), &[(0, 0)])).await;
+    let times: Vec<_> = records(found(&response)[0]).iter().map(|r| r.timestamp.get()).collect();
+    assert_eq!(times, [time, time]);
+
+    append(&mut client, "compact", &[(0, batch(&["x"]))]).await;
+    let mut keyless = BatchBuilder::default();
+    keyless.push(Timestamp(1), Some(b"k"), &[], Some(b"v"));
+    keyless.push(Timestamp(1), None, &[], Some(b"v"));
+    let data = [(0, keyless.finish().bytes().clone())];
+    let response = client.call(9, produce(9, "compact", Uuid::nil(), &data)).await;
+    let refused = answers(&response)[0];
+    assert_eq!((refused.error_code, refused.base_offset), (87, -1));
+    assert_eq!(refused.record_errors.len(), 1);
+    assert_eq!(refused.record_errors[0].batch_index, 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_producers_repetition_is_stored_once() {
+    let server = Server::start(KafkaOptions::default()).await;
+    let mut client = server.client().await;
+    create(&server, "a", 1).await;
+    for (sequence, code, offset) in [(0, 0, 0), (1, 0, 1), (1, 0, 1), (0, 0, 0), (3, 45, -1)] {
+        let data = [(0, sequenced(7, sequence))];
+        let response = client.call(9, produce(9, "a", Uuid::nil(), &data)).await;
+        let answer = answers(&response)[0];
+        assert_eq!((answer.error_code, answer.base_offset), (code, offset), "{sequence}");
+    }
+    assert_eq!(listed(&mut client, "a", 0, -1).await, (0, 2, -1));
+    server.stop().await;
+}
+
+/// Denies what begins with this.
+#[derive(Debug)]
+struct Denies(&'static str);
+
+impl crate::Authorizer for Denies {
+    fn decide(&self, _: &Principal, _: Action, resource: Resource<'_>) -> Decision {
+        match resource {
+            Resource::Stream(name) if name.starts_with(self.0) => Decision::Deny,
+            _ => Decision::Allow,
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_denied_is_neither_written_nor_read() {
+    let denies = std::sync::Arc::new(Denies("secret"));
+    let server = Server::start_with(KafkaOptions::default(), denies).await;
+    let mut client = server.client().await;
+    let id = create(&server, "secret", 1).await;
+    for version in [9, 13] {
+        let request = produce(version, "secret", id, &[(0, batch(&["x"]))]);
+        assert_eq!(answers(&client.call(version, request).await)[0].error_code, 29, "{version}");
+        let response = client.call(version, fetch(version, "secret", id, &[(0, 0)])).await;
+        assert_eq!(found(&response)[0].error_code, 29, "{version}");
+    }
+    assert_eq!(listed(&mut client, "secret", 0, -1).await, (29, -1, -1));
+    server.stop().await;
 }

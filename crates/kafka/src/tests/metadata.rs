@@ -6,9 +6,10 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use kafka_protocol::messages::{BrokerId, MetadataRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
-use super::client::{Client, Server};
+use super::client::{self, Client, Server};
 use crate::KafkaOptions;
 use crate::broker::NODE_ID;
 
@@ -90,6 +91,24 @@ async fn every_version_names_topics_and_partitions() {
             assert_eq!(none, [], "{version}");
         }
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_count_of_four_bytes_asks_for_all_topics() {
+    let server = Server::start(KafkaOptions::default()).await;
+    let mut client = server.client().await;
+    create(&server, "a", 1).await;
+    // As librdkafka 2 writes it: no topics, no flags, no tagged fields, and
+    // three bytes more.
+    let frame = client::frame(13, 1, &MetadataRequest::default().with_topics(None));
+    let mut bytes = frame[..frame.len() - 4].to_vec();
+    bytes.extend([0, 0, 0, 0, 1, 0, 0]);
+    let length = i32::try_from(bytes.len() - 4).unwrap();
+    bytes[..4].copy_from_slice(&length.to_be_bytes());
+    client.stream.write_all(&bytes).await.unwrap();
+    let (_, response) = client.receive::<MetadataRequest>(13).await.unwrap();
+    assert_eq!(response.topics.iter().map(name).collect::<Vec<_>>(), ["a"]);
     server.stop().await;
 }
 

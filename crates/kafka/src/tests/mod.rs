@@ -4,7 +4,9 @@
 
 pub(crate) mod client;
 
+mod abuse;
 mod cluster;
+mod cold;
 mod configs;
 mod data;
 mod metadata;
