@@ -13,9 +13,13 @@ use crate::Problem;
 use crate::app::{App, Shared};
 use crate::metrics::{AnswerLabels, GaugeGuard, RouteLabels};
 use crate::problem::ProblemDetail;
+use crate::routes::known_path;
 
 /// Paths that need no token: they tell nothing but that the server lives.
 const OPEN_PATHS: [&str; 3] = ["/healthz", "/readyz", "/"];
+
+/// The methods that are labels of metrics.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"];
 
 /// The other end of the connection.
 #[derive(Debug, Clone, Copy)]
@@ -29,13 +33,11 @@ pub(crate) async fn observe(
 ) -> Response {
     let _in_flight = GaugeGuard::new(&app.metrics.requests, 1);
     let begun = app.clock.monotonic_ns();
-    let method = request.method().as_str().to_owned();
-    let route = match request.extensions().get::<MatchedPath>() {
-        Some(path) => path.as_str().to_owned(),
-        None => "unknown".to_owned(),
-    };
+    let method = request.method().clone();
+    let matched = request.extensions().get::<MatchedPath>();
+    let route = matched.map_or("unknown", |path| known_path(path.as_str()));
     let peer = request.extensions().get::<Peer>().copied();
-    let path = request.uri().path().to_owned();
+    let uri = request.uri().clone();
     let response = match check(&app, &request) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
@@ -43,23 +45,23 @@ pub(crate) async fn observe(
     let status = response.status();
     let ns = app.clock.monotonic_ns().saturating_sub(begun);
     // A method that nobody knows must not become a label of its own.
-    let known =
-        matches!(method.as_str(), "GET" | "HEAD" | "POST" | "PATCH" | "PUT" | "DELETE" | "OPTIONS");
-    let label = if known { method.clone() } else { "other".to_owned() };
-    let seconds = RouteLabels { method: label.clone(), route: route.clone() };
+    let label = METHODS.iter().find(|known| **known == method.as_str()).copied();
+    let label = label.unwrap_or("other");
+    let seconds = RouteLabels { method: label, route };
     app.metrics.seconds.get_or_create(&seconds).observe(ns as f64 / 1e9);
     let answers = AnswerLabels { method: label, route, status: status.as_u16() };
     app.metrics.answers.get_or_create(&answers).inc();
     let problem = response.extensions().get::<ProblemDetail>().map(|detail| detail.0.as_str());
     if status.is_server_error() {
+        let (method, path) = (method.as_str(), uri.path());
         tracing::warn!(method, path, status = status.as_u16(), problem, "request failed");
     }
     if app.options.access_log {
         tracing::info!(
             target: "aquifer::access",
             client = peer.map(|peer| peer.0.to_string()),
-            method,
-            path,
+            method = method.as_str(),
+            path = uri.path(),
             status = status.as_u16(),
             micros = ns / 1000,
             bytes = response.body().size_hint().exact(),

@@ -13,14 +13,14 @@ const SECONDS_BUCKETS: u16 = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RouteLabels {
-    pub(crate) method: String,
-    pub(crate) route: String,
+    pub(crate) method: &'static str,
+    pub(crate) route: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct AnswerLabels {
-    pub(crate) method: String,
-    pub(crate) route: String,
+    pub(crate) method: &'static str,
+    pub(crate) route: &'static str,
     pub(crate) status: u16,
 }
 

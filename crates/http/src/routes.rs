@@ -43,6 +43,31 @@ fn routes() -> Vec<Route> {
     ]
 }
 
+/// The paths of all routes, as labels of metrics.
+const PATHS: [&str; 15] = [
+    "/v1/streams/{stream}/records",
+    "/v1/streams/{stream}/tail",
+    "/v1/streams",
+    "/v1/streams/{stream}",
+    "/v1/streams/{stream}/truncate",
+    "/v1/streams/{stream}/chunks",
+    "/v1/groups",
+    "/v1/groups/{group}",
+    "/v1/groups/{group}/positions",
+    "/",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    UNKNOWN_PATH,
+];
+const UNKNOWN_PATH: &str = "unknown";
+
+/// A route's path without a copy of it.
+pub(crate) fn known_path(path: &str) -> &'static str {
+    PATHS.into_iter().find(|known| *known == path).unwrap_or(UNKNOWN_PATH)
+}
+
 /// The router over all routes.
 pub(crate) fn router(app: App) -> Router {
     let mut router = Router::new();
@@ -84,6 +109,14 @@ mod tests {
         let expected: BTreeSet<_> =
             routes().into_iter().map(|(method, path, _)| format!("{method} {path}")).collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn every_path_is_a_label() {
+        for (_, path, _) in routes() {
+            assert_eq!(known_path(path), path);
+        }
+        assert_eq!(known_path("/favicon.ico"), UNKNOWN_PATH);
     }
 
     #[test]

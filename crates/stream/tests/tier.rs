@@ -487,3 +487,59 @@ async fn what_nothing_knows_goes_and_what_may_be_anothers_stays() {
     assert_eq!(texts(&read_all(&store, "s", 0).await), values(0..100));
     store.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_partition_does_not_pin_the_journal_of_a_fast_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let limit = 8 << 20;
+    let options = Options { journal_bytes_max: limit, ..options(dir.path()) };
+    let store = open(options, environment(&tier2, 1)).await;
+    // By its own configuration it would wait for a hundred years.
+    let slow = StreamConfig {
+        chunk_target_bytes: 1 << 30,
+        chunk_max_age_ms: 36_500 * DAY_MS,
+        ..StreamConfig::default()
+    };
+    create(&store, "slow", 1, slow).await;
+    create(&store, "fast", 1, config()).await;
+    append(&store, "slow", 0, &values(0..3)).await;
+    let line = "x".repeat(10_000);
+    let batch = vec![line; 50];
+    let (mut appended, mut refused) = (0, 0);
+    // Five times what the journal may hold, behind the slow partition's records.
+    while appended < 5 * limit {
+        match try_append(&store, "fast", 0, &batch).await {
+            Ok(_) => appended += 500_000,
+            Err(Error::Backpressure { .. }) => {
+                refused += 1;
+                assert!(refused < 6_000, "the journal stays full: {:?}", store.health());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        if appended < limit / 2 {
+            let description = store.describe_stream(&path("slow")).unwrap();
+            assert_eq!(description.partitions[0].chunks, 0, "nothing presses yet");
+        }
+    }
+    let description = store.describe_stream(&path("slow")).unwrap();
+    assert_eq!(description.partitions[0].chunks, 1, "tiered early");
+    assert_eq!(texts(&read_all(&store, "slow", 0).await), values(0..3));
+    // And again, for what comes to lie in the oldest file later.
+    let mut is_taken = false;
+    until("there is room", async || {
+        is_taken = is_taken || try_append(&store, "slow", 0, &values(3..6)).await.is_ok();
+        is_taken
+    })
+    .await;
+    until("the journal moves on", async || {
+        if try_append(&store, "fast", 0, &batch).await.is_ok() {
+            appended += 500_000;
+        }
+        appended > 10 * limit
+    })
+    .await;
+    assert_eq!(store.describe_stream(&path("slow")).unwrap().partitions[0].chunks, 2);
+    store.shutdown().await.unwrap();
+}

@@ -31,6 +31,19 @@ pub(crate) enum Outcome {
     Indefinite { status: u16, problem: String },
 }
 
+/// A refusal as a program sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    /// `Retry-After`, in seconds.
+    pub(crate) retry_after: Option<u64>,
+    pub(crate) media_type: String,
+    /// The problem's `type`, `detail` and `next`.
+    pub(crate) kind: String,
+    pub(crate) detail: String,
+    pub(crate) next: String,
+}
+
 /// A partition as a stream's description has it.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Partition {
@@ -136,6 +149,12 @@ impl Client {
             .with_context(|| format!("partitions in the description {text}"))
     }
 
+    /// What `/readyz` says, ready or not.
+    pub(crate) fn readiness(&self) -> Result<Value> {
+        let mut answer = self.agent.get(self.at("/readyz")).call()?;
+        Ok(answer.body_mut().read_json()?)
+    }
+
     /// The live chunks of a stream, by partition and offset.
     pub(crate) fn chunks(&self, name: &str) -> Result<Vec<Chunk>> {
         let text = self.get_text(&format!("/v1/streams/{name}/chunks"))?;
@@ -164,6 +183,26 @@ impl Client {
             Err(error) => return Outcome::Indefinite { status: 0, problem: error.to_string() },
         };
         outcome_of_answer(status, &text, partition)
+    }
+
+    /// Posts `body`; the refusal, or none where it is done.
+    pub(crate) fn post(&self, path: &str, media_type: &str, body: &str) -> Result<Option<Refusal>> {
+        let request = self.agent.post(self.at(path)).content_type(media_type);
+        let mut answer = request.send(body)?;
+        if answer.status().is_success() {
+            return Ok(None);
+        }
+        let header = |name: &str| {
+            let value = answer.headers().get(name).and_then(|value| value.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        let (status, media_type) = (answer.status().as_u16(), header("content-type"));
+        let retry_after = header("retry-after").parse().ok();
+        let text = answer.body_mut().read_to_string()?;
+        let problem: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+        let member = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
+        let (kind, detail, next) = (member("type"), member("detail"), member("next"));
+        Ok(Some(Refusal { status, retry_after, media_type, kind, detail, next }))
     }
 
     /// Appends records as one JSON document; must succeed.

@@ -48,6 +48,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     let mut next = 0;
     fill(&client, &mut next, &mut history)?;
     let refused = history.counts();
+    check_refusal(&client)?;
 
     // Reads go on, and every acknowledged record is there.
     load::check(&client, "filler", &mut history, true).context("while the disk is full")?;
@@ -76,6 +77,31 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     let counts = history.counts();
     ensure!(counts.refused > refused.refused, "nothing was refused");
     Ok(Report::passed(format!("{} acked, {} refused, then resumed", counts.acked, counts.refused)))
+}
+
+/// A program learns from the answer what is wrong, and when to come again.
+fn check_refusal(client: &Client) -> Result<()> {
+    let line = "x".repeat(256 << 10);
+    for _ in 0..APPENDS_MAX {
+        // Where there is room meanwhile, the condition keeps it from being done.
+        let path = "/v1/streams/filler/records?partition=0&expected_offset=999999999999";
+        let Some(refusal) = client.post(path, "text/plain", &line)? else {
+            bail!("an append was done whose condition does not hold");
+        };
+        if refusal.status == 409 {
+            continue;
+        }
+        ensure!(
+            refusal.status == 507
+                && refusal.kind == "urn:aquifer:problem:storage-full"
+                && refusal.retry_after.is_some_and(|seconds| seconds > 0)
+                && refusal.media_type == "application/problem+json"
+                && refusal.next.contains("truncate"),
+            "{refusal:?}"
+        );
+        return Ok(());
+    }
+    bail!("nothing is refused any more")
 }
 
 /// Appends until the disk is full; any other refusal is an error.

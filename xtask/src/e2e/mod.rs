@@ -10,9 +10,11 @@ mod command_line;
 mod enospc;
 mod history;
 mod kill9;
+mod limits;
 mod load;
 mod mount;
 mod parquet_readers;
+mod partition;
 mod power_cut;
 mod proxy;
 mod readme;
@@ -21,6 +23,7 @@ mod s3;
 pub(crate) mod server;
 mod sync_faults;
 pub(crate) mod upgrade;
+mod zombie;
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -89,6 +92,21 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "s3",
         about: "tier 2 on an S3 server that goes away, comes back and loses answers",
         run: s3::run,
+    },
+    Scenario {
+        name: "partition",
+        about: "the network to the S3 server is cut: nothing is lost, it goes on within 10 s",
+        run: partition::run,
+    },
+    Scenario {
+        name: "zombie",
+        about: "a server stands still, a successor takes over: the old one changes nothing",
+        run: zombie::run,
+    },
+    Scenario {
+        name: "limits",
+        about: "limits answer 429 with the type, Retry-After and what to do, and pass",
+        run: limits::run,
     },
     Scenario {
         name: "recover",

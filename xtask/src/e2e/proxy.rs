@@ -18,6 +18,9 @@ pub(crate) enum Mode {
     Refuse = 1,
     /// Passes requests on, and breaks the connection where an answer begins.
     LoseAnswers = 2,
+    /// Passes nothing on until the mode changes: a network that is cut, whose
+    /// ends send again what was lost.
+    Hold = 3,
 }
 
 /// A proxy on a free port of loopback; stops taking connections when dropped.
@@ -108,6 +111,9 @@ fn copy(mut from: TcpStream, mut to: TcpStream, answers: bool, state: &State) {
         if state.stopped.load(Ordering::SeqCst) || state.is(Mode::Refuse) {
             break;
         }
+        while state.is(Mode::Hold) && !state.stopped.load(Ordering::SeqCst) {
+            std::thread::sleep(LOOK_AGAIN);
+        }
         let count = match read {
             Ok(0) => break,
             Ok(count) => count,
@@ -169,7 +175,16 @@ mod tests {
         proxy.set(Mode::Refuse);
         ask(&proxy).unwrap_err();
         assert_eq!(proxy.lost(), 1);
+        proxy.set(Mode::Hold);
+        let mut held = TcpStream::connect(proxy.address).unwrap();
+        held.write_all(b"ab").unwrap();
+        held.set_read_timeout(Some(2 * LOOK_AGAIN)).unwrap();
+        assert!(is_timeout(&held.read(&mut [0]).unwrap_err()));
         proxy.set(Mode::Forward);
+        held.set_read_timeout(None).unwrap();
+        let mut answer = [0];
+        held.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, [2], "what was held arrives");
         assert_eq!(ask(&proxy).unwrap(), 3);
     }
 }

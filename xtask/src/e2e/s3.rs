@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::e2e::history::History;
 use crate::e2e::load::{self, Writers};
 use crate::e2e::proxy::{Mode, Proxy};
-use crate::e2e::server::Server;
+use crate::e2e::server::{Options, Server};
 use crate::e2e::{Context, eventually, tiered};
 use crate::steps::Report;
 
@@ -31,14 +31,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     let directory = context.directory("s3")?;
     let store = Store::start(&python, directory.path())?;
     let proxy = Proxy::start(store.address)?;
-    let options = context
-        .options(directory.path())
-        .with_arguments(&["--tier2", &format!("s3://{BUCKET}/streams")])
-        .with_variable("AWS_ENDPOINT", &proxy.url())
-        .with_variable("AWS_ALLOW_HTTP", "true")
-        .with_variable("AWS_REGION", "us-east-1")
-        .with_variable("AWS_ACCESS_KEY_ID", "test")
-        .with_variable("AWS_SECRET_ACCESS_KEY", "test");
+    let options = on_s3(context.options(directory.path()), &proxy.url());
     let server = Server::start(&options)?;
     let client = server.client();
     let config = json!({ "chunk_target_bytes": 65_536, "chunk_max_age_ms": 250 });
@@ -81,14 +74,25 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     Ok(Report::passed(format!("{acked} acked, {chunks} chunks, {} answers lost", proxy.lost())))
 }
 
+/// A server whose tier 2 is the bucket at `endpoint`.
+pub(crate) fn on_s3(options: Options, endpoint: &str) -> Options {
+    options
+        .with_arguments(&["--tier2", &format!("s3://{BUCKET}/streams")])
+        .with_variable("AWS_ENDPOINT", endpoint)
+        .with_variable("AWS_ALLOW_HTTP", "true")
+        .with_variable("AWS_REGION", "us-east-1")
+        .with_variable("AWS_ACCESS_KEY_ID", "test")
+        .with_variable("AWS_SECRET_ACCESS_KEY", "test")
+}
+
 /// A moto server; killed when dropped.
-struct Store {
+pub(crate) struct Store {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Store {
-    fn start(python: &Path, directory: &Path) -> Result<Self> {
+    pub(crate) fn start(python: &Path, directory: &Path) -> Result<Self> {
         // Free a moment ago; another process would have to be quick.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let log = std::fs::File::create(directory.join("moto.log"))?;

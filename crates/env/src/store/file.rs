@@ -27,6 +27,8 @@ use crate::tasks;
 /// Paths that start so are the store's own.
 pub(super) const RESERVED_PREFIX: &str = ".aquifer";
 const TEMPORARY_DIR: &str = ".aquifer-tmp";
+/// So much of an object is written before it is synced.
+const SYNC_BYTES: usize = 4 << 20;
 
 #[derive(Debug)]
 pub(super) struct FileBackend {
@@ -134,6 +136,21 @@ impl Backend for FileBackend {
         });
         listed.try_flatten().boxed()
     }
+}
+
+/// Writes all of a new file and syncs it. In steps, or the syncs of a journal on
+/// the same disk would wait behind a whole chunk.
+fn write_in_steps(file: &dyn DiskFile, bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return file.sync_data();
+    }
+    let mut position = 0;
+    for step in bytes.chunks(SYNC_BYTES) {
+        file.write_at(step, position)?;
+        file.sync_data()?;
+        position += step.len() as u64;
+    }
+    Ok(())
 }
 
 impl fmt::Display for Directory {
@@ -328,7 +345,7 @@ impl Directory {
             }
             created => created.map_err(|error| StoreError::from_io(path, error))?,
         };
-        let written = file.write_at(bytes, 0).and_then(|()| file.sync_data());
+        let written = write_in_steps(&*file, bytes);
         match written {
             Ok(()) => Ok(temporary),
             Err(error) => {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use aquifer_env::tasks::{self, Priority};
 use aquifer_journal::{Durability, FileId, GroupBuilder, Journal, Written};
 use aquifer_types::GroupSequence;
 use bytes::Bytes;
@@ -38,6 +39,9 @@ pub(crate) struct Writer {
     shared: Arc<Shared>,
     pub(super) journal: Journal,
     spare: Option<GroupBuilder>,
+    /// A synced group that is handed on once the next one is written: then the
+    /// disk has work while its callers are woken, who want the processor.
+    synced: Option<Publication>,
     /// The last group with facts in it: sync marks have numbers of their own.
     last_written: u64,
     /// The file whose first group is known to the keeper.
@@ -60,6 +64,7 @@ impl Writer {
             shared,
             journal,
             spare: None,
+            synced: None,
             last_written,
             noted_file: None,
             unsynced_since_ns: None,
@@ -71,6 +76,8 @@ impl Writer {
 
     /// The writer's thread: until the ledger stops and nothing waits.
     pub(crate) fn run(writer: &Mutex<Self>, shared: &Shared) {
+        // Whoever it wakes should not keep it from writing the next group.
+        tasks::set_priority(Priority::High);
         let mut unsynced_bytes = 0;
         loop {
             match shared.wait_for_turn(unsynced_bytes > 0) {
@@ -231,6 +238,7 @@ impl Writer {
         let shared = self.shared.clone();
         let bytes = assembly.group.len_bytes();
         let written = if assembly.group.is_empty() {
+            self.hand_on_synced();
             Ok(None)
         } else {
             self.write_group(&mut assembly).map(Some)
@@ -250,19 +258,28 @@ impl Writer {
         let mut core = shared.core.lock();
         core.in_flight.clear();
         let next = if goes_on { self.take_from(&mut core) } else { None };
-        let is_more_waiting = next.is_some();
-        if next.is_none() {
-            shared.end_turn(&mut core);
+        if next.is_some() {
+            self.synced = Some(publication);
+            return next;
         }
+        shared.end_turn(&mut core);
         drop(core);
-        shared.hand_on(publication, is_more_waiting);
-        next
+        shared.hand_on(publication, false);
+        None
+    }
+
+    fn hand_on_synced(&mut self) {
+        if let Some(publication) = self.synced.take() {
+            self.shared.hand_on(publication, true);
+        }
     }
 
     fn write_group(&mut self, assembly: &mut Assembly) -> Result<Written, aquifer_journal::Error> {
         let started = self.shared.clock.monotonic_ns();
         let durability = if assembly.must_sync { Durability::Sync } else { Durability::Relaxed };
-        let written = self.journal.write(&mut assembly.group, durability)?;
+        let written = self.journal.write(&mut assembly.group, durability);
+        self.hand_on_synced();
+        let written = written?;
         let unsynced_since = *self.unsynced_since_ns.get_or_insert(started);
         let unsynced_ms = started.saturating_sub(unsynced_since) / 1_000_000;
         if assembly.must_sync || unsynced_ms >= self.shared.options.relaxed_sync_ms_max {

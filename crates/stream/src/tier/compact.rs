@@ -16,7 +16,7 @@ use aquifer_types::{ChunkId, Epoch, Offset};
 use futures::StreamExt;
 
 use super::Tier;
-use super::upload::{Encoded, meta};
+use super::upload::{ENCODING_THREAD, Encoded, meta};
 use crate::Error;
 use crate::chunk_meta::ChunkMeta;
 use crate::index::{ChunkList, PartitionLog, StreamIndex};
@@ -143,7 +143,7 @@ impl Tier {
             let mut windows = reader.read(chunk.base.max(start), options);
             while let Some(rows) = windows.next().await {
                 let rows = rows.map_err(from_chunk)?;
-                encoder = tasks::run_blocking(move || {
+                encoder = tasks::run_in_background(ENCODING_THREAD, move || {
                     encoder.push_rows(&rows)?;
                     Ok(encoder)
                 })
@@ -151,7 +151,8 @@ impl Tier {
                 .map_err(from_chunk)?;
             }
         }
-        let chunk = tasks::run_blocking(move || encoder.finish()).await.map_err(from_chunk)?;
+        let chunk = tasks::run_in_background(ENCODING_THREAD, move || encoder.finish()).await;
+        let chunk = chunk.map_err(from_chunk)?;
         Ok(Encoded { spec, chunk })
     }
 }

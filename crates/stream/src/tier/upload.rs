@@ -20,6 +20,8 @@ use crate::index::{PartitionLog, StreamIndex, TailEntry};
 use crate::ledger::Operation;
 use crate::read::from_chunk;
 
+/// What threads that encode are called.
+pub(super) const ENCODING_THREAD: &str = "aq-encode";
 /// Journal bytes that are read and encoded at once.
 const PIECE_BYTES: usize = 4 << 20;
 /// What is stored was let in under `batch_decompressed_bytes_max`, whose bound
@@ -239,7 +241,7 @@ impl Tier {
             };
             let appended: Vec<Timestamp> = piece.iter().map(|entry| entry.appended).collect();
             let (base, partition) = (spec.base, spec.partition);
-            encoder = tasks::run_blocking(move || {
+            encoder = tasks::run_in_background(ENCODING_THREAD, move || {
                 for (batch, appended) in batches.iter().zip(appended) {
                     if batch.header().base_offset >= base {
                         encoder.push_batch(batch, appended)?;
@@ -255,7 +257,8 @@ impl Tier {
             .await
             .map_err(from_chunk)?;
         }
-        let chunk = tasks::run_blocking(move || encoder.finish()).await.map_err(from_chunk)?;
+        let chunk = tasks::run_in_background(ENCODING_THREAD, move || encoder.finish()).await;
+        let chunk = chunk.map_err(from_chunk)?;
         let elapsed = self.environment.clock.monotonic_ns().saturating_sub(started);
         self.metrics.chunk_encode_seconds.observe(elapsed as f64 / 1e9);
         Ok(Encoded { spec, chunk })

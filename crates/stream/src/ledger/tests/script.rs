@@ -61,12 +61,14 @@ pub(super) enum Kind {
     Keep,
     Release,
     Snapshot,
+    /// The wall clock jumps.
+    Jump,
     Stop,
     Kill,
 }
 
 /// How often each kind is drawn.
-const WEIGHTS: [(Kind, u64); 39] = [
+const WEIGHTS: [(Kind, u64); 40] = [
     (Kind::Create, 6),
     (Kind::Alter, 2),
     (Kind::Grow, 2),
@@ -104,6 +106,7 @@ const WEIGHTS: [(Kind, u64); 39] = [
     (Kind::Keep, 8),
     (Kind::Release, 5),
     (Kind::Snapshot, 4),
+    (Kind::Jump, 2),
     (Kind::Stop, 2),
     (Kind::Kill, 1),
 ];
@@ -262,6 +265,13 @@ impl Driver {
             Kind::Keep => self.keep(false),
             Kind::Release => self.keep(true),
             Kind::Snapshot => self.want_snapshot(),
+            Kind::Jump => {
+                const HOUR_MS: i64 = 3_600_000;
+                const TEN_YEARS_MS: i64 = 87_600 * HOUR_MS;
+                let jumps = [0, HOUR_MS, -HOUR_MS, TEN_YEARS_MS, -TEN_YEARS_MS];
+                let jump = dice.pick(&jumps).copied().unwrap_or_default();
+                self.clock.set_now_ms(1_700_000_000_000 + jump);
+            }
             Kind::Stop => self.stop(),
             Kind::Kill => self.kill(),
             Kind::Tier => {

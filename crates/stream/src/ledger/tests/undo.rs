@@ -18,7 +18,7 @@ fn decide_all(seed: u64) -> (u64, u64) {
     let (mut done, mut refused) = (0, 0);
     for step in script(seed ^ 0xabcd, 60) {
         if matches!(step.kind, Kind::Write | Kind::WriteBehind | Kind::Flush | Kind::Idle)
-            || matches!(step.kind, Kind::Stop | Kind::Kill)
+            || matches!(step.kind, Kind::Stop | Kind::Kill | Kind::Jump)
         {
             continue;
         }
