@@ -10,6 +10,7 @@ mod cold;
 mod configs;
 mod data;
 mod metadata;
+mod denials;
 mod sasl;
 mod scram_credentials;
 mod tls;
