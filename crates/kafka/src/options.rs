@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use aquifer_types::PARTITIONS_MAX;
 use aquifer_users::{Mechanism, ScramHash};
 use serde::{Deserialize, Serialize};
 
@@ -306,6 +307,11 @@ impl KafkaOptions {
                 return Err((field, format!("is {value}, it must be at least {min}")));
             }
         }
+        if self.partitions_default > PARTITIONS_MAX {
+            let partitions = self.partitions_default;
+            let why = format!("is {partitions}, a stream has at most {PARTITIONS_MAX}");
+            return Err(("partitions_default", why));
+        }
         if self.request_bytes_max > i32::MAX as usize {
             return Err(("request_bytes_max", "a frame has at most 2 GiB".into()));
         }
@@ -413,6 +419,12 @@ mod tests {
         check(&plain, Some("sasl_mechanisms"));
         check(&KafkaOptions { sasl_plain_without_tls: true, ..plain.clone() }, None);
         check(&KafkaOptions { security: ListenerSecurity::SaslTls, ..tls }, None);
+        for (partitions, field) in [(0, Some("partitions_default")), (1, None), (10_000, None)] {
+            let options = KafkaOptions { partitions_default: partitions, ..Default::default() };
+            check(&options, field);
+        }
+        let many = KafkaOptions { partitions_default: PARTITIONS_MAX + 1, ..Default::default() };
+        check(&many, Some("partitions_default"));
     }
 
     #[test]
