@@ -169,6 +169,21 @@ pub struct KafkaOptions {
     pub auto_create_topics: bool,
     /// The partitions of a topic whose creator names no number.
     pub partitions_default: u32,
+
+    /// The most groups with members, or with members once, at a time.
+    pub groups_max: usize,
+    /// The most members of one group.
+    pub group_members_max: usize,
+    /// The shortest session timeout that a member may ask for; in ms.
+    pub group_session_ms_min: u64,
+    /// The longest session timeout that a member may ask for; in ms.
+    pub group_session_ms_max: u64,
+    /// How long the first rebalance of an empty group waits for more members;
+    /// it begins anew with each that comes. In ms; 0: not at all.
+    pub group_initial_delay_ms: u64,
+    /// Positions of a group are forgotten when it had no members for this long
+    /// and they were not committed since; in ms.
+    pub offsets_retention_ms: u64,
 }
 
 impl Default for KafkaOptions {
@@ -214,6 +229,12 @@ impl Default for KafkaOptions {
             drain_ms_max: 5_000,
             auto_create_topics: true,
             partitions_default: 1,
+            groups_max: 10_000,
+            group_members_max: 1_000,
+            group_session_ms_min: 6_000,
+            group_session_ms_max: 1_800_000,
+            group_initial_delay_ms: 500,
+            offsets_retention_ms: 7 * 24 * 3600 * 1000,
         }
     }
 }
@@ -295,6 +316,15 @@ impl KafkaOptions {
             ("cold_reads_bytes_max", self.cold_reads_bytes_max, self.cold_read_bytes),
             ("fetch_sessions_max", self.fetch_sessions_max, 1),
             ("fetch_session_partitions_max", self.fetch_session_partitions_max, 1),
+            ("groups_max", self.groups_max, 1),
+            ("group_members_max", self.group_members_max, 1),
+            ("group_session_ms_min", self.group_session_ms_min as usize, 1),
+            (
+                "group_session_ms_max",
+                self.group_session_ms_max as usize,
+                self.group_session_ms_min as usize,
+            ),
+            ("offsets_retention_ms", self.offsets_retention_ms as usize, 60_000),
             ("partitions_default", self.partitions_default as usize, 1),
             ("idle_ms_max", self.idle_ms_max as usize, 1_000),
             ("peer_ms_max", self.peer_ms_max as usize, 1_000),

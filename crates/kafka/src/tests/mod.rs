@@ -9,6 +9,7 @@ mod cluster;
 mod cold;
 mod configs;
 mod data;
+mod groups;
 mod metadata;
 mod denials;
 mod sasl;
