@@ -377,7 +377,18 @@ mod tests {
             Ok(StreamConfig { retention_ms: None, chunk_max_age_ms: 500, ..config.clone() })
         );
         assert!(change(r#"{"chunk_max_age_ms":null}"#).unwrap_err().contains("null"));
+        assert_eq!(
+            change(r#"{"cleanup_policy":"compact","kafka":{"flush.ms":"1000"}}"#),
+            Ok(StreamConfig {
+                cleanup_policy: aquifer_types::CleanupPolicy::Compact,
+                kafka: [("flush.ms".to_owned(), "1000".to_owned())].into(),
+                ..config.clone()
+            })
+        );
         assert!(change(r#"{"retention":1}"#).unwrap_err().contains("retention"));
+        // What has a field of its own is set there and nowhere else.
+        let twofold = change(r#"{"kafka":{"retention.ms":"1"}}"#);
+        assert!(twofold.unwrap_err().contains("retention.ms"));
         assert!(change(r#"{"chunk_max_age_ms":1}"#).unwrap_err().contains("at least 100"));
     }
 }

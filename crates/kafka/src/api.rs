@@ -78,6 +78,17 @@ apis! {
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest) 2..=4 Alone false => crate::offset_for_leader_epoch::handle;
     DescribeProducers(DescribeProducersRequest) 0..=0 Alone false => crate::describe_producers::handle;
     InitProducerId(InitProducerIdRequest) 0..=5 Alone false => crate::init_producer_id::handle;
+    OffsetCommit(OffsetCommitRequest) 2..=9 Alone false => crate::offsets::commit;
+    OffsetFetch(OffsetFetchRequest) 1..=9 Alone false => crate::offsets::fetch;
+    FindCoordinator(FindCoordinatorRequest) 0..=6 Alone false => crate::find_coordinator::handle;
+    JoinGroup(JoinGroupRequest) 0..=9 Waiting false => crate::membership::join;
+    Heartbeat(HeartbeatRequest) 0..=4 Alone false => crate::membership::heartbeat;
+    LeaveGroup(LeaveGroupRequest) 0..=5 Alone false => crate::membership::leave;
+    SyncGroup(SyncGroupRequest) 0..=5 Waiting false => crate::membership::sync;
+    DescribeGroups(DescribeGroupsRequest) 0..=6 Alone false => crate::group_admin::describe;
+    ListGroups(ListGroupsRequest) 0..=5 Alone false => crate::group_admin::list;
+    DeleteGroups(DeleteGroupsRequest) 0..=2 Alone false => crate::group_admin::delete;
+    OffsetDelete(OffsetDeleteRequest) 0..=0 Alone false => crate::offsets::delete;
     Metadata(MetadataRequest) 0..=13 Alone false => crate::metadata::handle;
     CreateTopics(CreateTopicsRequest) 2..=7 Alone false => crate::create_topics::handle;
     DeleteTopics(DeleteTopicsRequest) 1..=6 Alone false => crate::delete_topics::handle;

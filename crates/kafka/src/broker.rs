@@ -14,6 +14,7 @@ use tokio::sync::{OnceCell, Semaphore, watch};
 
 use crate::authorizer::Authorizer;
 use crate::fetch::{ColdReads, FetchSessions};
+use crate::groups::Groups;
 use crate::metrics::KafkaMetrics;
 use crate::options::{KafkaOptions, ListenerOptions, split_host_port};
 
@@ -41,6 +42,7 @@ pub(crate) struct Broker {
     /// Where each listener really listens, by its number.
     addresses: RwLock<BTreeMap<usize, SocketAddr>>,
     listeners: Vec<ListenerOptions>,
+    pub(crate) groups: Groups,
     /// Asked of the store once.
     pub(crate) cluster_id: OnceCell<String>,
     /// Held while configurations are read and written back.
@@ -66,6 +68,8 @@ impl Broker {
         let fetch_sessions = FetchSessions::new(clock.clone(), random.clone(), &options);
         let cold_reads = ColdReads::new(clock.clone(), &options);
         let fetch_budget = Arc::new(Semaphore::new(options.fetches_bytes_max));
+        let groups =
+            Groups::start(store.clone(), &options, clock.clone(), random.clone(), stopping.clone());
         Arc::new(Self {
             fetch_sessions,
             cold_reads,
@@ -82,6 +86,7 @@ impl Broker {
             stopping,
             addresses,
             listeners,
+            groups,
             cluster_id: OnceCell::new(),
             altering: tokio::sync::Mutex::default(),
         })

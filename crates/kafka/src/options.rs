@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use aquifer_types::PARTITIONS_MAX;
 use aquifer_users::{Mechanism, ScramHash};
 use serde::{Deserialize, Serialize};
 
@@ -168,6 +169,21 @@ pub struct KafkaOptions {
     pub auto_create_topics: bool,
     /// The partitions of a topic whose creator names no number.
     pub partitions_default: u32,
+
+    /// The most groups with members, or with members once, at a time.
+    pub groups_max: usize,
+    /// The most members of one group.
+    pub group_members_max: usize,
+    /// The shortest session timeout that a member may ask for; in ms.
+    pub group_session_ms_min: u64,
+    /// The longest session timeout that a member may ask for; in ms.
+    pub group_session_ms_max: u64,
+    /// How long the first rebalance of an empty group waits for more members;
+    /// it begins anew with each that comes. In ms; 0: not at all.
+    pub group_initial_delay_ms: u64,
+    /// Positions of a group are forgotten when it had no members for this long
+    /// and they were not committed since; in ms.
+    pub offsets_retention_ms: u64,
 }
 
 impl Default for KafkaOptions {
@@ -213,6 +229,12 @@ impl Default for KafkaOptions {
             drain_ms_max: 5_000,
             auto_create_topics: true,
             partitions_default: 1,
+            groups_max: 10_000,
+            group_members_max: 1_000,
+            group_session_ms_min: 6_000,
+            group_session_ms_max: 1_800_000,
+            group_initial_delay_ms: 500,
+            offsets_retention_ms: 7 * 24 * 3600 * 1000,
         }
     }
 }
@@ -294,6 +316,15 @@ impl KafkaOptions {
             ("cold_reads_bytes_max", self.cold_reads_bytes_max, self.cold_read_bytes),
             ("fetch_sessions_max", self.fetch_sessions_max, 1),
             ("fetch_session_partitions_max", self.fetch_session_partitions_max, 1),
+            ("groups_max", self.groups_max, 1),
+            ("group_members_max", self.group_members_max, 1),
+            ("group_session_ms_min", self.group_session_ms_min as usize, 1),
+            (
+                "group_session_ms_max",
+                self.group_session_ms_max as usize,
+                self.group_session_ms_min as usize,
+            ),
+            ("offsets_retention_ms", self.offsets_retention_ms as usize, 60_000),
             ("partitions_default", self.partitions_default as usize, 1),
             ("idle_ms_max", self.idle_ms_max as usize, 1_000),
             ("peer_ms_max", self.peer_ms_max as usize, 1_000),
@@ -305,6 +336,11 @@ impl KafkaOptions {
             if value < min {
                 return Err((field, format!("is {value}, it must be at least {min}")));
             }
+        }
+        if self.partitions_default > PARTITIONS_MAX {
+            let partitions = self.partitions_default;
+            let why = format!("is {partitions}, a stream has at most {PARTITIONS_MAX}");
+            return Err(("partitions_default", why));
         }
         if self.request_bytes_max > i32::MAX as usize {
             return Err(("request_bytes_max", "a frame has at most 2 GiB".into()));
@@ -413,6 +449,12 @@ mod tests {
         check(&plain, Some("sasl_mechanisms"));
         check(&KafkaOptions { sasl_plain_without_tls: true, ..plain.clone() }, None);
         check(&KafkaOptions { security: ListenerSecurity::SaslTls, ..tls }, None);
+        for (partitions, field) in [(0, Some("partitions_default")), (1, None), (10_000, None)] {
+            let options = KafkaOptions { partitions_default: partitions, ..Default::default() };
+            check(&options, field);
+        }
+        let many = KafkaOptions { partitions_default: PARTITIONS_MAX + 1, ..Default::default() };
+        check(&many, Some("partitions_default"));
     }
 
     #[test]

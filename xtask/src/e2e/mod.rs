@@ -9,6 +9,7 @@ mod client;
 mod command_line;
 mod enospc;
 mod history;
+mod kafka_security;
 mod kill9;
 mod limits;
 mod load;
@@ -117,6 +118,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "command_line",
         about: "the client commands and the demo",
         run: command_line::run,
+    },
+    Scenario {
+        name: "kafka_security",
+        about: "Kafka's clients log in over TLS, and stay while the certificate is swapped",
+        run: kafka_security::run,
     },
     Scenario {
         name: "upgrade",

@@ -128,8 +128,12 @@ impl Server {
         Client::new(&self.url)
     }
 
+    /// The address of its HTTP door.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The address of its Kafka door; once.
-    #[expect(dead_code, reason = "the scenarios with Kafka clients follow")]
     pub(crate) fn kafka(&self) -> Result<String> {
         let address = self.kafka.recv_timeout(START_MAX);
         address.with_context(|| format!("no `{KAFKA_LISTENING}…`\n{}", log_tail(&self.options)))

@@ -36,7 +36,9 @@ pub(crate) async fn describe(
             .with_resource_name(resource.resource_name.clone());
         match of_resource(call, &resource, wants) {
             Ok(mut configs) => {
-                if let Some(keys) = &resource.configuration_keys {
+                // No keys at all are all of them, as to Kafka.
+                let keys = resource.configuration_keys.unwrap_or_default();
+                if !keys.is_empty() {
                     configs.retain(|config| keys.contains(&config.name));
                 }
                 result.with_error_message(None).with_configs(configs)

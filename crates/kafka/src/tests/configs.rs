@@ -78,6 +78,8 @@ async fn every_version_describes_topics_and_the_broker() {
         let keys = ["cleanup.policy", "no.such.setting"];
         let found = describe(&mut client, version, (TOPIC, "a"), Some(&keys)).await;
         assert_eq!(by_name(&found).keys().collect::<Vec<_>>(), [&"cleanup.policy"]);
+        let found = describe(&mut client, version, (TOPIC, "a"), Some(&[])).await;
+        assert_eq!(found.configs.len(), configs.len(), "no keys are all of them");
 
         let found = describe(&mut client, version, (BROKER, "1"), None).await;
         let configs = by_name(&found);

@@ -9,6 +9,8 @@ mod cluster;
 mod cold;
 mod configs;
 mod data;
+mod denials;
+mod groups;
 mod metadata;
 mod producers;
 mod sasl;

@@ -1,0 +1,324 @@
+//! `OffsetCommit`, `OffsetFetch` and `OffsetDelete`: how far groups are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aquifer_stream::{Error, GroupPosition, Operation};
+use aquifer_types::{Offset, Partition, PartitionIndex};
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
+use kafka_protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use kafka_protocol::messages::offset_delete_response::{
+    OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
+};
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{
+    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
+    OffsetFetchRequest, OffsetFetchResponse, TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::authorizer::{Action, Resource};
+use crate::call::Call;
+use crate::error_code::error_code;
+use crate::groups::GroupKey;
+use crate::membership::{asker, key, readable};
+use crate::topic::Topic;
+
+/// The longest note beside a position, in bytes; the store's rule.
+const METADATA_BYTES_MAX: usize = 4096;
+/// The first version of `OffsetFetch` for many groups.
+const FETCH_BATCHED: i16 = 8;
+/// What stands where there is no position.
+const NO_OFFSET: i64 = -1;
+/// What stands where no leader epoch is known.
+const NO_EPOCH: i32 = -1;
+
+/// What clients of a coordinator take for "try again".
+pub(crate) fn coordinator_code(error: &Error) -> ResponseError {
+    match error_code(error) {
+        ResponseError::NotEnoughReplicas
+        | ResponseError::NotEnoughReplicasAfterAppend
+        | ResponseError::NotLeaderOrFollower
+        | ResponseError::RequestTimedOut => ResponseError::CoordinatorNotAvailable,
+        code => code,
+    }
+}
+
+/// The partition of a topic that a client may read.
+fn partition(topic: &Result<Topic, ResponseError>, index: i32) -> Result<Partition, ResponseError> {
+    let topic = topic.as_ref().map_err(|error| *error)?;
+    match u32::try_from(index) {
+        Ok(index) if index < topic.shape.partitions => {
+            Ok(Partition::new(topic.shape.id, PartitionIndex(index)))
+        }
+        _ => Err(ResponseError::UnknownTopicOrPartition),
+    }
+}
+
+fn topic(call: &Call, action: Action, name: &str) -> Result<Topic, ResponseError> {
+    if !call.allows(action, Resource::Stream(name)) {
+        return Err(ResponseError::TopicAuthorizationFailed);
+    }
+    Topic::named(call, name)
+}
+
+pub(crate) async fn commit(call: &Call, request: OffsetCommitRequest) -> OffsetCommitResponse {
+    let mut positions = Vec::new();
+    let mut topics: Vec<OffsetCommitResponseTopic> = Vec::with_capacity(request.topics.len());
+    for asked in &request.topics {
+        let found = topic(call, Action::Read, &asked.name);
+        let partitions = asked.partitions.iter().map(|asked| {
+            let checked = partition(&found, asked.partition_index)
+                .and_then(|at| check_commit(asked).map(|(offset, note)| (at, offset, note)));
+            let code = checked.as_ref().err().map_or(0, |error| error.code());
+            positions.extend(checked);
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(asked.partition_index)
+                .with_error_code(code)
+        });
+        let partitions = partitions.collect();
+        topics.push(
+            OffsetCommitResponseTopic::default()
+                .with_name(asked.name.clone())
+                .with_partitions(partitions),
+        );
+    }
+    let committed = match readable(call, &request.group_id) {
+        Ok(key) => commit_positions(call, &key, &request, positions).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = committed {
+        let all = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        // What was wrong with a partition itself says more.
+        all.filter(|of| of.error_code == 0).for_each(|of| of.error_code = error.code());
+    }
+    OffsetCommitResponse::default().with_topics(topics)
+}
+
+fn check_commit(asked: &OffsetCommitRequestPartition) -> Result<(Offset, String), ResponseError> {
+    let note = asked.committed_metadata.as_ref().map(ToString::to_string).unwrap_or_default();
+    if note.len() > METADATA_BYTES_MAX {
+        return Err(ResponseError::OffsetMetadataTooLarge);
+    }
+    if asked.committed_offset < 0 {
+        return Err(ResponseError::InvalidRequest);
+    }
+    Ok((Offset(asked.committed_offset), note))
+}
+
+async fn commit_positions(
+    call: &Call,
+    key: &GroupKey,
+    request: &OffsetCommitRequest,
+    positions: Vec<(Partition, Offset, String)>,
+) -> Result<(), ResponseError> {
+    let member = asker(&request.member_id, request.group_instance_id.as_ref());
+    let generation = request.generation_id_or_member_epoch;
+    let (tenant, group) = (key.tenant.clone(), key.group.clone());
+    let commit = async {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let operation = Operation::CommitPositions { tenant, group, positions };
+        call.store().commit(vec![operation]).await.map(|_| ())
+    };
+    let groups = &call.broker.groups;
+    let done = groups.commit(key, &member, generation, false, commit).await?;
+    done.map_err(|error| match error {
+        // A stream was deleted on the way.
+        Error::Overtaken(_) => ResponseError::UnknownTopicOrPartition,
+        error => coordinator_code(&error),
+    })
+}
+
+/// Topics and partitions of one group, or all of them.
+type Asked = Option<Vec<(TopicName, Vec<i32>)>>;
+
+/// One partition of an answer.
+struct Fetched {
+    index: i32,
+    position: Result<Option<GroupPosition>, ResponseError>,
+}
+
+pub(crate) async fn fetch(call: &Call, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    if call.version < FETCH_BATCHED {
+        return fetch_one(call, request);
+    }
+    let groups = request.groups.into_iter().map(|of| {
+        let asked = of.topics.map(|topics| {
+            topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
+        });
+        let answer = OffsetFetchResponseGroup::default().with_group_id(of.group_id.clone());
+        match fetch_group(call, &of.group_id, asked) {
+            Err(error) => answer.with_error_code(error.code()),
+            Ok(fetched) => answer.with_topics(fetched.into_iter().map(to_topics).collect()),
+        }
+    });
+    OffsetFetchResponse::default().with_groups(groups.collect())
+}
+
+/// Versions before 8 ask for one group.
+fn fetch_one(call: &Call, request: OffsetFetchRequest) -> OffsetFetchResponse {
+    let asked: Asked = request.topics.map(|topics| {
+        topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
+    });
+    let response = OffsetFetchResponse::default();
+    match fetch_group(call, &request.group_id, asked.clone()) {
+        Ok(fetched) => response.with_topics(fetched.into_iter().map(to_topic).collect()),
+        // Version 1 has no place for it but the partitions.
+        Err(error) if call.version < 2 => {
+            let topics = asked.unwrap_or_default().into_iter().map(|(name, indexes)| {
+                let fetched = |index| Fetched { index, position: Err(error) };
+                to_topic((name, indexes.into_iter().map(fetched).collect()))
+            });
+            response.with_topics(topics.collect())
+        }
+        Err(error) => response.with_error_code(error.code()),
+    }
+}
+
+fn fetch_group(
+    call: &Call,
+    group: &str,
+    asked: Asked,
+) -> Result<Vec<(TopicName, Vec<Fetched>)>, ResponseError> {
+    if !call.allows(Action::Describe, Resource::Group(group)) {
+        return Err(ResponseError::GroupAuthorizationFailed);
+    }
+    let key = key(call, group)?;
+    match asked {
+        Some(asked) => Ok(asked.into_iter().map(|of| fetch_topic(call, &key, of)).collect()),
+        None => Ok(fetch_all(call, &key)),
+    }
+}
+
+fn fetch_topic(
+    call: &Call,
+    key: &GroupKey,
+    (name, indexes): (TopicName, Vec<i32>),
+) -> (TopicName, Vec<Fetched>) {
+    let found = topic(call, Action::Describe, &name);
+    let fetched = indexes.into_iter().map(|index| {
+        let position = match partition(&found, index) {
+            Ok(at) => {
+                let mut positions = call.store().positions_of(&key.tenant, &key.group, &[at]);
+                Ok(positions.pop().flatten())
+            }
+            // What does not exist has no position.
+            Err(ResponseError::UnknownTopicOrPartition | ResponseError::InvalidTopicException) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        };
+        Fetched { index, position }
+    });
+    let fetched = fetched.collect();
+    (name, fetched)
+}
+
+fn fetch_all(call: &Call, key: &GroupKey) -> Vec<(TopicName, Vec<Fetched>)> {
+    let mut topics: BTreeMap<String, Vec<Fetched>> = BTreeMap::new();
+    for (at, position) in call.store().positions(&key.tenant, &key.group) {
+        let Some(path) = call.store().stream_path(at.stream) else { continue };
+        if !call.allows(Action::Describe, Resource::Stream(path.name.as_str())) {
+            continue;
+        }
+        let Ok(index) = i32::try_from(at.index.get()) else { continue };
+        let fetched = Fetched { index, position: Ok(Some(position)) };
+        topics.entry(path.name.to_string()).or_default().push(fetched);
+    }
+    let name = |name| TopicName(StrBytes::from_string(name));
+    topics.into_iter().map(|(topic, fetched)| (name(topic), fetched)).collect()
+}
+
+fn to_topic((name, fetched): (TopicName, Vec<Fetched>)) -> OffsetFetchResponseTopic {
+    let partitions = fetched.into_iter().map(|of| {
+        let (code, offset, metadata) = of.parts();
+        OffsetFetchResponsePartition::default()
+            .with_partition_index(of.index)
+            .with_committed_offset(offset)
+            .with_committed_leader_epoch(NO_EPOCH)
+            .with_metadata(Some(metadata))
+            .with_error_code(code)
+    });
+    OffsetFetchResponseTopic::default().with_name(name).with_partitions(partitions.collect())
+}
+
+fn to_topics((name, fetched): (TopicName, Vec<Fetched>)) -> OffsetFetchResponseTopics {
+    let partitions = fetched.into_iter().map(|of| {
+        let (code, offset, metadata) = of.parts();
+        OffsetFetchResponsePartitions::default()
+            .with_partition_index(of.index)
+            .with_committed_offset(offset)
+            .with_committed_leader_epoch(NO_EPOCH)
+            .with_metadata(Some(metadata))
+            .with_error_code(code)
+    });
+    OffsetFetchResponseTopics::default().with_name(name).with_partitions(partitions.collect())
+}
+
+impl Fetched {
+    fn parts(&self) -> (i16, i64, StrBytes) {
+        match &self.position {
+            Ok(Some(position)) => {
+                (0, position.offset.get(), StrBytes::from_string(position.metadata.clone()))
+            }
+            Ok(None) => (0, NO_OFFSET, StrBytes::default()),
+            Err(error) => (error.code(), NO_OFFSET, StrBytes::default()),
+        }
+    }
+}
+
+pub(crate) async fn delete(call: &Call, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+    let response = OffsetDeleteResponse::default();
+    if !call.allows(Action::Delete, Resource::Group(&request.group_id)) {
+        return response.with_error_code(ResponseError::GroupAuthorizationFailed.code());
+    }
+    let found = key(call, &request.group_id)
+        .and_then(|key| Ok((call.broker.groups.subscribed(&key)?, key)));
+    let (subscribed, key) = match found {
+        Ok(found) => found,
+        Err(error) => return response.with_error_code(error.code()),
+    };
+    let mut due = Vec::new();
+    let mut topics: Vec<OffsetDeleteResponseTopic> = Vec::with_capacity(request.topics.len());
+    for asked in &request.topics {
+        let found = topic(call, Action::Read, &asked.name);
+        let partitions = asked.partitions.iter().map(|asked_partition| {
+            let checked = partition(&found, asked_partition.partition_index);
+            let checked = checked.and_then(|at| check_unsubscribed(&subscribed, &asked.name, at));
+            let code = checked.as_ref().err().map_or(0, |error| error.code());
+            due.extend(checked);
+            OffsetDeleteResponsePartition::default()
+                .with_partition_index(asked_partition.partition_index)
+                .with_error_code(code)
+        });
+        let partitions = partitions.collect();
+        topics.push(
+            OffsetDeleteResponseTopic::default()
+                .with_name(asked.name.clone())
+                .with_partitions(partitions),
+        );
+    }
+    let forgotten = call.store().forget_positions(&key.tenant, &key.group, due, None).await;
+    match forgotten {
+        Ok(()) => response.with_topics(topics),
+        Err(error) => response.with_error_code(coordinator_code(&error).code()),
+    }
+}
+
+fn check_unsubscribed(
+    subscribed: &BTreeSet<String>,
+    topic: &str,
+    at: Partition,
+) -> Result<Partition, ResponseError> {
+    if subscribed.contains(topic) {
+        return Err(ResponseError::GroupSubscribedToTopic);
+    }
+    Ok(at)
+}
