@@ -14,14 +14,16 @@ mod name;
 mod numbers;
 mod record;
 
-pub use batch::{Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, Compression};
+pub use batch::{Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, Compression, Marker};
 pub use config::{
     ChunkIndex, CleanupPolicy, ConfigError, StreamClass, StreamConfig, StreamConfigChange,
 };
 pub use error::ErrorKind;
 pub use ids::{ChunkId, CommitId, Partition, StreamId};
 pub use murmur2::{murmur2, partition_for_key};
-pub use name::{GroupName, LeaseName, NameError, StreamName, StreamPath, TenantName};
+pub use name::{
+    GroupName, LeaseName, NameError, StreamName, StreamPath, TenantName, TransactionalId,
+};
 pub use numbers::{
     Epoch, GroupSequence, LeaseToken, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence,
     Timestamp,

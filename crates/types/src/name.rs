@@ -1,4 +1,5 @@
-//! Names of tenants, streams, consumer groups and leases, validated once.
+//! Names of tenants, streams, consumer groups, leases and transactional
+//! producers, validated once.
 //!
 //! A stream's name follows Kafka's rule for topics, so that every stream can
 //! be reached by every protocol and every name is a safe path segment.
@@ -171,6 +172,15 @@ name! {
     |name| check("lease", name, 249, "printable characters", |c| !c.is_control())
 }
 
+name! {
+    /// The name under which a producer writes transactions: 1 to 249 characters
+    /// that are not control characters.
+    TransactionalId,
+    |name| check("transactional", name, 249, "characters that are not control characters", |c| {
+        !c.is_control()
+    })
+}
+
 impl TenantName {
     /// The tenant of everything until access control names others.
     #[must_use]
@@ -224,6 +234,10 @@ mod tests {
         }
         assert!(GroupName::new("my group (1)").is_ok());
         assert!(GroupName::new("a/b").is_err());
+        assert!(TransactionalId::new("sink/0-1 ü").is_ok());
+        for bad in ["", "a\nb", too_long.as_str()] {
+            assert!(TransactionalId::new(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

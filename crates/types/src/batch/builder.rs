@@ -58,6 +58,19 @@ impl BatchBuilder {
         self
     }
 
+    /// Makes it a part of its producer's open transaction.
+    #[must_use]
+    pub const fn transactional(mut self) -> Self {
+        self.header.is_transactional = true;
+        self
+    }
+
+    /// Makes it a batch of markers instead of records; see [`super::Marker`].
+    pub(super) const fn control(mut self) -> Self {
+        self.header.is_control = true;
+        self
+    }
+
     /// Compresses the records when the batch is finished.
     #[must_use]
     pub const fn compression(mut self, compression: Compression) -> Self {

@@ -24,6 +24,7 @@
 mod builder;
 mod compression;
 mod header;
+mod marker;
 mod records;
 
 use bytes::{Bytes, BytesMut};
@@ -31,6 +32,7 @@ use bytes::{Bytes, BytesMut};
 pub use builder::BatchBuilder;
 pub use compression::Compression;
 pub use header::{BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES};
+pub use marker::Marker;
 pub use records::{Records, decode_records};
 
 use crate::{Epoch, ErrorKind, Offset, Record, Timestamp};
