@@ -95,6 +95,7 @@ mod tests {
             start_offset: Offset(0),
             stable_offset: Offset(20),
             end_offset: Offset(20),
+            aborted: Vec::new(),
         };
         for (limit, expected, next) in
             [(2, 12..14, 14), (3, 12..15, 15), (5, 12..17, 17), (8, 12..20, 20), (100, 12..20, 20)]

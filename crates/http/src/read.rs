@@ -97,7 +97,8 @@ pub(crate) async fn read(
     let wait_ms = parameters.parsed("wait_ms", "a number of milliseconds")?.unwrap_or(0);
     let wait = Duration::from_millis(wait_ms.min(app.options.read_wait_ms_max));
     let isolation = Isolation::Committed;
-    let request = ReadRequest { path, partition, from, bytes_max, wait, isolation };
+    let request =
+        ReadRequest { path, partition, from, bytes_max, wait, isolation, form: Default::default() };
     let (answer, reserved) = read_or_wait(&app, request).await?;
     let bytes: usize = answer.blocks.iter().map(Block::bytes).sum();
     let respond = move || respond(&app, form, partition, &answer, limit, reserved);

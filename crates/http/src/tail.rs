@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer_stream::{Block, Isolation, Position, ReadAnswer, ReadRequest};
+use aquifer_stream::{Block, Form, Isolation, Position, ReadAnswer, ReadRequest};
 use aquifer_types::{ErrorKind, Offset, PartitionIndex, StreamId, StreamPath};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -271,6 +271,7 @@ impl Tail {
             bytes_max: READ_BYTES_MAX,
             wait: READ_WAIT,
             isolation: Isolation::Committed,
+            form: Form::Records,
         };
         let store = self.app.store.clone();
         self.reads.push(Box::pin(async move { (partition, store.read(request).await) }));

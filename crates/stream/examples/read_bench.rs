@@ -26,8 +26,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aquifer_stream::{
-    AppendRequest, Block, Environment, Isolation, NewStream, Options, PartitionAppend, Position,
-    ReadRequest, StreamStore,
+    AppendRequest, Block, Environment, Form, Isolation, NewStream, Options, PartitionAppend,
+    Position, ReadRequest, StreamStore,
 };
 use aquifer_testkit::{Multiplied, load_records};
 use aquifer_types::{
@@ -203,6 +203,7 @@ async fn tail(dir: &Path, duration: Duration, readers: usize, rate: f64) {
                     bytes_max: 1 << 20,
                     wait: Duration::from_millis(500),
                     isolation: Isolation::Committed,
+                    form: Form::Records,
                 };
                 let answer = store.read(request).await.unwrap();
                 let now = begun.elapsed().as_nanos() as u64;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use aquifer_chunk::Rows;
 use aquifer_types::{
-    Batch, Epoch, GroupName, Offset, PartitionIndex, Record, StreamClass, StreamConfig,
-    StreamConfigChange, StreamId, StreamPath, Timestamp,
+    Batch, Epoch, GroupName, Offset, PartitionIndex, ProducerEpoch, ProducerId, Record, Sequence,
+    StreamClass, StreamConfig, StreamConfigChange, StreamId, StreamPath, Timestamp,
+    TransactionalId,
 };
 
 /// A stream to be created.
@@ -176,6 +177,17 @@ pub enum Isolation {
     Uncommitted,
 }
 
+/// How a read answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// Records that count: those of aborted transactions and control batches are
+    /// left out, and the reader is led past them.
+    #[default]
+    Records,
+    /// Every batch as it lies, beside [`ReadAnswer::aborted`].
+    Raw,
+}
+
 /// A read of one partition.
 #[derive(Debug, Clone)]
 pub struct ReadRequest {
@@ -189,8 +201,10 @@ pub struct ReadRequest {
     pub bytes_max: usize,
     /// How long to wait where nothing is there yet.
     pub wait: Duration,
-    /// What to leave out.
+    /// What open transactions hide.
     pub isolation: Isolation,
+    /// What becomes of aborted and control batches.
+    pub form: Form,
 }
 
 /// A piece of a partition, in the form in which it lies.
@@ -220,6 +234,80 @@ pub struct ReadAnswer {
     pub stable_offset: Offset,
     /// The end of the partition.
     pub end_offset: Offset,
+    /// For [`Form::Raw`] and [`Isolation::Committed`]: the aborted transactions
+    /// that the answered batches of the journal overlap with, by their first
+    /// offsets. Rows of chunks never hold any of theirs.
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+/// A transaction whose records do not count, in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct AbortedTransaction {
+    /// Who wrote it.
+    pub producer_id: ProducerId,
+    /// Its first record.
+    pub first_offset: Offset,
+    /// Its marker.
+    pub last_offset: Offset,
+}
+
+/// A transactional id to be taken over by a producer.
+#[derive(Debug, Clone)]
+pub struct NewTransactional {
+    /// The id.
+    pub id: TransactionalId,
+    /// How long its transactions may take, in ms.
+    pub timeout_ms: u32,
+    /// Only if the id has this producer, or had it before the same request was
+    /// answered last (KIP-360).
+    pub expected: Option<(ProducerId, ProducerEpoch)>,
+}
+
+/// How the transactions of a transactional id stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionState {
+    /// Its present producer has written none.
+    Empty,
+    /// One is open.
+    Ongoing,
+    /// The last one was committed.
+    Committed,
+    /// The last one was aborted.
+    Aborted,
+}
+
+/// A transactional id and its transaction.
+#[derive(Debug, Clone)]
+pub struct TransactionDescription {
+    /// The id.
+    pub transactional: TransactionalId,
+    /// Its producer and that one's epoch.
+    pub producer: (ProducerId, ProducerEpoch),
+    /// How its transactions stand.
+    pub state: TransactionState,
+    /// How long a transaction may take, in ms.
+    pub timeout_ms: u32,
+    /// When the open one was opened.
+    pub started: Option<Timestamp>,
+    /// The partitions that the open one includes; empty in a list.
+    pub partitions: Vec<(StreamPath, PartitionIndex)>,
+    /// The groups that the open one includes; empty in a list.
+    pub groups: Vec<GroupName>,
+}
+
+/// A producer that has appended to a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProducerDescription {
+    /// Its id.
+    pub producer: ProducerId,
+    /// Its epoch.
+    pub epoch: ProducerEpoch,
+    /// The sequence of its last record.
+    pub last_sequence: Sequence,
+    /// When it appended last.
+    pub last_used: Timestamp,
+    /// Where its open transaction begins in the partition.
+    pub transaction_start: Option<Offset>,
 }
 
 impl ReadAnswer {

@@ -120,6 +120,29 @@ pub enum Error {
         /// When it runs out, unless it is renewed, in ms.
         wait_ms: u64,
     },
+    /// No transactional id has this producer any more.
+    #[error("producer {producer} is not the one that the transactional id has now")]
+    UnknownProducer {
+        /// The producer.
+        producer: i64,
+    },
+    /// The transaction is not in a state that allows it.
+    #[error("{0}")]
+    InvalidTransactionState(String),
+    /// No producer was given this transactional id, or so long ago that it is
+    /// forgotten.
+    #[error("transactional id {0:?} is not known: a producer has to be initialised with it")]
+    TransactionalIdNotFound(String),
+    /// The declared timeout is zero or above the limit.
+    #[error(
+        "a transaction may take 1 to {limit} ms (transaction_ms_max), the producer asks for {timeout_ms}"
+    )]
+    TransactionTimeoutTooLong {
+        /// What the producer asks for, in ms.
+        timeout_ms: u64,
+        /// The limit, in ms.
+        limit: u64,
+    },
     /// A precondition of an internal commit does not hold any more.
     #[error("the commit was overtaken: {0}")]
     Overtaken(String),
@@ -209,15 +232,18 @@ impl Error {
             Self::StreamNotFound(_)
             | Self::StreamDeleted(_)
             | Self::PartitionNotFound { .. }
-            | Self::GroupNotFound(_) => ErrorKind::NotFound,
+            | Self::GroupNotFound(_)
+            | Self::UnknownProducer { .. }
+            | Self::TransactionalIdNotFound(_) => ErrorKind::NotFound,
             Self::StreamExists(_) => ErrorKind::AlreadyExists,
-            Self::Invalid(_) => ErrorKind::InvalidRequest,
+            Self::Invalid(_) | Self::TransactionTimeoutTooLong { .. } => ErrorKind::InvalidRequest,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::OutOfRange { .. } => ErrorKind::OutOfRange,
             Self::UnexpectedOffset { .. }
             | Self::OutOfOrderSequence { .. }
             | Self::DuplicateSequence { .. }
             | Self::LeaseHeld { .. }
+            | Self::InvalidTransactionState(_)
             | Self::Overtaken(_) => ErrorKind::Conflict,
             Self::ProducerFenced { .. } | Self::Fenced(_) => ErrorKind::Fenced,
             Self::Throttled { .. } => ErrorKind::Throttled,

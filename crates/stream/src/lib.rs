@@ -21,10 +21,11 @@ mod tier;
 mod verify;
 
 pub use api::{
-    AppendAnswer, AppendRequest, Appended, Block, ChunkDescription, GroupDescription,
-    GroupPosition, Health, Isolation, NewStream, PartitionAppend, PartitionDescription, Position,
-    ReadAnswer, ReadRequest, StreamDescription, StreamShape, StreamSummary, StreamUpdate,
-    Truncation,
+    AbortedTransaction, AppendAnswer, AppendRequest, Appended, Block, ChunkDescription, Form,
+    GroupDescription, GroupPosition, Health, Isolation, NewStream, NewTransactional,
+    PartitionAppend, PartitionDescription, Position, ProducerDescription, ReadAnswer, ReadRequest,
+    StreamDescription, StreamShape, StreamSummary, StreamUpdate, TransactionDescription,
+    TransactionState, Truncation,
 };
 pub use chunk_meta::ChunkMeta;
 pub use error::Error;

@@ -49,6 +49,18 @@ pub struct Options {
     pub producers_per_partition_max: usize,
     /// A producer that is idle for longer is forgotten, in ms.
     pub producer_idle_ms_max: u64,
+    /// The longest timeout that a producer may declare for its transactions, in
+    /// ms.
+    pub transaction_ms_max: u64,
+    /// The most transactions that are open at once.
+    pub transactions_open_max: usize,
+    /// The most partitions and groups in one transaction.
+    pub transaction_partitions_max: usize,
+    /// The most transactional ids that are kept.
+    pub transactional_ids_max: usize,
+    /// A transactional id without an open transaction that is not used for
+    /// longer is forgotten, in ms.
+    pub transactional_id_idle_ms_max: u64,
     /// The most answers kept for `Idempotency-Key`.
     pub idempotency_keys_max: usize,
     /// How long an answer is kept for `Idempotency-Key`, in ms.
@@ -121,6 +133,11 @@ impl Default for Options {
             partitions_max: 100_000,
             producers_per_partition_max: 10_000,
             producer_idle_ms_max: 24 * 3600 * 1000,
+            transaction_ms_max: 15 * 60 * 1000,
+            transactions_open_max: 10_000,
+            transaction_partitions_max: 10_000,
+            transactional_ids_max: 100_000,
+            transactional_id_idle_ms_max: 7 * 24 * 3600 * 1000,
             idempotency_keys_max: 100_000,
             idempotency_key_ms: 24 * 3600 * 1000,
             commit_outcomes_max: 200_000,
@@ -153,7 +170,7 @@ impl Options {
     /// # Errors
     /// A sentence that names the first field outside its bounds.
     pub fn validate(&self) -> Result<(), crate::Error> {
-        let bounds: [(&str, u64, u64, u64); 10] = [
+        let bounds: [(&str, u64, u64, u64); 11] = [
             ("journal_file_bytes", self.journal_file_bytes, 1 << 20, 2 << 30),
             ("journal_bytes_max", self.journal_bytes_max, 3 * self.journal_file_bytes, u64::MAX),
             ("group_bytes_max", self.group_bytes_max as u64, 4 << 10, 32 << 20),
@@ -162,6 +179,7 @@ impl Options {
             ("tier_concurrency", self.tier_concurrency as u64, 1, 64),
             ("chunk_zstd_level", u64::try_from(self.chunk_zstd_level).unwrap_or(0), 1, 19),
             ("compaction_chunks_min", self.compaction_chunks_min as u64, 2, 1_000),
+            ("transaction_ms_max", self.transaction_ms_max, 1, i32::MAX as u64),
             ("manifest_offsets_ahead", self.manifest_offsets_ahead, 1 << 10, 1 << 48),
             ("manifests_kept", self.manifests_kept as u64, 1, 1_000),
         ];

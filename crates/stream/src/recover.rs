@@ -23,7 +23,9 @@ use std::sync::Arc;
 use aquifer_catalog::{Catalog, Change, GarbageRow, PartitionRow, StreamRow, TombstoneRow};
 use aquifer_env::store::{TierStore, open_store};
 use aquifer_env::{DirectoryLock, Disk, tasks};
-use aquifer_types::{Epoch, GroupSequence, Offset, PartitionIndex, StreamPath, Timestamp};
+use aquifer_types::{
+    Epoch, GroupSequence, Offset, PartitionIndex, ProducerId, StreamPath, Timestamp,
+};
 
 use self::found::{Found, delete_manifests};
 use crate::Error;
@@ -31,6 +33,7 @@ use crate::index::chunk_row;
 use crate::ledger::hot_state::{HotChunk, HotPartition, HotState, HotStream};
 use crate::ledger::recovery::Places;
 use crate::ledger::snapshot;
+use crate::ledger::transactions::Transactional;
 use crate::options::Options;
 use crate::store::Environment;
 use crate::tier::manifest::{Manifest, ManifestKey};
@@ -169,7 +172,13 @@ fn newest_epoch(manifest: &Manifest, keys: &[ManifestKey]) -> Epoch {
     of_chunks.max(keys.last().map(|key| key.epoch)).unwrap_or_default()
 }
 
+/// Producer ids that are given between two recoveries at the most.
+const PRODUCERS_AN_EPOCH: u32 = u32::BITS;
+
 fn set_epoch(manifest: &mut Manifest, epoch: Epoch) {
+    // Later ones than the manifest knows may have been given.
+    let unused = ProducerId(i64::from(epoch.get()) << PRODUCERS_AN_EPOCH);
+    manifest.next_producer = manifest.next_producer.max(unused);
     for stream in &mut manifest.streams {
         for entry in &mut stream.partitions {
             entry.epoch = epoch;
@@ -300,6 +309,20 @@ fn hot_of(manifest: &Manifest, epoch: Epoch) -> HotState {
     }
     for entry in &manifest.answers {
         let _ = hot.answers.keep(&entry.tenant, &entry.key, entry.answer.clone());
+    }
+    hot.transactions.next_producer = manifest.next_producer;
+    for entry in &manifest.transactional {
+        let key = (entry.tenant.clone(), entry.id.clone());
+        let kept = Transactional {
+            producer: entry.producer,
+            epoch: entry.epoch,
+            previous: None,
+            timeout_ms: entry.timeout_ms,
+            last_used: entry.last_used,
+            ended: None,
+            open: None,
+        };
+        let _ = hot.transactions.put(&key, Some(kept));
     }
     hot.count_positions();
     hot

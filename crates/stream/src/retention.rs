@@ -234,7 +234,7 @@ mod tests {
     use aquifer_types::Epoch;
 
     use super::*;
-    use crate::index::TailEntry;
+    use crate::index::{TailEntry, TailKind};
 
     const HOUR_MS: i64 = 3_600_000;
 
@@ -254,6 +254,7 @@ mod tests {
                 position: 0,
                 len: 100,
                 epoch: Epoch(1),
+                kind: TailKind::Plain,
             });
         }
         state

@@ -3,6 +3,7 @@
 mod background;
 mod leases;
 mod streams;
+mod transactions;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,8 +24,8 @@ use tokio::task::JoinSet;
 pub use self::leases::Lease;
 use crate::Error;
 use crate::api::{
-    AppendAnswer, AppendRequest, Appended, GroupDescription, Health, Isolation, Position,
-    ReadAnswer, ReadRequest,
+    AppendAnswer, AppendRequest, Appended, Block, Form, GroupDescription, Health, Isolation,
+    Position, ReadAnswer, ReadRequest,
 };
 use crate::index::{Index, PartitionLog, StreamIndex};
 use crate::ledger::recovery::{Places, recover};
@@ -37,6 +38,8 @@ use crate::options::Options;
 use crate::read::{ChunkCache, Leases, Reader, View};
 use crate::retention::Retention;
 use crate::tier::Tier;
+
+use self::transactions::Expiry;
 
 /// The longest note that a group may leave beside a position, in bytes.
 const POSITION_METADATA_BYTES_MAX: usize = 4096;
@@ -84,6 +87,7 @@ struct Inner {
     reader: Arc<Reader>,
     tier: Arc<Tier>,
     retention: tokio::sync::Mutex<Retention>,
+    expiry: tokio::sync::Mutex<Expiry>,
     metrics: Arc<Metrics>,
     recovery: RecoveryReport,
     tasks: Mutex<JoinSet<()>>,
@@ -180,6 +184,7 @@ impl StreamStore {
                 reader,
                 tier,
                 retention: tokio::sync::Mutex::new(retention),
+                expiry: tokio::sync::Mutex::default(),
                 metrics,
                 recovery: report,
                 tasks: Mutex::new(JoinSet::new()),
@@ -324,11 +329,12 @@ impl StreamStore {
         for append in request.appends {
             let log = stream.partition(append.partition)?;
             self.check_backlog(&log)?;
-            if append.batch.header().is_control || append.batch.header().record_count == 0 {
+            let header = append.batch.header();
+            if header.is_control || header.record_count == 0 {
                 return Err(Error::Invalid("a batch to append has records".into()));
             }
-            if append.batch.header().is_transactional {
-                return Err(Error::Unsupported("transactions are not supported yet".into()));
+            if header.is_transactional && header.producer_id.is_none() {
+                return Err(Error::Invalid("a transactional batch has a producer id".into()));
             }
             if has_key && checksum.is_none() {
                 request_checksum = crc32c::crc32c_append(request_checksum, append.batch.bytes());
@@ -374,7 +380,10 @@ impl StreamStore {
                     Some(*appended)
                 }
                 Outcome::Duplicate(appended) => Some(*appended),
-                Outcome::Done | Outcome::Leased(_) | Outcome::Resolved(_) => None,
+                Outcome::Done
+                | Outcome::Leased(_)
+                | Outcome::Resolved(_)
+                | Outcome::Producer { .. } => None,
             })
             .collect();
         Ok(AppendAnswer { appends, is_duplicate, appended: committed.at })
@@ -427,7 +436,8 @@ impl StreamStore {
         tokio::pin!(deadline);
         loop {
             watch.borrow_and_update();
-            let answer = self.read_now(&log, from, bytes_max, request.isolation).await?;
+            let answer =
+                self.read_now(&log, from, bytes_max, request.isolation, request.form).await?;
             // A gap that reaches the visible end moves the reader on at once.
             if !answer.blocks.is_empty() || answer.next_offset > from || request.wait.is_zero() {
                 let bytes: usize = answer.blocks.iter().map(|block| block.bytes()).sum();
@@ -452,8 +462,14 @@ impl StreamStore {
         from: Offset,
         bytes_max: usize,
         isolation: Isolation,
+        form: Form,
     ) -> Result<ReadAnswer, Error> {
-        let (start, stable, end) = log.with(|state| (state.start, state.stable(), state.end));
+        let is_listed = form == Form::Raw && isolation == Isolation::Committed;
+        // Taken before the batches: tiering forgets what they may overlap with.
+        let (start, stable, end, mut aborted) = log.with(|state| {
+            let aborted = is_listed.then(|| state.transactions.aborted_from(from));
+            (state.start, state.stable(), state.end, aborted.unwrap_or_default())
+        });
         let visible = match isolation {
             Isolation::Committed => stable,
             Isolation::Uncommitted => end,
@@ -461,7 +477,7 @@ impl StreamStore {
         if from < start || from > end {
             return Err(Error::out_of_range(log.partition, from, start, end));
         }
-        let mut cursor = self.inner.reader.cursor(log, from, visible);
+        let mut cursor = self.inner.reader.cursor(log, from, visible).with_form(form);
         let mut blocks = Vec::new();
         let mut bytes = 0;
         while bytes < bytes_max {
@@ -473,6 +489,14 @@ impl StreamStore {
             blocks.extend(more);
         }
         let next_offset = cursor.position().max(from);
+        let first_batch = blocks.iter().find_map(|block| match block {
+            Block::Batch(batch) => Some(batch.header().base_offset),
+            Block::Rows(_) => None,
+        });
+        aborted.retain(|aborted| {
+            first_batch.is_some_and(|first| aborted.last_offset >= first)
+                && aborted.first_offset < next_offset
+        });
         Ok(ReadAnswer {
             blocks,
             from,
@@ -480,6 +504,7 @@ impl StreamStore {
             start_offset: start,
             stable_offset: stable,
             end_offset: end,
+            aborted,
         })
     }
 
@@ -498,7 +523,8 @@ impl StreamStore {
         self.inner.reader.resolve(&log, at, Isolation::Committed).await
     }
 
-    /// Follows the end of a partition.
+    /// Follows the stable offset of a partition; also told when the end moves
+    /// without it.
     ///
     /// # Errors
     /// Where the stream or partition does not exist.
@@ -537,17 +563,7 @@ impl StreamStore {
         let mut kept = Vec::with_capacity(positions.len());
         for (index, (offset, metadata)) in positions {
             stream.partition(index)?;
-            if metadata.len() > POSITION_METADATA_BYTES_MAX {
-                return Err(Error::TooLarge {
-                    what: "a position's metadata".into(),
-                    size: metadata.len() as u64,
-                    limit: POSITION_METADATA_BYTES_MAX as u64,
-                    limit_name: "4 KiB",
-                });
-            }
-            if offset < Offset::ZERO {
-                return Err(Error::Invalid(format!("offset {offset} is negative")));
-            }
+            check_position(offset, &metadata)?;
             kept.push((Partition::new(stream.id, index), offset, metadata));
         }
         let operation = Operation::CommitPositions {
@@ -625,6 +641,22 @@ impl StreamStore {
     fn new_stream_id(&self) -> StreamId {
         StreamId(uuid_v4(&*self.inner.environment.random))
     }
+}
+
+/// Whether a position may be committed.
+fn check_position(offset: Offset, metadata: &str) -> Result<(), Error> {
+    if metadata.len() > POSITION_METADATA_BYTES_MAX {
+        return Err(Error::TooLarge {
+            what: "a position's metadata".into(),
+            size: metadata.len() as u64,
+            limit: POSITION_METADATA_BYTES_MAX as u64,
+            limit_name: "4 KiB",
+        });
+    }
+    if offset < Offset::ZERO {
+        return Err(Error::Invalid(format!("offset {offset} is negative")));
+    }
+    Ok(())
 }
 
 async fn open_tier2(options: &Options, environment: &Environment) -> Result<TierStore, Error> {

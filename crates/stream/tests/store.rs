@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use aquifer_stream::{
-    AppendRequest, Environment, Error, Isolation, NewStream, Options, PartitionAppend, Position,
-    ReadRequest, StreamStore, StreamUpdate, Truncation,
+    AppendRequest, Environment, Error, Form, Isolation, NewStream, Options, PartitionAppend,
+    Position, ReadRequest, StreamStore, StreamUpdate, Truncation,
 };
 use aquifer_types::{
     BatchBuilder, ErrorKind, Offset, PartitionIndex, Record, StreamClass, StreamConfig,
@@ -70,6 +70,7 @@ async fn read_all(store: &StreamStore, name: &str, partition: u32, from: Positio
             bytes_max: 10_000,
             wait: Duration::ZERO,
             isolation: Isolation::Committed,
+            form: Form::Records,
         };
         let answer = store.read(request).await.unwrap();
         records.extend(answer.records().unwrap());
@@ -238,6 +239,7 @@ async fn truncation_and_deletion_hold_across_a_restart() {
         bytes_max: 100,
         wait: Duration::ZERO,
         isolation: Isolation::Committed,
+        form: Form::Records,
     };
     assert_eq!(store.read(below).await.unwrap_err().earliest(), Some(Offset(4)));
     let update = StreamUpdate { partitions: Some(3), config: None };
@@ -267,6 +269,7 @@ async fn a_waiting_reader_is_woken_by_an_append() {
             bytes_max: 100,
             wait: Duration::from_secs(30),
             isolation: Isolation::Committed,
+            form: Form::Records,
         };
         reader.read(request).await.unwrap().records().unwrap()
     });

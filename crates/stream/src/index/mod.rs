@@ -24,6 +24,8 @@ use parking_lot::{Mutex, RwLock};
 
 pub(crate) use files::LiveFiles;
 pub(crate) use groups::Groups;
+#[cfg(test)]
+pub(crate) use partition::TailKind;
 pub(crate) use partition::{ChunkList, PartitionLog, PartitionState, TailEntry, chunk_at};
 pub(crate) use publish::{chunk_of_row, chunk_row};
 pub(crate) use tail_cache::TailCache;

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use aquifer_journal::FileId;
-use aquifer_types::{BatchHeader, ChunkId, Epoch, Offset, Partition, Timestamp};
+use aquifer_types::{BatchHeader, ChunkId, Epoch, Offset, Partition, ProducerId, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::chunk_meta::ChunkMeta;
+use crate::ledger::transactions::{PartitionTransactions, writer_of};
 
 /// Where a batch of the tail lies in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,17 @@ pub(crate) struct TailEntry {
     pub(crate) position: u64,
     pub(crate) len: u32,
     pub(crate) epoch: Epoch,
+    pub(crate) kind: TailKind,
+}
+
+/// What is in a batch of the tail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TailKind {
+    Plain,
+    /// Records of this producer's transaction.
+    Transactional(ProducerId),
+    /// Markers.
+    Control,
 }
 
 impl TailEntry {
@@ -39,6 +51,11 @@ impl TailEntry {
             position,
             len: batch.total_bytes() as u32,
             epoch: batch.epoch,
+            kind: match writer_of(batch) {
+                _ if batch.is_control => TailKind::Control,
+                Some(producer) => TailKind::Transactional(producer),
+                None => TailKind::Plain,
+            },
         }
     }
 }
@@ -64,6 +81,7 @@ pub(crate) struct PartitionState {
     pub(crate) chunks: ChunkList,
     pub(crate) chunk_bytes: u64,
     pub(crate) is_deleted: bool,
+    pub(crate) transactions: PartitionTransactions,
 }
 
 /// A partition that is read, appended to and watched.
@@ -71,7 +89,8 @@ pub(crate) struct PartitionState {
 pub(crate) struct PartitionLog {
     pub(crate) partition: Partition,
     state: Mutex<PartitionState>,
-    end: watch::Sender<Offset>,
+    /// The stable offset; told again whenever the end moves.
+    moved: watch::Sender<Offset>,
 }
 
 impl PartitionLog {
@@ -79,7 +98,7 @@ impl PartitionLog {
     pub(crate) fn new(partition: Partition, from: Offset) -> Self {
         let (start, tiered, end) = (from, from, from);
         let state = PartitionState { start, tiered, end, ..PartitionState::default() };
-        Self { partition, state: Mutex::new(state), end: watch::Sender::new(from) }
+        Self { partition, state: Mutex::new(state), moved: watch::Sender::new(from) }
     }
 
     /// Looks at the state; `look` must be short, the writer may wait for it.
@@ -87,9 +106,10 @@ impl PartitionLog {
         look(&self.state.lock())
     }
 
-    /// Follows the end of the partition; also told when its stream is deleted.
+    /// Follows the stable offset of the partition; also told when the end moves
+    /// without it, and when its stream is deleted.
     pub(crate) fn watch(&self) -> watch::Receiver<Offset> {
-        self.end.subscribe()
+        self.moved.subscribe()
     }
 
     pub(crate) fn append(&self, entry: TailEntry) {
@@ -98,22 +118,36 @@ impl PartitionLog {
         state.end = entry.next;
         state.tail_bytes += u64::from(entry.len);
         state.tail.push_back(entry);
+        // In one step with the end: nobody sees it as stable in between.
+        if let TailKind::Transactional(producer) = entry.kind {
+            state.transactions.begin(producer, entry.base);
+        }
+        let stable = state.stable();
         drop(state);
-        self.end.send_replace(entry.next);
+        self.moved.send_replace(stable);
+    }
+
+    /// A producer's transaction ended with the marker at `marker`.
+    pub(crate) fn end_transaction(&self, producer: ProducerId, marker: Offset, is_commit: bool) {
+        let mut state = self.state.lock();
+        let _ = state.transactions.end(producer, marker, is_commit);
+        let stable = state.stable();
+        drop(state);
+        self.moved.send_replace(stable);
     }
 
     /// Wakes everybody who waits for records.
     pub(crate) fn wake(&self) {
-        self.end.send_modify(|_| ());
+        self.moved.send_modify(|_| ());
     }
 
     /// Moves the end on without a record, as after an unclean start.
     pub(crate) fn skip_to(&self, end: Offset) {
         let mut state = self.state.lock();
         state.end = state.end.max(end);
-        let end = state.end;
+        let stable = state.stable();
         drop(state);
-        self.end.send_replace(end);
+        self.moved.send_replace(stable);
     }
 
     /// Adds a chunk at its place and drops the tail below it; returns the files
@@ -187,9 +221,9 @@ impl PartitionLog {
     pub(crate) fn restore(&self, restore: impl FnOnce(&mut PartitionState)) {
         let mut state = self.state.lock();
         restore(&mut state);
-        let end = state.end;
+        let stable = state.stable();
         drop(state);
-        self.end.send_replace(end);
+        self.moved.send_replace(stable);
     }
 }
 
@@ -197,7 +231,16 @@ impl PartitionState {
     /// The first offset that an open transaction hides; the end while there are
     /// none.
     pub(crate) fn stable(&self) -> Offset {
-        self.end
+        self.transactions.stable(self.start, self.end)
+    }
+
+    /// Whether a batch of the tail holds no records that count.
+    pub(crate) fn is_hidden(&self, entry: &TailEntry) -> bool {
+        match entry.kind {
+            TailKind::Plain => false,
+            TailKind::Transactional(producer) => self.transactions.is_aborted(producer, entry.base),
+            TailKind::Control => true,
+        }
     }
 
     /// The first offset of a record that is in the journal only; the end where
@@ -211,8 +254,10 @@ impl PartitionState {
         self.chunks = Arc::new(chunks);
     }
 
-    /// Drops the batches that a chunk or the start has passed.
+    /// Drops the batches, and the aborted transactions, that a chunk or the
+    /// start has passed.
     pub(crate) fn drop_tail(&mut self) -> Vec<FileId> {
+        let _ = self.transactions.pass(self.tiered);
         let mut files = Vec::new();
         while let Some(first) = self.tail.front() {
             if first.next > self.tiered {

@@ -19,6 +19,7 @@ use super::{Garbage, Index, PartitionLog, StreamIndex, TailEntry, Tombstone};
 use crate::chunk_meta::ChunkMeta;
 use crate::ledger::event::Event;
 use crate::ledger::sequencer::Fact;
+use crate::ledger::transaction_event::TransactionEvent;
 
 impl Index {
     /// Publishes a group that was written to `file` at `position`, all of it at
@@ -128,13 +129,23 @@ impl Index {
                     log.skip_to(*end);
                 }
             }
+            Event::Transaction(TransactionEvent::Ended {
+                producer, is_commit, markers, ..
+            }) => {
+                for (at, marker) in markers {
+                    if let Some(log) = self.partition(*at) {
+                        log.end_transaction(*producer, *marker, *is_commit);
+                    }
+                }
+            }
             Event::AnswerKept { .. }
             | Event::CommitKept { .. }
             | Event::CommitFenced { .. }
             | Event::LeaseHeld { .. }
             | Event::LeaseReleased { .. }
             | Event::CeilingsSet { .. }
-            | Event::OffsetsReserved { .. } => {}
+            | Event::OffsetsReserved { .. }
+            | Event::Transaction(_) => {}
         }
     }
 
@@ -274,6 +285,8 @@ fn is_in_manifest(event: &Event) -> bool {
             | Event::CeilingsSet { .. }
             | Event::OffsetsReserved { .. }
             | Event::OffsetsSkipped { .. }
+            // Of transactional ids it says little that another may not wait for.
+            | Event::Transaction(_)
     )
 }
 

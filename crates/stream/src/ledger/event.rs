@@ -19,14 +19,15 @@
 
 use aquifer_types::{
     Batch, BatchHeader, ChunkId, CommitId, Epoch, GroupName, LeaseName, LeaseToken, Offset,
-    Partition, PartitionIndex, StreamClass, StreamConfig, StreamConfigChange, StreamId, StreamPath,
-    TenantName, Timestamp,
+    Partition, PartitionIndex, ProducerEpoch, ProducerId, StreamClass, StreamConfig,
+    StreamConfigChange, StreamId, StreamPath, TenantName, Timestamp, TransactionalId,
 };
 use serde::{Deserialize, Serialize};
 
 use super::leases::HeldLease;
+use super::transaction_event::TransactionEvent;
 use crate::Error;
-use crate::api::{Appended, GroupPosition};
+use crate::api::{Appended, GroupPosition, NewTransactional};
 use crate::chunk_meta::ChunkMeta;
 
 pub(crate) const KIND_APPEND: u8 = 1;
@@ -157,6 +158,8 @@ pub(crate) enum Event {
         id: CommitId,
         at: Timestamp,
     },
+    /// Anything about producers and transactions.
+    Transaction(TransactionEvent),
 }
 
 fn is_zero(offset: &Offset) -> bool {
@@ -251,7 +254,7 @@ pub enum Operation {
         change: StreamConfigChange,
     },
     /// Let a stream have more partitions.
-    AddPartitions {
+    GrowStream {
         /// The stream.
         id: StreamId,
         /// How many it has then.
@@ -367,6 +370,73 @@ pub enum Operation {
         /// The id that its caller gave it.
         id: CommitId,
     },
+    /// Give a producer its id and epoch; its outcome is [`Outcome::Producer`].
+    InitProducer {
+        /// The producer's tenant.
+        tenant: TenantName,
+        /// The transactional id that it takes over, fencing whoever had it;
+        /// without one it is idempotent only.
+        transactional: Option<NewTransactional>,
+    },
+    /// Let the producer's transaction include partitions; opens it where none
+    /// is open.
+    AddPartitions {
+        /// The producer's tenant.
+        tenant: TenantName,
+        /// Its transactional id.
+        transactional: TransactionalId,
+        /// Its id and epoch.
+        producer: (ProducerId, ProducerEpoch),
+        /// Of streams of the tenant.
+        partitions: Vec<Partition>,
+    },
+    /// Let the producer's transaction include a group; opens it where none is
+    /// open.
+    AddGroup {
+        /// The producer's tenant.
+        tenant: TenantName,
+        /// Its transactional id.
+        transactional: TransactionalId,
+        /// Its id and epoch.
+        producer: (ProducerId, ProducerEpoch),
+        /// The group.
+        group: GroupName,
+    },
+    /// Commit a group's positions when, and if, the transaction is committed.
+    CommitPositionsInTransaction {
+        /// The producer's tenant.
+        tenant: TenantName,
+        /// Its transactional id.
+        transactional: TransactionalId,
+        /// Its id and epoch.
+        producer: (ProducerId, ProducerEpoch),
+        /// A group that the open transaction includes.
+        group: GroupName,
+        /// Offsets and notes.
+        positions: Vec<(Partition, Offset, String)>,
+    },
+    /// Commit or abort the open transaction. The same end may be repeated until
+    /// the next one is opened.
+    EndTransaction {
+        /// The producer's tenant.
+        tenant: TenantName,
+        /// Its transactional id.
+        transactional: TransactionalId,
+        /// Its id and epoch.
+        producer: (ProducerId, ProducerEpoch),
+        /// Whether its records count.
+        is_commit: bool,
+    },
+    /// Abort a transaction whose time is over, if it is still open, and fence
+    /// its producer.
+    ExpireTransaction {
+        /// The producer's tenant.
+        tenant: TenantName,
+        /// Its transactional id.
+        transactional: TransactionalId,
+        /// The id and epoch that it had when it was seen.
+        producer: (ProducerId, ProducerEpoch),
+    },
 }
 
 impl Operation {
@@ -375,7 +445,7 @@ impl Operation {
         match self {
             Self::CreateStream { .. }
             | Self::AlterStream { .. }
-            | Self::AddPartitions { .. }
+            | Self::GrowStream { .. }
             | Self::DeleteStream { .. }
             | Self::Truncate { .. }
             | Self::Expire { .. }
@@ -392,7 +462,13 @@ impl Operation {
             | Self::AcquireLease { .. }
             | Self::RenewLease { .. }
             | Self::ReleaseLease { .. }
-            | Self::ResolveCommit { .. } => false,
+            | Self::ResolveCommit { .. }
+            | Self::InitProducer { .. }
+            | Self::AddPartitions { .. }
+            | Self::AddGroup { .. }
+            | Self::CommitPositionsInTransaction { .. }
+            | Self::EndTransaction { .. }
+            | Self::ExpireTransaction { .. } => false,
         }
     }
 }
@@ -409,6 +485,13 @@ pub enum Outcome {
     Done,
     /// The lease is granted.
     Leased(LeaseToken),
+    /// A producer has this id and epoch.
+    Producer {
+        /// Its id.
+        id: ProducerId,
+        /// Its epoch.
+        epoch: ProducerEpoch,
+    },
     /// What became of the commit that was asked for.
     Resolved(Resolution),
 }

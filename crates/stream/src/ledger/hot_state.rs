@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aquifer_types::{
-    ChunkId, Epoch, GroupName, Offset, Partition, PartitionIndex, StreamClass, StreamConfig,
-    StreamId, StreamPath, TenantName, Timestamp,
+    ChunkId, Epoch, GroupName, Offset, Partition, PartitionIndex, ProducerId, StreamClass,
+    StreamConfig, StreamId, StreamPath, TenantName, Timestamp,
 };
 
 use super::answers::{Answers, AnswersUndo};
@@ -17,8 +17,12 @@ use super::attempts::{Attempt, AttemptUndo, Attempts};
 use super::event::{AppendEvent, Event};
 use super::leases::{LeaseTable, LeaseUndo};
 use super::producer::Producers;
+use super::transaction_event::TransactionUndo;
+use super::transactions::{
+    OpenTransaction, PartitionTransactions, TransactionalKey, Transactions, writer_of,
+};
 use crate::Error;
-use crate::api::GroupPosition;
+use crate::api::{AbortedTransaction, GroupPosition};
 use crate::chunk_meta::ChunkMeta;
 
 /// The positions of one group.
@@ -37,6 +41,7 @@ pub(crate) struct HotState {
     pub(crate) attempts: Attempts,
     pub(crate) leases: LeaseTable,
     pub(crate) intents: BTreeMap<ChunkId, Intent>,
+    pub(crate) transactions: Transactions,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +68,7 @@ pub(crate) struct HotPartition {
     pub(crate) ceiling: Option<Offset>,
     pub(crate) chunks: BTreeMap<Offset, HotChunk>,
     pub(crate) producers: Producers,
+    pub(crate) transactions: PartitionTransactions,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,9 +92,16 @@ pub(crate) enum Undo {
         partition: Partition,
         end: Offset,
         producer: Option<super::producer::ProducerUndo>,
+        /// Whose transaction begins here.
+        begun: Option<ProducerId>,
     },
     StreamCreated(StreamId),
-    StreamDeleted(StreamId, Box<HotStream>, BTreeMap<(TenantName, GroupName), Positions>),
+    StreamDeleted {
+        id: StreamId,
+        stream: Box<HotStream>,
+        groups: BTreeMap<(TenantName, GroupName), Positions>,
+        stripped: Stripped,
+    },
     Config(StreamId, Box<StreamConfig>),
     PartitionCount(StreamId, usize),
     Start {
@@ -96,6 +109,7 @@ pub(crate) enum Undo {
         start: Offset,
         tiered: Offset,
         chunks: Vec<(Offset, HotChunk)>,
+        passed: Vec<AbortedTransaction>,
     },
     Intent(ChunkId, Option<Intent>),
     ChunkAdded {
@@ -103,6 +117,7 @@ pub(crate) enum Undo {
         at: Partition,
         base: Offset,
         tiered: Offset,
+        passed: Vec<AbortedTransaction>,
     },
     ChunksReplaced {
         chunk: (ChunkId, Option<Intent>),
@@ -111,20 +126,25 @@ pub(crate) enum Undo {
         removed: Vec<(Offset, HotChunk)>,
     },
     Group(TenantName, GroupName, Option<Positions>),
+    GroupDeleted(TenantName, GroupName, Option<Positions>, Stripped),
     Answer(AnswersUndo),
     Attempt(AttemptUndo),
     Lease(LeaseUndo),
     Ceilings(Vec<(Partition, Option<Offset>)>),
     Reserved(Partition, Offset),
     End(Partition, Offset),
+    Transaction(TransactionUndo),
 }
+
+/// Open transactions as they were before something in them was deleted.
+type Stripped = Vec<(TransactionalKey, OpenTransaction)>;
 
 impl HotState {
     pub(crate) fn stream(&self, id: StreamId) -> Option<&HotStream> {
         self.streams.get(&id)
     }
 
-    fn partition_mut(&mut self, at: Partition) -> Option<&mut HotPartition> {
+    pub(super) fn partition_mut(&mut self, at: Partition) -> Option<&mut HotPartition> {
         self.streams.get_mut(&at.stream)?.partitions.get_mut(at.index.get() as usize)
     }
 
@@ -149,7 +169,9 @@ impl HotState {
         let end = partition.end;
         partition.end = partition.end.max(event.batch.next_offset());
         let producer = partition.producers.record(&event.batch, event.appended);
-        Some(Undo::Append { partition: event.partition, end, producer })
+        let begun = writer_of(&event.batch)
+            .filter(|writer| partition.transactions.begin(*writer, event.batch.base_offset));
+        Some(Undo::Append { partition: event.partition, end, producer, begun })
     }
 
     /// Applies a fact; `None` where it concerns what does not exist any more.
@@ -196,7 +218,8 @@ impl HotState {
                 }
                 self.groups.retain(|_, positions| !positions.is_empty());
                 self.count_positions();
-                Some(Undo::StreamDeleted(*id, Box::new(stream), groups))
+                let stripped = self.transactions.forget_stream(*id);
+                Some(Undo::StreamDeleted { id: *id, stream: Box::new(stream), groups, stripped })
             }
             Event::Truncated { partition: at, start, .. } => {
                 let partition = self.partition_mut(*at)?;
@@ -215,11 +238,13 @@ impl HotState {
                 for (base, _) in &gone {
                     partition.chunks.remove(base);
                 }
+                let passed = partition.transactions.pass(partition.tiered);
                 Some(Undo::Start {
                     partition: *at,
                     start: undo_start,
                     tiered: undo_tiered,
                     chunks: gone,
+                    passed,
                 })
             }
             Event::UploadIntended { chunk, partition, object_path, at } => {
@@ -238,11 +263,13 @@ impl HotState {
                 // Only a replay moves the end here: relaxed batches may be lost.
                 partition.end = partition.end.max(chunk.next);
                 partition.chunks.insert(chunk.base, HotChunk { id: chunk.id, next: chunk.next });
+                let passed = partition.transactions.pass(partition.tiered);
                 Some(Undo::ChunkAdded {
                     chunk: intent,
                     at: chunk.partition,
                     base: chunk.base,
                     tiered,
+                    passed,
                 })
             }
             Event::ChunksReplaced { removed, added, .. } => {
@@ -278,7 +305,8 @@ impl HotState {
             Event::GroupDeleted { tenant, group } => {
                 let old = self.groups.remove(&(tenant.clone(), group.clone()));
                 self.group_positions -= old.as_ref().map_or(0, BTreeMap::len);
-                Some(Undo::Group(tenant.clone(), group.clone(), old))
+                let stripped = self.transactions.forget_group(tenant, group);
+                Some(Undo::GroupDeleted(tenant.clone(), group.clone(), old, stripped))
             }
             Event::AnswerKept { tenant, key, answer } => {
                 Some(Undo::Answer(self.answers.keep(tenant, key, answer.clone())))
@@ -313,6 +341,7 @@ impl HotState {
                 partition.end = partition.end.max(*end);
                 Some(Undo::End(*at, old))
             }
+            Event::Transaction(event) => self.apply_transaction(event).map(Undo::Transaction),
         }
     }
 
@@ -325,9 +354,12 @@ impl HotState {
 
     fn undo_one(&mut self, undo: Undo) {
         match undo {
-            Undo::Append { partition, end, producer } => {
+            Undo::Append { partition, end, producer, begun } => {
                 if let Some(partition) = self.partition_mut(partition) {
                     partition.end = end;
+                    if let Some(begun) = begun {
+                        partition.transactions.unbegin(begun);
+                    }
                     if let Some(producer) = producer {
                         partition.producers.undo(producer);
                     }
@@ -339,7 +371,8 @@ impl HotState {
                     self.partitions -= stream.partitions.len() as u64;
                 }
             }
-            Undo::StreamDeleted(id, stream, groups) => {
+            Undo::StreamDeleted { id, stream, groups, stripped } => {
+                self.transactions.unstrip(stripped);
                 self.names.insert(stream.path.clone(), id);
                 self.partitions += stream.partitions.len() as u64;
                 self.streams.insert(id, *stream);
@@ -357,8 +390,9 @@ impl HotState {
                     stream.partitions.truncate(count);
                 }
             }
-            Undo::Start { partition, start, tiered, chunks } => {
+            Undo::Start { partition, start, tiered, chunks, passed } => {
                 if let Some(partition) = self.partition_mut(partition) {
+                    partition.transactions.unpass(passed);
                     partition.start = start;
                     partition.tiered = tiered;
                     partition.chunks.extend(chunks);
@@ -370,9 +404,10 @@ impl HotState {
             Undo::Intent(chunk, None) => {
                 self.intents.remove(&chunk);
             }
-            Undo::ChunkAdded { chunk: (id, intent), at, base, tiered } => {
+            Undo::ChunkAdded { chunk: (id, intent), at, base, tiered, passed } => {
                 self.intents.extend(intent.map(|intent| (id, intent)));
                 if let Some(partition) = self.partition_mut(at) {
+                    partition.transactions.unpass(passed);
                     partition.chunks.remove(&base);
                     partition.tiered = tiered;
                 }
@@ -384,12 +419,10 @@ impl HotState {
                     partition.chunks.extend(removed);
                 }
             }
-            Undo::Group(tenant, group, old) => {
-                match old {
-                    Some(old) => self.groups.insert((tenant, group), old),
-                    None => self.groups.remove(&(tenant, group)),
-                };
-                self.count_positions();
+            Undo::Group(tenant, group, old) => self.undo_group((tenant, group), old),
+            Undo::GroupDeleted(tenant, group, old, stripped) => {
+                self.transactions.unstrip(stripped);
+                self.undo_group((tenant, group), old);
             }
             Undo::Answer(undo) => self.answers.undo(undo),
             Undo::Attempt(undo) => self.attempts.undo(undo),
@@ -411,7 +444,16 @@ impl HotState {
                     partition.end = end;
                 }
             }
+            Undo::Transaction(undo) => self.undo_transaction(undo),
         }
+    }
+
+    fn undo_group(&mut self, name: (TenantName, GroupName), old: Option<Positions>) {
+        match old {
+            Some(old) => self.groups.insert(name, old),
+            None => self.groups.remove(&name),
+        };
+        self.count_positions();
     }
 
     pub(crate) fn count_positions(&mut self) {
@@ -438,7 +480,8 @@ impl HotState {
         let producers = self
             .all_partitions()
             .flat_map(|(_, _, partition)| partition.producers.iter().map(|(_, p)| p.last_used));
-        answers.chain(attempts).chain(producers).max()
+        let transactional = self.transactions.iter().map(|(_, entry)| entry.last_used);
+        answers.chain(attempts).chain(producers).chain(transactional).max()
     }
 
     /// Every partition, with its stream.
@@ -454,6 +497,11 @@ impl HotState {
 }
 
 impl HotPartition {
+    /// The first offset that an open transaction hides; the end without one.
+    pub(crate) fn stable(&self) -> Offset {
+        self.transactions.stable(self.start, self.end)
+    }
+
     /// Checks that `removed` lie in a row and that `added` covers just them.
     pub(crate) fn check_replacement(
         &self,

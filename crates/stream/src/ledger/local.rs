@@ -138,7 +138,8 @@ impl Commit {
             .iter()
             .map(|operation| match operation {
                 Operation::Append { batch, .. } => batch.bytes().len(),
-                Operation::CommitPositions { positions, .. } => {
+                Operation::CommitPositions { positions, .. }
+                | Operation::CommitPositionsInTransaction { positions, .. } => {
                     positions.iter().map(|(.., note)| note.len() + 64).sum()
                 }
                 Operation::CollectGarbage { object_paths } => {
@@ -147,6 +148,7 @@ impl Commit {
                 Operation::DiscardOrphan { object_path, .. } => object_path.len(),
                 Operation::ReplaceChunks { removed, .. } => removed.len() * 40,
                 Operation::SetCeilings { ceilings } => ceilings.len() * 64,
+                Operation::AddPartitions { partitions, .. } => partitions.len() * 64,
                 _ => 0,
             })
             .sum()
@@ -168,6 +170,9 @@ impl Commit {
                     | Operation::CollectGarbage { .. }
                     | Operation::SetCeilings { .. }
                     | Operation::ResolveCommit { .. }
+                    // Ends let tiering go on.
+                    | Operation::EndTransaction { .. }
+                    | Operation::ExpireTransaction { .. }
             )
         })
     }

@@ -18,6 +18,9 @@ pub(crate) mod sequencer;
 pub(crate) mod snapshot;
 #[cfg(test)]
 mod tests;
+mod transact;
+pub(crate) mod transaction_event;
+pub(crate) mod transactions;
 mod writer;
 
 pub use event::{Operation, Outcome, Resolution};

@@ -51,6 +51,11 @@ impl ProducerBatch {
 pub(crate) struct ProducerUndo(ProducerId, Option<Producer>);
 
 impl Producer {
+    /// Of its newest record.
+    pub(crate) fn last_sequence(&self) -> Sequence {
+        self.batches.back().map_or(Sequence(-1), |batch| batch.last)
+    }
+
     /// Behind its newest batch.
     pub(crate) fn end_offset(&self) -> Option<Offset> {
         self.batches.back().map(|batch| batch.base_offset.plus(batch.count.into()))
@@ -131,7 +136,8 @@ impl Producers {
         batch: &BatchHeader,
         appended: Timestamp,
     ) -> Option<ProducerUndo> {
-        let id = batch.producer_id?;
+        // A marker has no sequence.
+        let id = batch.producer_id.filter(|_| !batch.is_control)?;
         let producers = self.0.get_or_insert_default();
         let old = producers.get(&id).cloned();
         let producer = producers.entry(id).or_insert_with(|| Producer {

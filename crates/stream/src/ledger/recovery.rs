@@ -126,6 +126,12 @@ pub(crate) fn recover(
     let Replay { applied, pending, report, .. } = replay;
     // Older commits of positions were replayed over the snapshot's.
     *index.groups.write() = Groups(hot.groups.clone());
+    // So were older ends of transactions.
+    for (at, _, partition) in hot.all_partitions() {
+        if let Some(log) = index.partition(at) {
+            log.restore(|state| state.transactions = partition.transactions.clone());
+        }
+    }
     hot.epoch = epoch;
     check_agreement(&hot, &index)?;
     let first_sequences =

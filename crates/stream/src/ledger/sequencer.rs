@@ -4,12 +4,13 @@
 //! No I/O and no threads here; a crash in the middle leaves nothing, because
 //! nothing is told to anybody before the group is synced.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use aquifer_journal::{FrameAt, GroupBuilder};
 use aquifer_types::{
-    CommitId, LeaseName, LeaseToken, Offset, PARTITIONS_MAX, Partition, StreamClass, StreamConfig,
-    StreamId, TenantName, Timestamp,
+    Batch, CommitId, LeaseName, LeaseToken, Offset, PARTITIONS_MAX, Partition, StreamClass,
+    StreamConfig, StreamId, TenantName, Timestamp,
 };
 
 use super::event::{
@@ -17,6 +18,7 @@ use super::event::{
 };
 use super::hot_state::{HotState, Undo};
 use super::leases::{HeldLease, Precondition};
+use super::transact::Target;
 use crate::Error;
 use crate::api::Appended;
 use crate::options::Options;
@@ -189,7 +191,10 @@ impl Sequencer {
         if let Some(idempotency) = &commit.idempotency {
             let appends = outcomes.iter().filter_map(|outcome| match outcome {
                 Outcome::Appended(appended) | Outcome::Duplicate(appended) => Some(*appended),
-                Outcome::Done | Outcome::Leased(_) | Outcome::Resolved(_) => None,
+                Outcome::Done
+                | Outcome::Leased(_)
+                | Outcome::Resolved(_)
+                | Outcome::Producer { .. } => None,
             });
             let event = Event::AnswerKept {
                 tenant: idempotency.tenant.clone(),
@@ -310,7 +315,12 @@ impl Sequencer {
         }))
     }
 
-    fn apply<'a>(&mut self, event: Event, frames: &mut Frames<'a>, undos: &mut Vec<Undo>) {
+    pub(super) fn apply<'a>(
+        &mut self,
+        event: Event,
+        frames: &mut Frames<'a>,
+        undos: &mut Vec<Undo>,
+    ) {
         undos.extend(self.hot.apply(&event));
         frames.must_sync = true;
         frames.facts.push(Pending::Other(event));
@@ -346,7 +356,7 @@ impl Sequencer {
                 check_config(&config)?;
                 Event::StreamAltered { id: *id, config }
             }
-            Operation::AddPartitions { id, partitions } => {
+            Operation::GrowStream { id, partitions } => {
                 let stream = self.live(*id)?;
                 let (have, from) = (stream.partitions.len() as u32, stream.partitions_from);
                 if *partitions < have || *partitions > PARTITIONS_MAX {
@@ -398,10 +408,15 @@ impl Sequencer {
             Operation::AddChunk { chunk } => {
                 let (_, hot) = self.hot.require(chunk.partition)?;
                 self.check_intent(chunk.id)?;
-                if chunk.base != hot.tiered || chunk.next > hot.end || chunk.next <= chunk.base {
+                if chunk.base != hot.tiered || chunk.next > hot.stable() || chunk.next <= chunk.base
+                {
                     return Err(Error::Overtaken(format!(
-                        "chunk {} covers {} to {}, the tiered offset is {}",
-                        chunk.id, chunk.base, chunk.next, hot.tiered
+                        "chunk {} covers {} to {}, the tiered offset is {}, the stable one {}",
+                        chunk.id,
+                        chunk.base,
+                        chunk.next,
+                        hot.tiered,
+                        hot.stable()
                     )));
                 }
                 Event::ChunkAdded { chunk: chunk.clone(), at: Some(now) }
@@ -427,6 +442,14 @@ impl Sequencer {
                 }
                 Event::GroupDeleted { tenant: tenant.clone(), group: group.clone() }
             }
+            Operation::InitProducer { .. }
+            | Operation::AddPartitions { .. }
+            | Operation::AddGroup { .. }
+            | Operation::CommitPositionsInTransaction { .. }
+            | Operation::EndTransaction { .. }
+            | Operation::ExpireTransaction { .. } => {
+                return self.transact(operation, Target { now, frames, undos });
+            }
         };
         self.apply(event, frames, undos);
         Ok(Outcome::Done)
@@ -435,14 +458,14 @@ impl Sequencer {
     fn append<'a>(
         &mut self,
         at: Partition,
-        batch: &'a aquifer_types::Batch,
+        batch: &'a Batch,
         expected_offset: Option<Offset>,
         now: Timestamp,
         frames: &mut Frames<'a>,
         undos: &mut Vec<Undo>,
     ) -> Result<Outcome, Error> {
-        let (stream, partition) = self.hot.require(at)?;
-        let class = stream.class;
+        let (_, partition) = self.hot.require(at)?;
+        self.check_incarnation(batch.header())?;
         if let Some(known) = partition.producers.check(batch.header(), at.index)? {
             return Ok(Outcome::Duplicate(known));
         }
@@ -464,6 +487,21 @@ impl Sequencer {
                 limit_name: "producers_per_partition_max",
             });
         }
+        self.check_transaction(batch.header(), at)?;
+        self.place(at, Cow::Borrowed(batch), now, frames, undos).map(Outcome::Appended)
+    }
+
+    /// Gives a batch that is let in its place at the end of its partition.
+    pub(super) fn place<'a>(
+        &mut self,
+        at: Partition,
+        batch: Cow<'a, Batch>,
+        now: Timestamp,
+        frames: &mut Frames<'a>,
+        undos: &mut Vec<Undo>,
+    ) -> Result<Appended, Error> {
+        let (stream, partition) = self.hot.require(at)?;
+        let class = stream.class;
         let base = partition.end;
         let mut placed = *batch.header();
         placed.base_offset = base;
@@ -491,11 +529,7 @@ impl Sequencer {
         let event = AppendEvent { partition: at, appended: now, batch: placed };
         undos.extend(self.hot.apply_append(&event));
         frames.facts.push(Pending::Append(event, batch));
-        Ok(Outcome::Appended(Appended {
-            partition: at.index,
-            base_offset: base,
-            count: placed.record_count,
-        }))
+        Ok(Appended { partition: at.index, base_offset: base, count: placed.record_count })
     }
 
     fn live(&self, id: StreamId) -> Result<&super::hot_state::HotStream, Error> {
@@ -568,7 +602,8 @@ impl Sequencer {
                 },
             ));
         }
-        if self.hot.group_positions + kept.len() > self.options.group_positions_max {
+        let waiting = self.hot.transactions.pending_positions();
+        if self.hot.group_positions + waiting + kept.len() > self.options.group_positions_max {
             return Err(Error::Throttled {
                 what: "the number of kept group positions",
                 limit: self.options.group_positions_max as u64,
@@ -583,7 +618,8 @@ impl Sequencer {
     }
 
     /// Forgets what has aged: the answers kept for idempotency keys, the outcomes
-    /// of attempts, leases that ran out and idle producers.
+    /// of attempts, leases that ran out, idle producers and idle
+    /// transactional ids.
     pub(crate) fn forget_aged(&mut self) {
         // A wall clock that jumps forgets nothing early.
         let now = self.steady.now();
@@ -599,6 +635,8 @@ impl Sequencer {
                 partition.producers.forget_idle(idle);
             }
         }
+        let idle = before(self.options.transactional_id_idle_ms_max);
+        self.hot.transactions.forget_idle(idle);
     }
 }
 
@@ -607,13 +645,13 @@ fn check_config(config: &StreamConfig) -> Result<(), Error> {
 }
 
 /// What one commit will write, once all of it is decided.
-struct Frames<'a> {
+pub(super) struct Frames<'a> {
     facts: Vec<Pending<'a>>,
     must_sync: bool,
 }
 
 enum Pending<'a> {
-    Append(AppendEvent, &'a aquifer_types::Batch),
+    Append(AppendEvent, Cow<'a, Batch>),
     Other(Event),
 }
 

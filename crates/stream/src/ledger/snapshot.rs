@@ -11,7 +11,7 @@
 //! | at | field | bytes |
 //! |---|---|---|
 //! | 0 | magic `AQSN` | 4 |
-//! | 4 | version, 2 | 1 |
+//! | 4 | version, 3 | 1 |
 //! | 5 | zeros | 3 |
 //! | 8 | group sequence: everything through it is included | 8 |
 //! | 16 | length of the body | 8 |
@@ -19,7 +19,8 @@
 //! | 28 | CRC-32C of bytes 0–27 | 4 |
 //! | 32 | body: JSON of `Body`, compressed with zstd | |
 //!
-//! Version 2 has attempts, leases and where new partitions begin; version 1, which has none, is read.
+//! Version 3 has transactions, version 2 attempts, leases and where new
+//! partitions begin; versions 1 and 2, which lack them, are read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,11 +37,12 @@ use super::event::KeptAnswer;
 use super::hot_state::{HotChunk, HotPartition, HotState, HotStream, Intent};
 use super::leases::HeldLease;
 use super::producer::Producer;
+use super::transactions::{PartitionTransactions, Transactional, TransactionalKey};
 use crate::Error;
 use crate::api::GroupPosition;
 
 const MAGIC: [u8; 4] = *b"AQSN";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Read, and not written any more.
 const VERSION_OLDEST: u8 = 1;
 const HEADER_BYTES: usize = 32;
@@ -63,6 +65,10 @@ struct Body {
     leases: Vec<(LeaseName, HeldLease)>,
     #[serde(default)]
     last_lease_token: LeaseToken,
+    #[serde(default)]
+    next_producer: ProducerId,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    transactional: Vec<(TransactionalKey, Transactional)>,
 }
 
 type GroupBody = (TenantName, GroupName, Vec<(Partition, GroupPosition)>);
@@ -91,6 +97,8 @@ struct PartitionBody {
     chunks: Vec<(Offset, Offset, ChunkId)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     producers: Vec<(ProducerId, Producer)>,
+    #[serde(default, skip_serializing_if = "PartitionTransactions::is_empty")]
+    transactions: PartitionTransactions,
 }
 
 impl From<&HotState> for Body {
@@ -130,6 +138,12 @@ impl From<&HotState> for Body {
             attempts: hot.attempts.iter().map(|(id, attempt)| (id, attempt.clone())).collect(),
             leases: hot.leases.held.iter().map(|(name, held)| (name.clone(), *held)).collect(),
             last_lease_token: hot.leases.last_token,
+            next_producer: hot.transactions.next_producer,
+            transactional: hot
+                .transactions
+                .iter()
+                .map(|(key, entry)| (key.clone(), entry.clone()))
+                .collect(),
         }
     }
 }
@@ -147,6 +161,7 @@ impl From<&HotPartition> for PartitionBody {
             ceiling: partition.ceiling,
             chunks: partition.chunks.iter().map(|(base, c)| (*base, c.next, c.id)).collect(),
             producers,
+            transactions: partition.transactions.clone(),
         }
     }
 }
@@ -182,6 +197,10 @@ impl From<Body> for HotState {
         hot.leases.last_token = body.last_lease_token;
         hot.intents = body.intents.into_iter().collect();
         hot.count_positions();
+        hot.transactions.next_producer = body.next_producer;
+        for (key, entry) in body.transactional {
+            let _ = hot.transactions.put(&key, Some(entry));
+        }
         hot
     }
 }
@@ -194,6 +213,7 @@ impl From<PartitionBody> for HotPartition {
             end: body.end,
             reserved: body.reserved,
             ceiling: body.ceiling,
+            transactions: body.transactions,
             ..Self::default()
         };
         for (base, next, id) in body.chunks {

@@ -11,7 +11,7 @@ use futures::stream::BoxStream;
 use super::object::from_chunk;
 use super::{Lease, Reader};
 use crate::Error;
-use crate::api::Block;
+use crate::api::{Block, Form};
 use crate::chunk_meta::ChunkMeta;
 use crate::index::{PartitionLog, TailEntry, chunk_at};
 
@@ -26,6 +26,9 @@ pub struct Cursor {
     log: Arc<PartitionLog>,
     at: Offset,
     end: Offset,
+    form: Form,
+    /// Whether a batch of the journal was given.
+    has_given_tail: bool,
     chunk: Option<OpenChunk>,
 }
 
@@ -50,6 +53,8 @@ enum Plan {
     Tail(Vec<TailEntry>),
     /// Nothing up to here.
     Gap(Offset),
+    /// Nothing more can be given in one go.
+    Stop,
 }
 
 impl Cursor {
@@ -60,7 +65,15 @@ impl Cursor {
         from: Offset,
         end: Offset,
     ) -> Self {
-        Self { reader, lease, log, at: from, end, chunk: None }
+        let form = Form::Records;
+        Self { reader, lease, log, at: from, end, form, has_given_tail: false, chunk: None }
+    }
+
+    /// Gives batches of the journal in this form. For [`Form::Raw`] the walk ends
+    /// where tiering overtakes it: rows of chunks lack the markers that batches
+    /// of the journal before them may need.
+    pub(crate) fn with_form(self, form: Form) -> Self {
+        Self { form, ..self }
     }
 
     /// Where the walk stands: everything before it was given or is a gap.
@@ -77,7 +90,12 @@ impl Cursor {
     /// position, [`Error::Damaged`], [`Error::Tier2`]. The cursor can be asked
     /// again.
     pub async fn next(&mut self, bytes_max: usize) -> Result<Vec<Block>, Error> {
-        for _ in 0..PLANS_MAX {
+        let (mut plans, mut planned_at) = (0, self.at);
+        while plans < PLANS_MAX {
+            if self.at > planned_at {
+                (plans, planned_at) = (0, self.at);
+            }
+            plans += 1;
             if self.chunk.is_some() {
                 if let Some(rows) = self.next_rows().await? {
                     return Ok(vec![Block::Rows(rows)]);
@@ -89,6 +107,7 @@ impl Cursor {
             }
             match self.plan(bytes_max)? {
                 Plan::Gap(to) => self.at = to.min(self.end).max(self.at),
+                Plan::Stop => return Ok(Vec::new()),
                 Plan::Chunk(meta) => self.open(meta, bytes_max).await?,
                 Plan::Tail(entries) => {
                     let Some(batches) = self.reader.read_tail(&entries).await? else {
@@ -97,6 +116,7 @@ impl Cursor {
                     };
                     if let Some(last) = batches.last() {
                         self.at = last.header().next_offset();
+                        self.has_given_tail = true;
                     }
                     return Ok(batches.into_iter().map(Block::Batch).collect());
                 }
@@ -117,6 +137,9 @@ impl Cursor {
                 let partition = self.log.partition;
                 return Err(Error::out_of_range(partition, self.at, state.start, state.end));
             }
+            if self.at < state.tiered && self.form == Form::Raw && self.has_given_tail {
+                return Ok(Plan::Stop);
+            }
             if self.at < state.tiered {
                 return Ok(match chunk_at(&state.chunks, self.at) {
                     Some(chunk) if chunk.base <= self.at => Plan::Chunk(chunk.clone()),
@@ -130,6 +153,9 @@ impl Cursor {
                 // Cuts lie at the boundaries of batches.
                 if entry.base >= self.end || (bytes > 0 && bytes + entry.len as usize > bytes_max) {
                     break;
+                }
+                if self.form == Form::Records && state.is_hidden(entry) {
+                    continue;
                 }
                 bytes += entry.len as usize;
                 entries.push(*entry);

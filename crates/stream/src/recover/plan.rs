@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use aquifer_types::{
-    Epoch, Offset, Partition, PartitionIndex, StreamClass, StreamConfig, StreamId, StreamPath,
-    Timestamp,
+    Epoch, Offset, Partition, PartitionIndex, ProducerEpoch, ProducerId, StreamClass, StreamConfig,
+    StreamId, StreamPath, Timestamp,
 };
 
 use super::chain::{Chain, Known, choose};
@@ -39,6 +39,8 @@ pub(super) fn plan(
         garbage: Vec::new(),
         groups: Vec::new(),
         answers: Vec::new(),
+        transactional: Vec::new(),
+        next_producer: ProducerId(0),
         users: Vec::new(),
     });
     if !has_manifest {
@@ -59,6 +61,7 @@ pub(super) fn plan(
     }
     add_unknown_streams(&mut manifest, others, found, has_manifest, ahead, now, &mut report);
     forget_what_is_lost(&mut manifest);
+    fence_producers(&mut manifest);
     collect_garbage(&mut manifest, found, has_manifest, now, due, &mut report);
     report.warnings.append(&mut found.warnings);
     report.streams = manifest.streams.len() as u64;
@@ -226,6 +229,15 @@ fn forget_what_is_lost(manifest: &mut Manifest) {
         group.positions.retain(|(at, _)| tiered.contains_key(at));
     }
     manifest.groups.retain(|group| !group.positions.is_empty());
+}
+
+/// A producer may have had later epochs than the manifest knows, and what it
+/// wrote may be lost: nobody goes on as one that there was. An exhausted epoch
+/// gives the next one a new id.
+fn fence_producers(manifest: &mut Manifest) {
+    for entry in &mut manifest.transactional {
+        entry.epoch = ProducerEpoch(i16::MAX);
+    }
 }
 
 /// What is there and nobody needs: known garbage, deleted streams' chunks, and

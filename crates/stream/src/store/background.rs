@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::{Inner, StreamStore};
 
+/// How often transactions whose time is over are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often gauges are set.
 const GAUGES_INTERVAL: Duration = Duration::from_millis(1000);
 
@@ -21,6 +23,16 @@ impl StreamStore {
                 let Some(inner) = weak.upgrade() else { return };
                 if let Err(error) = inner.retention.lock().await.enforce().await {
                     tracing::warn!(%error, "retention could not be enforced, it is tried again");
+                }
+            }
+        });
+        let weak = Arc::downgrade(&self.inner);
+        self.spawn(async move {
+            loop {
+                tokio::time::sleep(EXPIRY_INTERVAL).await;
+                let Some(inner) = weak.upgrade() else { return };
+                if let Err(error) = (StreamStore { inner }).expire_transactions().await {
+                    tracing::warn!(%error, "a transaction could not be aborted, it is tried again");
                 }
             }
         });

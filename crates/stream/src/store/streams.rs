@@ -110,7 +110,7 @@ impl StreamStore {
             operations.push(Operation::AlterStream { id, change: config });
         }
         if let Some(partitions) = update.partitions {
-            operations.push(Operation::AddPartitions { id, partitions });
+            operations.push(Operation::GrowStream { id, partitions });
         }
         if !operations.is_empty() {
             self.commit(operations).await.map_err(|error| gone(error, path))?;

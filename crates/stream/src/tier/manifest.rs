@@ -17,8 +17,8 @@
 use std::io::{Read, Write};
 
 use aquifer_types::{
-    Epoch, GroupName, Offset, Partition, PartitionIndex, ProducerId, StreamClass, StreamConfig,
-    StreamId, StreamPath, TenantName, Timestamp,
+    Epoch, GroupName, Offset, Partition, PartitionIndex, ProducerEpoch, ProducerId, StreamClass,
+    StreamConfig, StreamId, StreamPath, TenantName, Timestamp, TransactionalId,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,12 @@ pub(crate) struct Manifest {
     /// Answers to requests with an idempotency key.
     #[serde(default)]
     pub(crate) answers: Vec<AnswerEntry>,
+    /// Transactional ids; nothing of their transactions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) transactional: Vec<TransactionalEntry>,
+    /// No producer id from here on was given when it was written.
+    #[serde(default, skip_serializing_if = "is_first_producer")]
+    pub(crate) next_producer: ProducerId,
     /// Kept for access control.
     #[serde(default)]
     pub(crate) users: Vec<serde_json::Value>,
@@ -123,6 +129,20 @@ pub(crate) struct AnswerEntry {
     pub(crate) tenant: TenantName,
     pub(crate) key: String,
     pub(crate) answer: KeptAnswer,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TransactionalEntry {
+    pub(crate) tenant: TenantName,
+    pub(crate) id: TransactionalId,
+    pub(crate) producer: ProducerId,
+    pub(crate) epoch: ProducerEpoch,
+    pub(crate) timeout_ms: u32,
+    pub(crate) last_used: Timestamp,
+}
+
+fn is_first_producer(next: &ProducerId) -> bool {
+    *next == ProducerId(0)
 }
 
 impl ManifestKey {
@@ -207,7 +227,7 @@ impl Manifest {
 
 #[cfg(test)]
 mod tests {
-    use aquifer_types::{BatchBuilder, ChunkId, ProducerEpoch, Sequence, StreamName};
+    use aquifer_types::{BatchBuilder, ChunkId, Sequence, StreamName};
 
     use super::*;
     use crate::api::Appended;
@@ -299,6 +319,8 @@ mod tests {
                     request_checksum: 77,
                 },
             }],
+            transactional: Vec::new(),
+            next_producer: ProducerId(0),
             users: Vec::new(),
         }
     }
@@ -312,6 +334,23 @@ mod tests {
             String::from_utf8_lossy(&text(&encoded)),
             String::from_utf8_lossy(&text(GOLDEN)),
         );
+    }
+
+    #[test]
+    fn transactional_ids_are_read_as_they_were_written() {
+        let manifest = Manifest {
+            transactional: vec![TransactionalEntry {
+                tenant: TenantName::default_tenant(),
+                id: TransactionalId::new("sink-0").unwrap(),
+                producer: ProducerId(7),
+                epoch: ProducerEpoch(3),
+                timeout_ms: 60_000,
+                last_used: Timestamp(5),
+            }],
+            next_producer: ProducerId(8),
+            ..manifest()
+        };
+        assert_eq!(Manifest::decode(&manifest.encode(KEY).unwrap(), KEY).unwrap(), manifest);
     }
 
     #[test]

@@ -19,10 +19,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use aquifer_env::tasks;
-use aquifer_types::{Offset, Partition};
+use aquifer_types::{Offset, Partition, ProducerId};
 
 use super::manifest::{
-    self, AnswerEntry, GarbageEntry, GroupEntry, Manifest, ManifestKey, PartitionEntry, StreamEntry,
+    self, AnswerEntry, GarbageEntry, GroupEntry, Manifest, ManifestKey, PartitionEntry,
+    StreamEntry, TransactionalEntry,
 };
 use super::{Tier, from_store};
 use crate::Error;
@@ -200,6 +201,8 @@ impl Tier {
             garbage: seen.garbage,
             groups: Vec::new(),
             answers: Vec::new(),
+            transactional: Vec::new(),
+            next_producer: ProducerId(0),
             users: Vec::new(),
         };
         for (stream, partitions) in seen.streams {
@@ -278,6 +281,21 @@ fn remember(hot: &HotState, manifest: &mut Manifest) {
             entry.producers = partition.producers.iter().map(|(id, p)| (id, p.clone())).collect();
             entry.producers.sort_by_key(|(id, _)| *id);
         }
+    }
+    manifest.next_producer = hot.transactions.next_producer;
+    if hot.transactions.len() <= REMEMBERED_MAX {
+        manifest.transactional = hot
+            .transactions
+            .iter()
+            .map(|((tenant, id), entry)| TransactionalEntry {
+                tenant: tenant.clone(),
+                id: id.clone(),
+                producer: entry.producer,
+                epoch: entry.epoch,
+                timeout_ms: entry.timeout_ms,
+                last_used: entry.last_used,
+            })
+            .collect();
     }
     if hot.answers.len() <= REMEMBERED_MAX {
         manifest.answers = hot

@@ -34,7 +34,9 @@ const PRESSURE_PERCENT: u64 = 70;
 struct Cut {
     base: Offset,
     next: Offset,
+    /// Those with records that count; there may be none.
     entries: Vec<TailEntry>,
+    epochs: Vec<(Epoch, Offset)>,
 }
 
 /// A chunk that was encoded, before it is put.
@@ -136,7 +138,7 @@ impl Tier {
         log: &Arc<PartitionLog>,
         cut: Cut,
     ) -> Result<(), Error> {
-        let spec = self.spec(stream, log, cut.base, cut.next, epochs(&cut.entries));
+        let spec = self.spec(stream, log, cut.base, cut.next, cut.epochs);
         self.announce(&spec).await?;
         let id = spec.chunk_id;
         let result = async {
@@ -292,8 +294,11 @@ fn cut(log: &PartitionLog, target: u64, is_forced: bool) -> Option<Cut> {
             })
             .copied()
             .collect();
-        let last = entries.last()?;
-        Some(Cut { base: state.tiered, next: last.next, entries })
+        let next = entries.last()?.next;
+        let epochs = epochs(&entries);
+        // What is stable is decided: aborted records and markers go no further.
+        let entries = entries.into_iter().filter(|entry| !state.is_hidden(entry)).collect();
+        Some(Cut { base: state.tiered, next, entries, epochs })
     })
 }
 

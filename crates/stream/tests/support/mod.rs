@@ -9,8 +9,8 @@ use std::time::Duration;
 use aquifer_env::store::TierStore;
 use aquifer_env::{MockClock, RealClock, RealDisk, SeededRandom};
 use aquifer_stream::{
-    AppendRequest, Environment, Error, Isolation, NewStream, Options, PartitionAppend, Position,
-    ReadRequest, StreamStore,
+    AppendRequest, Environment, Error, Form, Isolation, NewStream, Options, PartitionAppend,
+    Position, ReadRequest, StreamStore,
 };
 use aquifer_types::{
     BatchBuilder, Offset, PartitionIndex, Record, StreamClass, StreamConfig, StreamName,
@@ -115,6 +115,7 @@ pub(crate) async fn try_read_all(
             bytes_max: 20_000,
             wait: Duration::ZERO,
             isolation: Isolation::Committed,
+            form: Form::Records,
         };
         let answer = store.read(request).await?;
         records.extend(answer.records()?);

@@ -17,6 +17,7 @@ pub(super) struct Count {
     pub(super) failed: u64,
     torn: u64,
     lost: u64,
+    ends_of_transactions: u64,
 }
 
 impl Count {
@@ -24,6 +25,7 @@ impl Count {
         self.acknowledged += driver.model.acknowledged;
         self.refused += driver.model.refused;
         self.failed += driver.model.failed;
+        self.ends_of_transactions += driver.model.ends_of_transactions;
         self.torn = self.torn.max(driver.disk.torn_writes());
         self.lost = self.lost.max(driver.disk.lost_writes());
     }
@@ -96,6 +98,7 @@ fn every_crash_point(seeds: std::ops::Range<u64>, len: usize) {
     }
     println!("{count:?}");
     assert!(count.torn > 0 && count.lost > 0, "{count:?}");
+    assert!(count.ends_of_transactions > 0, "{count:?}");
 }
 
 #[test]

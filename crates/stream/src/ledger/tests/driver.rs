@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use aquifer_catalog::{Catalog, Change, Check, Snapshot};
 use aquifer_env::{Clock, CrashChoice, Disk, FaultyDisk, MockClock, Random, SeededRandom};
-use aquifer_types::{Batch, Timestamp};
+use aquifer_types::{Batch, StreamClass, Timestamp};
 use parking_lot::Mutex;
 
 use super::model::{Model, content_of};
+use super::transactions::check_visible;
 use crate::Error;
 use crate::ledger::hot_state::HotState;
 use crate::ledger::local::Parts;
@@ -329,6 +330,7 @@ impl Driver {
                 assert_eq!(known.insert(chunk.object_path.clone(), "live"), None);
             }
             let mut found = Vec::new();
+            let mut batches = Vec::new();
             for entry in &tail {
                 oldest = Some(oldest.map_or(entry.file, |oldest| entry.file.min(oldest)));
                 let file = parts.reader.pin(entry.file).expect("a file");
@@ -343,7 +345,13 @@ impl Driver {
                 let batch = Batch::read(bytes).unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert_eq!(batch.header().base_offset, entry.base, "{what}: {at}");
                 found.push((entry.base, entry.next, content_of(&batch)));
+                batches.push((*entry, batch));
             }
+            log.with(|state| {
+                assert_eq!(state.transactions, partition.transactions, "{what}: {at}");
+                let is_relaxed = stream.class == StreamClass::Relaxed;
+                check_visible(at, state, &batches, is_relaxed, what);
+            });
             tails.push((at, found));
         }
         assert_eq!(index.all_streams().len(), hot.streams.len(), "{what}: streams that are gone");
@@ -357,6 +365,7 @@ impl Driver {
             assert_eq!(before, None, "{what}: {path} is garbage");
         }
         self.model.check_objects(&known, what);
+        self.model.check_transactions(&hot, what);
         for (at, found) in tails {
             self.model.check_tail(at, &hot, &found, what);
         }

@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use aquifer_types::{
-    ChunkId, CommitId, Epoch, GroupName, GroupSequence, LeaseName, LeaseToken, Offset, Partition,
-    PartitionIndex, ProducerEpoch, ProducerId, Sequence, StreamClass, StreamConfig, StreamId,
-    TenantName, Timestamp,
+    BatchBuilder, ChunkId, CommitId, Epoch, GroupName, GroupSequence, LeaseName, LeaseToken,
+    Offset, Partition, PartitionIndex, ProducerEpoch, ProducerId, Sequence, StreamClass,
+    StreamConfig, StreamId, TenantName, Timestamp, TransactionalId,
 };
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ use crate::ledger::event::{AppendEvent, Event, KeptAnswer, Outcome, Resolution};
 use crate::ledger::hot_state::HotState;
 use crate::ledger::leases::HeldLease;
 use crate::ledger::snapshot;
+use crate::ledger::transaction_event::TransactionEvent;
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -181,10 +182,77 @@ fn events_2() -> Vec<Event> {
     ]
 }
 
-/// The state of the first release, and what came after it.
+/// The facts that came with transactions.
+fn events_3() -> Vec<Event> {
+    let (tenant, group) = group();
+    let id = |name: &str| TransactionalId::new(name).unwrap();
+    let position =
+        GroupPosition { offset: Offset(3), metadata: "a note".into(), committed: Timestamp(13) };
+    let initialized = |name: &str, number: i64, epoch: i16| TransactionEvent::Initialized {
+        tenant: tenant.clone(),
+        id: id(name),
+        producer: ProducerId(number),
+        epoch: ProducerEpoch(epoch),
+        previous: (epoch > 0).then_some((ProducerId(number), ProducerEpoch(epoch - 1))),
+        timeout_ms: 60_000,
+        at: Timestamp(12),
+    };
+    let enlisted = |name: &str, groups: Vec<GroupName>| TransactionEvent::Enlisted {
+        tenant: tenant.clone(),
+        id: id(name),
+        partitions: vec![at(0), at(1)],
+        groups,
+        at: Timestamp(13),
+    };
+    let all = vec![
+        TransactionEvent::ProducerCreated { producer: ProducerId(6) },
+        initialized("sink-0", 7, 1),
+        initialized("sink-1", 8, 0),
+        enlisted("sink-0", Vec::new()),
+        enlisted("sink-1", vec![group.clone()]),
+        TransactionEvent::PositionsPended {
+            tenant: tenant.clone(),
+            id: id("sink-1"),
+            group,
+            positions: vec![(at(0), position)],
+        },
+        TransactionEvent::Ended {
+            tenant: tenant.clone(),
+            id: id("sink-0"),
+            producer: ProducerId(7),
+            epoch: ProducerEpoch(2),
+            is_commit: false,
+            markers: vec![(at(0), Offset(0)), (at(1), Offset(54))],
+            at: Timestamp(14),
+        },
+    ];
+    all.into_iter().map(Event::Transaction).collect()
+}
+
+/// The state of the first release, and what came with attempts.
 fn state_2() -> HotState {
     let mut hot = state();
     for event in events_2() {
+        let _ = hot.apply(&event);
+    }
+    hot
+}
+
+/// And what came with transactions: an open one and an aborted one.
+fn state_3() -> HotState {
+    let mut hot = state_2();
+    for event in events_3() {
+        if let Event::Transaction(TransactionEvent::Ended { .. }) = event {
+            for (id, base) in [(7, 52), (8, 53)] {
+                let mut builder = BatchBuilder::default()
+                    .producer(ProducerId(id), ProducerEpoch(0), Sequence(0))
+                    .transactional();
+                builder.push(Timestamp(1), None, &[], Some(b"v"));
+                let batch = *builder.finish().placed(Offset(base), Epoch(3)).header();
+                let event = AppendEvent { partition: at(1), appended: Timestamp(13), batch };
+                let _ = hot.apply_append(&event);
+            }
+        }
         let _ = hot.apply(&event);
     }
     hot
@@ -236,7 +304,12 @@ fn the_meta_of_an_append_is_as_it_was() {
 
 #[test]
 fn every_event_is_as_it_was() {
-    for (name, events) in [("events-1.ndjson", events()), ("events-2.ndjson", events_2())] {
+    let files = [
+        ("events-1.ndjson", events()),
+        ("events-2.ndjson", events_2()),
+        ("events-3.ndjson", events_3()),
+    ];
+    for (name, events) in files {
         let lines: Vec<String> =
             events.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
         let bytes = golden(name, (lines.join("\n") + "\n").as_bytes());
@@ -251,10 +324,19 @@ fn every_event_is_as_it_was() {
 
 #[test]
 fn a_snapshot_is_as_it_was() {
-    let today = snapshot::encode(&state_2(), GroupSequence(42)).unwrap();
-    // The first version is read, and not written any more.
-    let first = std::fs::read(file("snapshot-1.bin")).unwrap();
-    for (bytes, hot) in [(first, state()), (golden("snapshot-2.bin", &today), state_2())] {
+    let hot = state_3();
+    let (_, partition) = hot.require(at(1)).unwrap();
+    assert_eq!(partition.stable(), Offset(53));
+    assert!(partition.transactions.is_aborted(ProducerId(7), Offset(52)));
+    let today = snapshot::encode(&hot, GroupSequence(42)).unwrap();
+    // The first versions are read, and not written any more.
+    let read = |name: &str| std::fs::read(file(name)).unwrap();
+    let versions = [
+        (read("snapshot-1.bin"), state()),
+        (read("snapshot-2.bin"), state_2()),
+        (golden("snapshot-3.bin", &today), hot),
+    ];
+    for (bytes, hot) in versions {
         let (read, sequence) = snapshot::decode(&bytes, "golden").unwrap();
         assert_eq!(sequence, GroupSequence(42));
         assert!(read == hot, "{read:#?}\n{hot:#?}");
@@ -264,7 +346,7 @@ fn a_snapshot_is_as_it_was() {
 
 #[test]
 fn every_flipped_bit_and_every_cut_of_a_snapshot_is_noticed() {
-    let bytes = snapshot::encode(&state_2(), GroupSequence(42)).unwrap();
+    let bytes = snapshot::encode(&state_3(), GroupSequence(42)).unwrap();
     for bit in 0..bytes.len() * 8 {
         let mut wrong = bytes.clone();
         wrong[bit / 8] ^= 1 << (bit % 8);

@@ -14,4 +14,5 @@ mod model;
 mod online;
 mod regressions;
 mod script;
+mod transactions;
 mod undo;

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aquifer_types::{
-    Batch, CommitId, Epoch, LeaseName, LeaseToken, Offset, Partition, StreamClass, Timestamp,
+    Batch, CommitId, Epoch, LeaseName, LeaseToken, Offset, Partition, ProducerId, StreamClass,
+    Timestamp, TransactionalId,
 };
 
+use super::transactions::{Known, content_of_marker};
 use crate::Error;
 use crate::ledger::event::{Operation, Outcome, Resolution};
 use crate::ledger::hot_state::HotState;
@@ -43,6 +45,10 @@ pub(super) struct Model {
     /// Who holds what, as acknowledged, and the highest token.
     leases: BTreeMap<LeaseName, LeaseToken>,
     last_token: LeaseToken,
+    /// Transactional ids, and the producer ids that were given.
+    pub(super) transactional: BTreeMap<TransactionalId, Known>,
+    pub(super) producers_below: ProducerId,
+    pub(super) ends_of_transactions: u64,
     epoch: Epoch,
     /// Whether something durable bears the epoch.
     is_epoch_used: bool,
@@ -57,6 +63,9 @@ fn is_append(outcome: &Outcome) -> bool {
 
 /// The number in the value of a batch's first record.
 pub(super) fn content_of(batch: &Batch) -> u64 {
+    if let Some(marker) = content_of_marker(batch) {
+        return marker;
+    }
     let records = batch.to_records(1 << 20).expect("a batch that decodes");
     let value = records[0].value.as_ref().expect("a value");
     u64::from_le_bytes(value[..8].try_into().expect("eight bytes"))
@@ -74,6 +83,7 @@ fn comparable(hot: &HotState) -> HotState {
                 partition.end = Offset::ZERO;
                 partition.reserved = Offset::ZERO;
                 partition.producers = Producers::default();
+                partition.transactions = Default::default();
             }
         }
     }
@@ -90,6 +100,7 @@ fn difference(possible: &HotState, found: &HotState) -> String {
             format!("answers {:?}", hot.answers),
             format!("attempts {:?}", hot.attempts),
             format!("leases {:?}", hot.leases),
+            format!("transactions {:?}", hot.transactions),
         ];
         lines.extend(hot.intents.iter().map(|intent| format!("intent {intent:?}")));
         for (at, stream, partition) in hot.all_partitions() {
@@ -130,7 +141,8 @@ impl Model {
         self.know(&commit, committed);
         let mut appends = committed.outcomes.iter().filter(|outcome| is_append(outcome));
         let mut has_appends = false;
-        for operation in &commit.operations {
+        for (operation, outcome) in commit.operations.iter().zip(&committed.outcomes) {
+            self.transacted(operation, outcome);
             match operation {
                 Operation::Append { partition, batch, expected_offset } => {
                     has_appends = true;
@@ -160,7 +172,7 @@ impl Model {
                                 assert_eq!(placed.content, content, "a duplicate's first answer");
                             }
                         }
-                        Outcome::Done | Outcome::Leased(_) | Outcome::Resolved(_) => unreachable!(),
+                        _ => unreachable!(),
                     }
                 }
                 Operation::IntendUpload { object_path, .. } => {
@@ -230,6 +242,15 @@ impl Model {
         assert!(!matches!(error, Error::Internal(_)), "{error}");
     }
 
+    /// Where the next batch of a partition must be put.
+    pub(super) fn end_of(&self, at: Partition) -> Offset {
+        self.ends.get(&at).copied().unwrap_or_default()
+    }
+
+    pub(super) fn set_end(&mut self, at: Partition, end: Offset) {
+        self.ends.insert(at, end);
+    }
+
     /// A batch is, or was, at an offset: for ever.
     pub(super) fn place(
         &mut self,
@@ -297,6 +318,7 @@ impl Model {
         let found = hot.leases.held.iter().map(|(name, held)| (name.clone(), held.token));
         self.leases = found.collect();
         assert!(hot.leases.last_token >= self.last_token, "{what}: tokens are given again");
+        self.recovered_transactions(hot);
         // What was neither acknowledged nor found does not exist.
         self.durable(hot);
     }

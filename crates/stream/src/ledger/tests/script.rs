@@ -10,6 +10,7 @@ use aquifer_types::{
 use uuid::Uuid;
 
 use super::driver::Driver;
+use super::transactions;
 use crate::api::NewStream;
 use crate::chunk_meta::ChunkMeta;
 use crate::ledger::event::Operation;
@@ -44,6 +45,12 @@ pub(super) enum Kind {
     Renew,
     GiveBack,
     AppendLeased,
+    InitProducer,
+    Enlist,
+    AppendOpen,
+    Pend,
+    End,
+    Expire,
     Write,
     WriteBehind,
     Flush,
@@ -58,7 +65,7 @@ pub(super) enum Kind {
 }
 
 /// How often each kind is drawn.
-const WEIGHTS: [(Kind, u64); 32] = [
+const WEIGHTS: [(Kind, u64); 38] = [
     (Kind::Create, 6),
     (Kind::Alter, 2),
     (Kind::Grow, 2),
@@ -81,6 +88,12 @@ const WEIGHTS: [(Kind, u64); 32] = [
     (Kind::Renew, 2),
     (Kind::GiveBack, 1),
     (Kind::AppendLeased, 4),
+    (Kind::InitProducer, 3),
+    (Kind::Enlist, 9),
+    (Kind::AppendOpen, 16),
+    (Kind::Pend, 3),
+    (Kind::End, 7),
+    (Kind::Expire, 1),
     (Kind::Write, 14),
     (Kind::WriteBehind, 6),
     (Kind::Flush, 8),
@@ -119,18 +132,18 @@ pub(super) fn script(seed: u64, len: usize) -> Vec<Step> {
     kinds.into_iter().map(|kind| Step { kind, seed: random.next_u64() }).collect()
 }
 
-struct Dice(SeededRandom);
+pub(super) struct Dice(SeededRandom);
 
 impl Dice {
-    fn below(&self, bound: u64) -> u64 {
+    pub(super) fn below(&self, bound: u64) -> u64 {
         self.0.next_u64() % bound.max(1)
     }
 
-    fn one_in(&self, chances: u64) -> bool {
+    pub(super) fn one_in(&self, chances: u64) -> bool {
         self.below(chances) == 0
     }
 
-    fn pick<'a, T>(&self, of: &'a [T]) -> Option<&'a T> {
+    pub(super) fn pick<'a, T>(&self, of: &'a [T]) -> Option<&'a T> {
         of.get(self.below(of.len() as u64) as usize)
     }
 
@@ -143,7 +156,7 @@ pub(super) fn path(name: &str) -> StreamPath {
     StreamPath::new(TenantName::default_tenant(), StreamName::new(name).expect("a name"))
 }
 
-fn group(dice: &Dice) -> GroupName {
+pub(super) fn group(dice: &Dice) -> GroupName {
     GroupName::new(["readers", "writers"][dice.below(2) as usize]).expect("a name")
 }
 
@@ -271,6 +284,9 @@ impl Driver {
         let mut partitions: Vec<_> = hot.all_partitions().map(|(at, ..)| at).collect();
         partitions.sort_unstable();
         let operation = match kind {
+            _ if kind.is_of_transactions() => {
+                transactions::operation(kind, &hot, &partitions, dice)?
+            }
             Kind::Append => return self.append(dice, false),
             Kind::AppendKeyed => return self.append(dice, true),
             Kind::AppendRefused => {
@@ -306,7 +322,7 @@ impl Driver {
             Kind::Grow => {
                 let id = *dice.pick(&streams)?;
                 let have = hot.stream(id)?.partitions.len() as u32;
-                Operation::AddPartitions { id, partitions: have + dice.below(2) as u32 }
+                Operation::GrowStream { id, partitions: have + dice.below(2) as u32 }
             }
             Kind::Delete => Operation::DeleteStream { id: *dice.pick(&streams)? },
             Kind::Truncate => {
@@ -388,7 +404,8 @@ impl Driver {
             let content = dice.below(u64::MAX);
             let is_first = operations.is_empty();
             let producer = (is_first && dice.one_in(3)).then(|| {
-                let id = ProducerId(dice.below(2) as i64);
+                // Far from those that the ledger gives.
+                let id = ProducerId(1_000_000 + dice.below(2) as i64);
                 let known = partition.producers.iter().find(|(known, _)| *known == id);
                 let next = known.and_then(|(_, p)| Some((p.epoch, p.batches.back()?.next())));
                 let (epoch, sequence) = next.unwrap_or((ProducerEpoch(0), Sequence(0)));
@@ -427,7 +444,10 @@ impl Driver {
         let Some(parts) = &self.parts else { return Vec::new() };
         let Some(log) = parts.shared.index.partition(at) else { return Vec::new() };
         let (base, nexts) = log.with(|state| {
-            (state.tiered, state.tail.iter().map(|entry| entry.next).collect::<Vec<_>>())
+            // Now and then more than is stable, which is refused.
+            let stable = if dice.one_in(10) { state.end } else { state.stable() };
+            let nexts = state.tail.iter().map(|entry| entry.next).filter(|next| *next <= stable);
+            (state.tiered, nexts.collect::<Vec<_>>())
         });
         let Some(next) = dice.pick(&nexts).copied() else { return Vec::new() };
         let chunk = chunk(dice, at, base, next);
