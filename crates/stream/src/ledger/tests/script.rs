@@ -54,6 +54,7 @@ pub(super) enum Kind {
     Pend,
     End,
     Expire,
+    Relocate,
     Write,
     WriteBehind,
     Flush,
@@ -68,7 +69,7 @@ pub(super) enum Kind {
 }
 
 /// How often each kind is drawn.
-const WEIGHTS: [(Kind, u64); 40] = [
+const WEIGHTS: [(Kind, u64); 41] = [
     (Kind::Create, 6),
     (Kind::Alter, 2),
     (Kind::Grow, 2),
@@ -99,6 +100,7 @@ const WEIGHTS: [(Kind, u64); 40] = [
     (Kind::Pend, 3),
     (Kind::End, 7),
     (Kind::Expire, 1),
+    (Kind::Relocate, 6),
     (Kind::Write, 14),
     (Kind::WriteBehind, 6),
     (Kind::Flush, 8),
@@ -309,6 +311,7 @@ impl Driver {
             _ if kind.is_of_transactions() => {
                 transactions::operation(kind, &hot, &partitions, dice)?
             }
+            Kind::Relocate => return self.relocate(&partitions, dice),
             Kind::Append => return self.append(dice, false),
             Kind::AppendKeyed => return self.append(dice, true),
             Kind::AppendRefused => {
@@ -463,6 +466,24 @@ impl Driver {
         });
         let id = dice.one_in(3).then(|| CommitId(dice.uuid()));
         Some(Commit { id, operations, idempotency, require: Vec::new() })
+    }
+
+    /// Some batches of a tail are written anew: mostly the first ones.
+    fn relocate(&self, partitions: &[Partition], dice: &Dice) -> Option<Commit> {
+        let at = *dice.pick(partitions)?;
+        let parts = self.parts.as_ref()?;
+        let tail = parts.shared.index.partition(at)?.with(|state| state.tail.clone());
+        let from = if dice.one_in(3) { dice.below(tail.len() as u64) as usize } else { 0 };
+        let some = tail.iter().skip(from).take(1 + dice.below(4) as usize);
+        let operations: Vec<_> = some
+            .map(|entry| {
+                let file = parts.reader.pin(entry.file).ok()??;
+                let bytes = file.read(entry.position, entry.len.into()).ok()?;
+                let batch = Batch::read(bytes).expect("a batch");
+                Some(Operation::Relocate { partition: at, batch, appended: entry.appended })
+            })
+            .collect::<Option<_>>()?;
+        (!operations.is_empty()).then(|| Commit::of(operations))
     }
 
     /// An intent, and the chunk if it `is_added` at once.
