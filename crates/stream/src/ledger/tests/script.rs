@@ -85,7 +85,7 @@ const WEIGHTS: [(Kind, u64); 41] = [
     (Kind::Collect, 3),
     (Kind::Ceilings, 2),
     (Kind::Positions, 3),
-    (Kind::DeleteGroup, 1),
+    (Kind::DeleteGroup, 2),
     (Kind::PutDocument, 4),
     (Kind::DeleteDocument, 2),
     (Kind::Repeat, 4),
@@ -411,6 +411,12 @@ impl Driver {
             Kind::DeleteDocument => {
                 Operation::DeleteDocument { key: document(dice), expected: expectation(&hot, dice) }
             }
+            Kind::DeleteGroup if dice.one_in(2) => Operation::ForgetPositions {
+                tenant: TenantName::default_tenant(),
+                group: group(dice),
+                partitions: partitions.iter().copied().filter(|_| dice.one_in(2)).collect(),
+                committed_before: None,
+            },
             Kind::DeleteGroup => {
                 Operation::DeleteGroup { tenant: TenantName::default_tenant(), group: group(dice) }
             }
