@@ -105,11 +105,14 @@ async fn the_oldest_chunks_go_while_there_are_too_many_bytes() {
     let limit = sizes[2..].iter().sum::<u64>();
     // What keeps the newest record of each key keeps it for ever.
     let update = aquifer_stream::StreamUpdate {
-        config: Some(StreamConfig {
-            retention_bytes: Some(limit),
-            cleanup_policy: aquifer_types::CleanupPolicy::Compact,
-            ..config()
-        }),
+        config: Some(
+            StreamConfig {
+                retention_bytes: Some(limit),
+                cleanup_policy: aquifer_types::CleanupPolicy::Compact,
+                ..config()
+            }
+            .into(),
+        ),
         partitions: None,
     };
     store.update_stream(&path("b"), update).await.unwrap();

@@ -383,7 +383,7 @@ async fn sessions_tell_only_what_changed() {
     assert_eq!(found(&first).len(), 3);
     // There is no room for a second one, and its client goes on without.
     assert_eq!(client.call(13, start(&[(0, 0)])).await.session_id, 0);
-    let mut next = |epoch, from: &[(i32, i64)]| {
+    let next = |epoch, from: &[(i32, i64)]| {
         let mut request = fetch(13, "a", id, from);
         request.session_id = first.session_id;
         (request.session_epoch, request.max_wait_ms) = (epoch, 0);

@@ -19,7 +19,7 @@ use kafka_protocol::messages::delete_records_request::{
 };
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use kafka_protocol::messages::describe_producers_request::TopicRequest;
+use kafka_protocol::messages::describe_producers_request;
 use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource as Increment;
@@ -186,7 +186,9 @@ async fn records(table: &mut Table) {
     let partition = OffsetForLeaderPartition::default().with_leader_epoch(1);
     let of = OffsetForLeaderTopic::default().with_topic(topic()).with_partitions(vec![partition]);
     table.check(TOPIC, 4, OffsetForLeaderEpochRequest::default().with_topics(vec![of])).await;
-    let of = TopicRequest::default().with_name(topic()).with_partition_indexes(vec![0]);
+    let of = describe_producers_request::TopicRequest::default()
+        .with_name(topic())
+        .with_partition_indexes(vec![0]);
     table.check(TOPIC, 0, DescribeProducersRequest::default().with_topics(vec![of])).await;
     let id = Some(TransactionalId(text("t")));
     let init = InitProducerIdRequest::default().with_transactional_id(id);
