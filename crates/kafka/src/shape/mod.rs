@@ -57,7 +57,7 @@ enum Kind {
     /// A count and so many plain values.
     Values(&'static Field),
     Structure(&'static [Field]),
-    /// A byte that is negative for none, and a structure.
+    /// -1 for none, or 1 and a structure.
     Optional(&'static [Field]),
 }
 

@@ -217,6 +217,7 @@ fn lies_about_lengths_are_refused_by_name() {
     check(ApiKey::ApiVersions, 3, &[1, 1, 0x80, 0x80, 0x80, 0x80, 8], {
         ShapeError::Short { length: 1, left: 0 }
     });
+    check(ApiKey::DescribeTopicPartitions, 0, &[1, 0, 0, 0, 9, 127], ShapeError::Presence(127));
     // A known tag that is longer than it says, which a codec would not see.
     let body = [&[0; 18][..], &[1, 1, 1, 1, 0, 3, b'a', b'b', 0]].concat();
     let fetch = super::check(ApiKey::Fetch, 12, &body, 10);

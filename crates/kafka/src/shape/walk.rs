@@ -11,6 +11,8 @@ pub(crate) enum ShapeError {
     Short { length: usize, left: usize },
     #[error("a length of {0}")]
     Length(i64),
+    #[error("a structure that is neither there nor not: {0}")]
+    Presence(i8),
     #[error("a variable-length number of more than 32 bits")]
     Number,
     #[error("a list of {count} elements begins {left} bytes before the end")]
@@ -82,8 +84,12 @@ impl<'a> Walk<'a> {
             }
             Kind::Structure(fields) => self.structure(fields),
             Kind::Optional(fields) => {
-                let [presence] = self.take()?;
-                if presence.cast_signed() < 0 { Ok(()) } else { self.structure(fields) }
+                // The codec takes anything but 1 for an absence.
+                match self.take().map(i8::from_be_bytes)? {
+                    1 => self.structure(fields),
+                    -1 => Ok(()),
+                    other => Err(ShapeError::Presence(other)),
+                }
             }
         }
     }
