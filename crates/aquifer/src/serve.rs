@@ -116,11 +116,18 @@ fn announce(
     kafka: Option<&KafkaServer>,
 ) -> Result<(), Failure> {
     let data = std::path::absolute(&config.store.data)?;
-    output::line(&format!("data in {}", data.display()))?;
-    output::line(&format!("tier 2 in {}", config.store.tier2_url()))?;
-    output::line(&format!("http listening on http://{}", http.address()))?;
-    for address in kafka.map(KafkaServer::addresses).unwrap_or_default() {
-        output::line(&format!("kafka listening on {address}"))?;
+    let mut lines = vec![
+        format!("data in {}", data.display()),
+        format!("tier 2 in {}", config.store.tier2_url()),
+        format!("http listening on http://{}", http.address()),
+    ];
+    let addresses = kafka.map(KafkaServer::addresses).unwrap_or_default();
+    lines.extend(addresses.iter().map(|address| format!("kafka listening on {address}")));
+    for line in lines {
+        // Whoever started it may have read enough: that is no reason to stop.
+        if output::line(&line).is_err() {
+            tracing::debug!(%line, "standard output is closed");
+        }
     }
     Ok(())
 }
