@@ -10,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 pub(crate) struct Metrics {
     pub(crate) groups: Counter,
     pub(crate) journal_bytes_written: Counter,
+    pub(crate) journal_bytes_relocated: Counter,
     pub(crate) sync_seconds: Histogram,
     pub(crate) appends: Counter,
     pub(crate) append_records: Counter,
@@ -67,6 +68,11 @@ impl Metrics {
                 r,
                 "journal_written_bytes",
                 "Bytes written to the journal",
+            ),
+            journal_bytes_relocated: counter(
+                r,
+                "journal_relocated_bytes",
+                "Bytes of batches that cannot be tiered and were written anew at the journal's head",
             ),
             sync_seconds: histogram(r, "journal_sync", "Writing and syncing one group"),
             appends: counter(r, "appends", "Append requests that were committed"),

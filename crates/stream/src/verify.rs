@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::Error;
 use crate::chunk_meta::ChunkMeta;
 use crate::index::{Index, PartitionState, TailEntry, chunk_of_row};
-use crate::ledger::event::{AppendEvent, Event, KIND_APPEND, KIND_EVENT};
+use crate::ledger::event::{AppendEvent, Event, KIND_APPEND, KIND_EVENT, KIND_RELOCATED};
 use crate::ledger::hot_state::HotState;
 use crate::ledger::recovery::{Places, check_agreement, open_journal};
 use crate::ledger::snapshot;
@@ -279,6 +279,12 @@ impl Local {
                         }
                         add_to_tail(&index, &event, group.file());
                     }
+                    KIND_RELOCATED => {
+                        check_batch(frame.meta, frame.payload, &at())?;
+                        batches += 1;
+                        let event = AppendEvent::decode(frame.meta, frame.payload)?;
+                        add_to_tail(&index, &event, group.file());
+                    }
                     KIND_EVENT => {
                         let event: Event = serde_json::from_slice(frame.meta)
                             .map_err(|error| Error::Damaged { at: at(), why: error.to_string() })?;
@@ -329,11 +335,7 @@ fn add_to_tail(index: &Index, event: &AppendEvent, file: aquifer_journal::FileId
     let Some(log) = index.partition(event.partition) else { return };
     let entry = TailEntry::new(&event.batch, event.appended, file, 0);
     log.restore(|state| {
-        state.end = state.end.max(entry.next);
-        if entry.next > state.tiered {
-            state.tail_bytes += u64::from(entry.len);
-            state.tail.push_back(entry);
-        }
+        let _ = state.find(entry);
     });
 }
 

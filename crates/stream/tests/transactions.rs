@@ -14,14 +14,14 @@ use aquifer_env::store::TierStore;
 use aquifer_env::{MockClock, Random, SeededRandom};
 use aquifer_stream::{
     AppendRequest, Block, Error, Form, Isolation, NewTransactional, Options, PartitionAppend,
-    Position, ReadAnswer, ReadRequest, StreamStore, TransactionState, recover_from,
+    Position, ReadAnswer, ReadRequest, StreamStore, TransactionState, recover_from, verify,
 };
 use aquifer_types::{
     Batch, BatchBuilder, GroupName, Offset, Partition, PartitionIndex, ProducerEpoch, ProducerId,
     Sequence, StreamConfig, TenantName, Timestamp, TransactionalId,
 };
 use support::{
-    append, config, create, environment, listed, open, options, path, until, with_clock,
+    append, config, create, environment, listed, open, options, path, try_append, until, with_clock,
 };
 use tokio::sync::watch;
 
@@ -591,7 +591,8 @@ async fn what_is_committed_is_seen_once_and_nothing_else_however_it_is_read() {
                 let mut values = Vec::new();
                 for number in 0..150 {
                     let value = format!("plain {round} {number}");
-                    append(&store, "audit", number % PARTITIONS, std::slice::from_ref(&value)).await;
+                    append(&store, "audit", number % PARTITIONS, std::slice::from_ref(&value))
+                        .await;
                     values.push(value);
                 }
                 values
@@ -640,5 +641,55 @@ async fn what_is_committed_is_seen_once_and_nothing_else_however_it_is_read() {
     assert!(matches!(late, Err(Error::ProducerFenced { .. })), "{late:?}");
     let after = init(&store, "sink-0").await;
     assert!(after.0 > before.0 && after.1 == ProducerEpoch(0), "{before:?} {after:?}");
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_transaction_does_not_keep_the_journal_for_itself() {
+    const JOURNAL_BYTES: u64 = 12 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let options = |data: &Path| Options { journal_bytes_max: JOURNAL_BYTES, ..options(data) };
+    let store = open(options(dir.path()), environment(&tier2, 300)).await;
+    create(&store, "audit", 1, config()).await;
+    create(&store, "bills", 1, config()).await;
+    let one = init(&store, "one").await;
+    enlist(&store, "one", one, "audit").await;
+    let value = |number: usize| format!("{number} {}", "x".repeat(20_000));
+    let is_in = |result: Result<Offset, Error>| match result {
+        Ok(_) => true,
+        Err(Error::Backpressure { .. }) => false,
+        Err(error) => panic!("{error}"),
+    };
+    let mut values = Vec::new();
+    // Several times the journal flows by; the open transaction grows with it.
+    let mut appended = 0;
+    let mut written = 0;
+    while written < 4 * JOURNAL_BYTES {
+        if appended % 10 == 0 {
+            let number = values.len();
+            let batch = batch(one, number as i32, &[&value(number)]);
+            let write = async || is_in(try_write(&store, "audit", batch.clone()).await);
+            until("there is room in the journal again", write).await;
+            values.push(value(number));
+        }
+        let others = vec!["y".repeat(200_000)];
+        let write = async || is_in(try_append(&store, "bills", 0, &others).await);
+        until("there is room in the journal again", write).await;
+        written += 200_000;
+        appended += 1;
+    }
+    assert!(store.health().journal_bytes.0 <= JOURNAL_BYTES + (2 << 20));
+    assert_eq!(partition(&store).stable_offset, Offset(0), "it is still open");
+    store.shutdown().await.unwrap();
+    drop(store);
+
+    let report = verify(options(dir.path()), environment(&tier2, 301), Arc::new(|_| ())).await;
+    assert!(report.as_ref().unwrap().is_sound(), "{report:#?}");
+    let store = open(options(dir.path()), environment(&tier2, 302)).await;
+    end(&store, "one", one, true).await;
+    assert!(committed(&store).await == values);
+    tiered(&store).await;
+    assert!(committed(&store).await == values);
     store.shutdown().await.unwrap();
 }

@@ -127,6 +127,16 @@ impl PartitionLog {
         self.moved.send_replace(stable);
     }
 
+    /// The batch of `entry` lies where it says from here on. Returns in which
+    /// file it lay; none where it is not in the tail.
+    pub(crate) fn relocate(&self, entry: &TailEntry) -> Option<FileId> {
+        let mut state = self.state.lock();
+        let at = state.tail_at(entry.base);
+        let known = state.tail.get_mut(at).filter(|known| known.base == entry.base)?;
+        known.position = entry.position;
+        Some(std::mem::replace(&mut known.file, entry.file))
+    }
+
     /// A producer's transaction ended with the marker at `marker`.
     pub(crate) fn end_transaction(&self, producer: ProducerId, marker: Offset, is_commit: bool) {
         let mut state = self.state.lock();
@@ -268,6 +278,26 @@ impl PartitionState {
             self.tail.pop_front();
         }
         files
+    }
+
+    /// Adds a batch that was found in the journal, at its place in the tail:
+    /// what was relocated comes late, and may come again. Returns whether it is
+    /// kept, and in which file it was found before.
+    pub(crate) fn find(&mut self, entry: TailEntry) -> (bool, Option<FileId>) {
+        self.end = self.end.max(entry.next);
+        if entry.next <= self.tiered {
+            return (false, None);
+        }
+        let at = match self.tail.back() {
+            Some(last) if last.base >= entry.base => self.tail_at(entry.base),
+            _ => self.tail.len(),
+        };
+        if let Some(known) = self.tail.get_mut(at).filter(|known| known.base == entry.base) {
+            return (true, Some(std::mem::replace(known, entry).file));
+        }
+        self.tail_bytes += u64::from(entry.len);
+        self.tail.insert(at, entry);
+        (true, None)
     }
 
     /// The position in the tail of the batch that holds `offset`, or of the

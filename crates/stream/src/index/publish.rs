@@ -51,6 +51,15 @@ impl Index {
                         log.append(TailEntry::new(&event.batch, event.appended, file, place));
                     }
                 }
+                Fact::Relocated(event, at) => {
+                    let Some(log) = self.partition(event.partition) else { continue };
+                    let place = position + u64::from(at.payload_offset_in_group);
+                    let entry = TailEntry::new(&event.batch, event.appended, file, place);
+                    self.files.add(file, 1);
+                    // Passed meanwhile, nothing lies there.
+                    let left = log.relocate(&entry).unwrap_or(file);
+                    self.files.remove([left]);
+                }
                 Fact::Other(event) => self.publish(event, &mut changes),
             }
         }

@@ -11,7 +11,8 @@
 //! |---|---|---|
 //! | 1 | records were appended | binary, 44 bytes, below |
 //! | 2 | anything about streams, chunks, groups, answers, attempts and leases | JSON of [`Event`] |
-//! | 3–9 | reserved: transactions, checkpoints, leases, producer ids | |
+//! | 3 | a batch of the tail was written anew, where it lies from here on; nothing else changes | as of kind 1 |
+//! | 4–9 | reserved: checkpoints | |
 //!
 //! Append meta, little endian: version (1) u8, flags u8 (0), reserved u16,
 //! partition u32, stream id 16 bytes, base offset i64, appended ms i64,
@@ -32,6 +33,7 @@ use crate::chunk_meta::ChunkMeta;
 
 pub(crate) const KIND_APPEND: u8 = 1;
 pub(crate) const KIND_EVENT: u8 = 2;
+pub(crate) const KIND_RELOCATED: u8 = 3;
 
 const APPEND_VERSION: u8 = 1;
 const APPEND_META_BYTES: usize = 44;
@@ -238,6 +240,17 @@ pub enum Operation {
         batch: Batch,
         /// Only if the partition ends here.
         expected_offset: Option<Offset>,
+    },
+    /// Write a batch of the tail anew at the head of the journal, so that the
+    /// file in which it lies can go; nothing is done where a chunk or the start
+    /// has passed it meanwhile.
+    Relocate {
+        /// Its partition.
+        partition: Partition,
+        /// As it was read from there, at its offset.
+        batch: Batch,
+        /// When it was appended.
+        appended: Timestamp,
     },
     /// Create a stream under an id that was never used.
     CreateStream {
@@ -456,6 +469,7 @@ impl Operation {
             | Self::ReplaceChunks { .. } => true,
             Self::CollectGarbage { object_paths } => !object_paths.is_empty(),
             Self::Append { .. }
+            | Self::Relocate { .. }
             | Self::SetCeilings { .. }
             | Self::CommitPositions { .. }
             | Self::DeleteGroup { .. }

@@ -137,7 +137,9 @@ impl Commit {
         self.operations
             .iter()
             .map(|operation| match operation {
-                Operation::Append { batch, .. } => batch.bytes().len(),
+                Operation::Append { batch, .. } | Operation::Relocate { batch, .. } => {
+                    batch.bytes().len()
+                }
                 Operation::CommitPositions { positions, .. }
                 | Operation::CommitPositionsInTransaction { positions, .. } => {
                     positions.iter().map(|(.., note)| note.len() + 64).sum()
@@ -406,6 +408,14 @@ impl LocalLedger {
     /// Why the catalog cannot be written, while it cannot.
     pub(crate) fn catalog_failure(&self) -> Option<String> {
         self.shared.catalog.failure()
+    }
+
+    /// How many of the journal's files lie before the oldest that has to stay for
+    /// its records.
+    pub(crate) fn files_before_live(&self) -> usize {
+        let live = self.oldest_live_file();
+        let firsts = self.shared.first_sequences.lock();
+        firsts.keys().take_while(|file| live.is_some_and(|live| **file < live)).count()
     }
 
     /// Changes that the catalog has not applied.

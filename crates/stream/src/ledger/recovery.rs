@@ -19,7 +19,7 @@ use aquifer_types::{
     TenantName, Timestamp,
 };
 
-use super::event::{AppendEvent, Event, KIND_APPEND, KIND_EVENT};
+use super::event::{AppendEvent, Event, KIND_APPEND, KIND_EVENT, KIND_RELOCATED};
 use super::hot_state::HotState;
 use super::snapshot;
 use crate::Error;
@@ -318,6 +318,12 @@ impl Replay<'_> {
                     let place = group.position() + u64::from(frame.payload_offset_in_group);
                     self.tail(&event, group.file(), place);
                 }
+                // Its first place is in a file that may be gone, or comes before.
+                KIND_RELOCATED => {
+                    let event = AppendEvent::decode(frame.meta, frame.payload)?;
+                    let place = group.position() + u64::from(frame.payload_offset_in_group);
+                    self.tail(&event, group.file(), place);
+                }
                 KIND_EVENT => {
                     // Its bytes are proved by the group's checksum.
                     let event: Event = serde_json::from_slice(frame.meta).map_err(|error| {
@@ -352,18 +358,12 @@ impl Replay<'_> {
     fn tail(&mut self, event: &AppendEvent, file: FileId, place: u64) {
         let Some(log) = self.index.partition(event.partition) else { return };
         let entry = TailEntry::new(&event.batch, event.appended, file, place);
-        let mut is_kept = false;
-        log.restore(|state| {
-            state.end = state.end.max(entry.next);
-            if entry.next > state.tiered {
-                state.tail_bytes += u64::from(entry.len);
-                state.tail.push_back(entry);
-                is_kept = true;
-            }
-        });
-        if is_kept {
-            self.report.batches += 1;
+        let mut found = (false, None);
+        log.restore(|state| found = state.find(entry));
+        if let (true, before) = found {
+            self.report.batches += u64::from(before.is_none());
             self.index.files.add(file, 1);
+            self.index.files.remove(before);
         }
     }
 

@@ -14,7 +14,8 @@ use aquifer_types::{
 };
 
 use super::event::{
-    AppendEvent, Event, KIND_APPEND, KIND_EVENT, KeptAnswer, Operation, Outcome, Resolution,
+    AppendEvent, Event, KIND_APPEND, KIND_EVENT, KIND_RELOCATED, KeptAnswer, Operation, Outcome,
+    Resolution,
 };
 use super::hot_state::{HotState, Undo};
 use super::leases::{HeldLease, Precondition};
@@ -77,6 +78,7 @@ pub(crate) type Reply = Box<dyn FnOnce(Result<Committed, Error>) + Send>;
 #[derive(Debug)]
 pub(crate) enum Fact {
     Append(AppendEvent, FrameAt),
+    Relocated(AppendEvent, FrameAt),
     Other(Event),
 }
 
@@ -337,6 +339,10 @@ impl Sequencer {
             Operation::Append { partition, batch, expected_offset } => {
                 return self.append(*partition, batch, *expected_offset, now, frames, undos);
             }
+            Operation::Relocate { partition, batch, appended } => {
+                self.relocate(*partition, batch, *appended, frames);
+                return Ok(Outcome::Done);
+            }
             Operation::ResolveCommit { id } => return self.resolve(*id, now, frames, undos),
             Operation::AcquireLease { name, ttl_ms } => {
                 let (event, token) = self.hold_lease(name, None, *ttl_ms)?;
@@ -489,6 +495,24 @@ impl Sequencer {
         }
         self.check_transaction(batch.header(), at)?;
         self.place(at, Cow::Borrowed(batch), now, frames, undos).map(Outcome::Appended)
+    }
+
+    /// Lets a batch that is still in the tail be written anew; what decisions are
+    /// made on stays as it is.
+    fn relocate<'a>(
+        &self,
+        partition: Partition,
+        batch: &'a Batch,
+        appended: Timestamp,
+        frames: &mut Frames<'a>,
+    ) {
+        let Ok((_, hot)) = self.hot.require(partition) else { return };
+        let header = *batch.header();
+        if header.next_offset() > hot.tiered && header.next_offset() <= hot.end {
+            let event = AppendEvent { partition, appended, batch: header };
+            frames.must_sync = true;
+            frames.facts.push(Pending::Relocated(event, batch));
+        }
     }
 
     /// Gives a batch that is let in its place at the end of its partition.
@@ -652,6 +676,7 @@ pub(super) struct Frames<'a> {
 
 enum Pending<'a> {
     Append(AppendEvent, Cow<'a, Batch>),
+    Relocated(AppendEvent, &'a Batch),
     Other(Event),
 }
 
@@ -673,6 +698,9 @@ fn write_frames(
         bytes += FRAME_BYTES;
         match pending {
             Pending::Append(event, batch) => bytes += event.encode().len() + batch.bytes().len(),
+            Pending::Relocated(event, batch) => {
+                bytes += event.encode().len() + batch.bytes().len();
+            }
             Pending::Other(event) => {
                 let meta = serde_json::to_vec(event).map_err(|error| internal(&error))?;
                 bytes += meta.len();
@@ -698,6 +726,13 @@ fn write_frames(
                     .push(KIND_APPEND, &event.encode(), &[&header, batch.records_bytes()])
                     .map_err(|error| internal(&error))?;
                 assembly.facts.push(Fact::Append(event, at));
+            }
+            Pending::Relocated(event, batch) => {
+                let at = assembly
+                    .group
+                    .push(KIND_RELOCATED, &event.encode(), &[batch.bytes()])
+                    .map_err(|error| internal(&error))?;
+                assembly.facts.push(Fact::Relocated(event, at));
             }
             Pending::Other(event) => {
                 let meta = metas.next().unwrap_or_default();

@@ -1,7 +1,8 @@
 //! Tier 2: from the journal into Parquet, and what follows from it.
 //!
 //! One round after the other: [`upload`] cuts chunks and puts them into the
-//! store, [`compact`] merges small ones, [`publish`] says in a manifest what is there, [`garbage`] deletes what
+//! store, [`relocate`] keeps what cannot be cut from holding the journal,
+//! [`compact`] merges small ones, [`publish`] says in a manifest what is there, [`garbage`] deletes what
 //! nobody needs, [`sweep`] finds what nothing knows, as long as [`owner`] allows it. A commit to the ledger is the
 //! only arbiter of what exists: an upload is announced before it begins, so
 //! that whatever a crash leaves in the store is known and goes.
@@ -11,6 +12,7 @@ mod garbage;
 pub(crate) mod manifest;
 pub(crate) mod owner;
 pub(crate) mod publish;
+mod relocate;
 mod sweep;
 mod upload;
 
@@ -141,6 +143,9 @@ impl Tier {
     /// One round of everything; a step that fails does not keep the others back.
     async fn round(self: &Arc<Self>) -> Result<(), Error> {
         let mut result = self.upload_due().await;
+        if !is_fenced(&result) {
+            result = result.and(self.relocate_stuck().await);
+        }
         if !is_fenced(&result) {
             result = result.and(self.compact_due().await);
         }

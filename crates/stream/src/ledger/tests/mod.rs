@@ -13,6 +13,7 @@ mod keeping;
 mod model;
 mod online;
 mod regressions;
+mod relocation;
 mod script;
 mod transactions;
 mod undo;

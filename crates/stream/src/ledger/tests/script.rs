@@ -51,6 +51,7 @@ pub(super) enum Kind {
     Pend,
     End,
     Expire,
+    Relocate,
     Write,
     WriteBehind,
     Flush,
@@ -65,7 +66,7 @@ pub(super) enum Kind {
 }
 
 /// How often each kind is drawn.
-const WEIGHTS: [(Kind, u64); 38] = [
+const WEIGHTS: [(Kind, u64); 39] = [
     (Kind::Create, 6),
     (Kind::Alter, 2),
     (Kind::Grow, 2),
@@ -94,6 +95,7 @@ const WEIGHTS: [(Kind, u64); 38] = [
     (Kind::Pend, 3),
     (Kind::End, 7),
     (Kind::Expire, 1),
+    (Kind::Relocate, 6),
     (Kind::Write, 14),
     (Kind::WriteBehind, 6),
     (Kind::Flush, 8),
@@ -287,6 +289,7 @@ impl Driver {
             _ if kind.is_of_transactions() => {
                 transactions::operation(kind, &hot, &partitions, dice)?
             }
+            Kind::Relocate => return self.relocate(&partitions, dice),
             Kind::Append => return self.append(dice, false),
             Kind::AppendKeyed => return self.append(dice, true),
             Kind::AppendRefused => {
@@ -433,6 +436,24 @@ impl Driver {
         });
         let id = dice.one_in(3).then(|| CommitId(dice.uuid()));
         Some(Commit { id, operations, idempotency, require: Vec::new() })
+    }
+
+    /// Some batches of a tail are written anew: mostly the first ones.
+    fn relocate(&self, partitions: &[Partition], dice: &Dice) -> Option<Commit> {
+        let at = *dice.pick(partitions)?;
+        let parts = self.parts.as_ref()?;
+        let tail = parts.shared.index.partition(at)?.with(|state| state.tail.clone());
+        let from = if dice.one_in(3) { dice.below(tail.len() as u64) as usize } else { 0 };
+        let some = tail.iter().skip(from).take(1 + dice.below(4) as usize);
+        let operations: Vec<_> = some
+            .map(|entry| {
+                let file = parts.reader.pin(entry.file).ok()??;
+                let bytes = file.read(entry.position, entry.len.into()).ok()?;
+                let batch = Batch::read(bytes).expect("a batch");
+                Some(Operation::Relocate { partition: at, batch, appended: entry.appended })
+            })
+            .collect::<Option<_>>()?;
+        (!operations.is_empty()).then(|| Commit::of(operations))
     }
 
     /// An intent, and the chunk if it `is_added` at once.
