@@ -8,6 +8,7 @@
 mod api;
 mod chunk_meta;
 mod error;
+mod group_lag;
 mod index;
 mod ledger;
 mod metrics;

@@ -76,6 +76,9 @@ pub struct Options {
     pub lease_ttl_ms_max: u64,
     /// The most positions kept for consumer groups, all groups together.
     pub group_positions_max: usize,
+    /// The most positions whose lag is among the metrics, those of the first
+    /// groups by name; 0 shows none.
+    pub group_lag_series_max: usize,
     /// The most bytes of one document: a user, a group's members, a quota.
     pub document_bytes_max: usize,
     /// The most bytes of all documents together.
@@ -149,6 +152,7 @@ impl Default for Options {
             leases_max: 10_000,
             lease_ttl_ms_max: 3600 * 1000,
             group_positions_max: 1_000_000,
+            group_lag_series_max: 10_000,
             document_bytes_max: 1 << 20,
             documents_bytes_max: 256 << 20,
             tail_cache_bytes_max: 64 << 20,

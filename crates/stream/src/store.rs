@@ -9,17 +9,13 @@ mod leases;
 mod streams;
 mod transactions;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use aquifer_catalog::Catalog;
 use aquifer_env::store::TierStore;
 use aquifer_env::{Clock, DirectoryLock, Disk, Random, RealClock, RealDisk, RealRandom, uuid_v4};
-use aquifer_types::{
-    CommitId, GroupName, Offset, Partition, PartitionIndex, StreamId, StreamName, StreamPath,
-    TenantName,
-};
+use aquifer_types::{CommitId, Offset, PartitionIndex, StreamId, StreamPath};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -28,9 +24,10 @@ use tokio::task::JoinSet;
 pub use self::leases::Lease;
 use crate::Error;
 use crate::api::{
-    AppendAnswer, AppendRequest, Appended, Block, Form, GroupDescription, Health, Isolation,
-    Position, ReadAnswer, ReadRequest,
+    AppendAnswer, AppendRequest, Appended, Block, Form, Health, Isolation, Position, ReadAnswer,
+    ReadRequest,
 };
+use crate::group_lag::GroupLag;
 use crate::index::{Index, PartitionLog, StreamIndex};
 use crate::ledger::recovery::{Places, recover};
 use crate::ledger::{
@@ -47,8 +44,6 @@ use self::transactions::Expiry;
 pub use each::{EachAppend, EachAppended, SubmittedAppends};
 pub use handle::{PartitionHandle, PartitionOffsets, StreamHandle};
 
-/// The longest note that a group may leave beside a position, in bytes.
-const POSITION_METADATA_BYTES_MAX: usize = 4096;
 /// The longest idempotency key, in bytes.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
@@ -150,6 +145,8 @@ impl StreamStore {
             "recovered"
         );
         let index = recovery.index.clone();
+        let lag = GroupLag::new(Arc::downgrade(&index), options.group_lag_series_max);
+        registry.register_collector(Box::new(lag));
         let ledger = LocalLedger::start(
             recovery,
             options.clone(),
@@ -550,69 +547,6 @@ impl StreamStore {
         Ok(View::take(&self.inner.reader, &streams, isolation))
     }
 
-    /// Commits positions of a consumer group.
-    ///
-    /// # Errors
-    /// Where the stream or a partition does not exist, or a note is too long.
-    pub async fn commit_positions(
-        &self,
-        tenant: &TenantName,
-        group: &GroupName,
-        stream: &StreamName,
-        positions: BTreeMap<PartitionIndex, (Offset, String)>,
-    ) -> Result<(), Error> {
-        let path = StreamPath::new(tenant.clone(), stream.clone());
-        let stream = self.inner.index.stream(&path)?;
-        let mut kept = Vec::with_capacity(positions.len());
-        for (index, (offset, metadata)) in positions {
-            stream.partition(index)?;
-            check_position(offset, &metadata)?;
-            kept.push((Partition::new(stream.id, index), offset, metadata));
-        }
-        let operation = Operation::CommitPositions {
-            tenant: tenant.clone(),
-            group: group.clone(),
-            positions: kept,
-        };
-        self.commit(vec![operation]).await.map(|_| ())
-    }
-
-    /// The groups of a tenant.
-    #[must_use]
-    pub fn list_groups(&self, tenant: &TenantName) -> Vec<GroupName> {
-        self.inner.index.groups.read().of_tenant(tenant).cloned().collect()
-    }
-
-    /// A group's positions.
-    ///
-    /// # Errors
-    /// [`Error::GroupNotFound`].
-    pub fn describe_group(
-        &self,
-        tenant: &TenantName,
-        group: &GroupName,
-    ) -> Result<GroupDescription, Error> {
-        let groups = self.inner.index.groups.read();
-        let positions =
-            groups.get(tenant, group).ok_or_else(|| Error::GroupNotFound(group.to_string()))?;
-        let mut by_stream: BTreeMap<StreamPath, BTreeMap<_, _>> = BTreeMap::new();
-        for (partition, position) in positions {
-            let Some(stream) = self.inner.index.stream_by_id(partition.stream) else { continue };
-            let of_stream = by_stream.entry(stream.path.clone()).or_default();
-            of_stream.insert(partition.index, position.clone());
-        }
-        Ok(GroupDescription { group: group.clone(), positions: by_stream })
-    }
-
-    /// Forgets a group.
-    ///
-    /// # Errors
-    /// [`Error::GroupNotFound`].
-    pub async fn delete_group(&self, tenant: &TenantName, group: &GroupName) -> Result<(), Error> {
-        let operation = Operation::DeleteGroup { tenant: tenant.clone(), group: group.clone() };
-        self.commit(vec![operation]).await.map(|_| ())
-    }
-
     /// Enforces retention now, and not only at the next `retention_interval_ms`.
     /// Returns in how many partitions something went.
     ///
@@ -644,22 +578,6 @@ impl StreamStore {
     fn new_stream_id(&self) -> StreamId {
         StreamId(uuid_v4(&*self.inner.environment.random))
     }
-}
-
-/// Whether a position may be committed.
-fn check_position(offset: Offset, metadata: &str) -> Result<(), Error> {
-    if metadata.len() > POSITION_METADATA_BYTES_MAX {
-        return Err(Error::TooLarge {
-            what: "a position's metadata".into(),
-            size: metadata.len() as u64,
-            limit: POSITION_METADATA_BYTES_MAX as u64,
-            limit_name: "4 KiB",
-        });
-    }
-    if offset < Offset::ZERO {
-        return Err(Error::Invalid(format!("offset {offset} is negative")));
-    }
-    Ok(())
 }
 
 async fn open_tier2(options: &Options, environment: &Environment) -> Result<TierStore, Error> {

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use aquifer_types::{Epoch, LeaseName, LeaseToken, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::document::{DocumentExpectation, DocumentKey};
 use crate::Error;
 
 /// A condition under which a commit is done; otherwise nothing of it is.
@@ -23,6 +24,13 @@ pub enum Precondition {
         name: LeaseName,
         /// The grant.
         token: LeaseToken,
+    },
+    /// A document is as it was when it was looked at.
+    Document {
+        /// The document.
+        key: DocumentKey,
+        /// How it was.
+        expected: DocumentExpectation,
     },
 }
 

@@ -170,8 +170,13 @@ impl Sequencer {
         frames: &mut Frames<'a>,
         undos: &mut Vec<Undo>,
     ) -> Result<Committed, Error> {
-        for Precondition::Lease { name, token } in &commit.require {
-            self.hot.leases.check_token(name, *token)?;
+        for condition in &commit.require {
+            match condition {
+                Precondition::Lease { name, token } => self.hot.leases.check_token(name, *token)?,
+                Precondition::Document { key, expected } => {
+                    self.hot.documents.check_expected(key, *expected)?;
+                }
+            }
         }
         if let Some(idempotency) = &commit.idempotency
             && let Some(committed) = self.kept_answer(idempotency)?

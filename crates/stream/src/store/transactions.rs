@@ -1,13 +1,14 @@
 //! Producers and transactions, as the doors ask for them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use aquifer_types::{
     Epoch, GroupName, Offset, Partition, PartitionIndex, ProducerEpoch, ProducerId, StreamPath,
     TenantName, TransactionalId,
 };
 
-use super::{StreamStore, check_position};
+use super::StreamStore;
+use super::groups::check_position;
 use crate::Error;
 use crate::api::{NewTransactional, ProducerDescription, TransactionDescription, TransactionState};
 use crate::index::PartitionState;
@@ -153,6 +154,18 @@ impl StreamStore {
         })
     }
 
+    /// The producer that a transactional id has now, as the last decision left
+    /// it.
+    #[must_use]
+    pub fn transactional_producer(
+        &self,
+        tenant: &TenantName,
+        id: &TransactionalId,
+    ) -> Option<ProducerId> {
+        let key = (tenant.clone(), id.clone());
+        self.inner.ledger.with_hot(|hot| Some(hot.transactions.get(&key)?.producer))
+    }
+
     /// The transactional ids of a tenant, without what their transactions
     /// include.
     #[must_use]
@@ -194,25 +207,37 @@ impl StreamStore {
         })
     }
 
-    /// The partitions for which positions of a group wait for the end of a
-    /// transaction.
+    /// The partitions whose positions of a group may be about to change: some
+    /// wait for the end of a transaction, or what was decided is not durable yet.
+    /// The positions of all others, read behind this, are as new as the last
+    /// transaction that was ended before.
     #[must_use]
     pub fn pending_positions(
         &self,
         tenant: &TenantName,
         group: &GroupName,
     ) -> Vec<(StreamPath, PartitionIndex)> {
-        self.inner.ledger.with_hot(|hot| {
+        let key = (tenant.clone(), group.clone());
+        let (mut pending, decided) = self.inner.ledger.with_hot(|hot| {
             let open = hot.transactions.iter_open().filter(|((of, _), ..)| of == tenant);
             let partitions = open.filter_map(|(_, _, open)| open.groups.get(group));
-            let mut pending: Vec<_> = partitions
-                .flat_map(|positions| positions.keys())
-                .filter_map(|at| Some((hot.stream(at.stream)?.path.clone(), at.index)))
-                .collect();
-            pending.sort();
-            pending.dedup();
-            pending
-        })
+            let pending: BTreeSet<Partition> =
+                partitions.flat_map(|positions| positions.keys().copied()).collect();
+            (pending, hot.groups.get(&key).cloned().unwrap_or_default())
+        });
+        let groups = self.inner.index.groups.read();
+        let durable = groups.get(tenant, group);
+        let of = |at: &Partition| durable.and_then(|positions| positions.get(at));
+        pending.extend(
+            decided.iter().filter(|(at, position)| of(at) != Some(*position)).map(|(at, _)| *at),
+        );
+        drop(groups);
+        let mut named: Vec<_> = pending
+            .iter()
+            .filter_map(|at| Some((self.stream_path(at.stream)?, at.index)))
+            .collect();
+        named.sort();
+        named
     }
 
     /// Aborts the transactions whose declared time is over, and fences their

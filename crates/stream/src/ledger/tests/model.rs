@@ -197,7 +197,8 @@ impl Model {
                 return;
             }
         }
-        for Precondition::Lease { name, token } in &commit.require {
+        for condition in &commit.require {
+            let Precondition::Lease { name, token } = condition else { continue };
             assert_eq!(self.leases.get(name), Some(token), "done under a stale token of {name}");
         }
         for (operation, outcome) in commit.operations.iter().zip(&committed.outcomes) {

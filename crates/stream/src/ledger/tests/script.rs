@@ -387,7 +387,7 @@ impl Driver {
                 Operation::AcquireLease { name: lease(dice), ttl_ms: 1 + dice.below(300) }
             }
             Kind::Renew | Kind::GiveBack => {
-                let Precondition::Lease { name, token } = grant(&hot, dice)?;
+                let Precondition::Lease { name, token } = grant(&hot, dice)? else { return None };
                 match kind {
                     Kind::Renew => Operation::RenewLease { name, token, ttl_ms: 100 },
                     _ => Operation::ReleaseLease { name, token },
