@@ -44,7 +44,7 @@ fn routes() -> Vec<Route> {
 }
 
 /// The paths of all routes, as labels of metrics.
-const PATHS: [&str; 15] = [
+const PATHS: [&str; 17] = [
     "/v1/streams/{stream}/records",
     "/v1/streams/{stream}/tail",
     "/v1/streams",
@@ -54,6 +54,8 @@ const PATHS: [&str; 15] = [
     "/v1/groups",
     "/v1/groups/{group}",
     "/v1/groups/{group}/positions",
+    "/v1/users",
+    "/v1/users/{user}",
     "/",
     "/healthz",
     "/readyz",
