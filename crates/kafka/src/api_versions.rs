@@ -8,6 +8,7 @@ use crate::api::{APIS, supports};
 use crate::call::{Answer, Call, IntoAnswer, encode};
 use crate::frame::FrameError;
 use crate::produce;
+use crate::session::Session;
 
 /// An answer that is encoded in version 0 where the client's is not known
 /// (KIP-511).
@@ -33,7 +34,8 @@ pub(crate) async fn handle(call: &Call, request: ApiVersionsRequest) -> Versions
         if !is_software_name(name) || !is_software_name(version) {
             return Versions(response.with_error_code(ResponseError::InvalidRequest.code()));
         }
-        call.session.set_software(name, version);
+        let Session { id, peer, .. } = &*call.session;
+        tracing::debug!(session = id, %peer, %name, %version, "a Kafka client says what it is");
     }
     Versions(response)
 }

@@ -72,18 +72,6 @@ impl<R: Encodable + HeaderVersion> IntoAnswer for R {
     }
 }
 
-/// For handlers that sometimes answer nothing.
-pub(crate) struct Maybe<R>(pub(crate) Option<R>);
-
-impl<R: Encodable + HeaderVersion> IntoAnswer for Maybe<R> {
-    fn into_answer(self, call: &Call) -> Result<Answer, FrameError> {
-        match self.0 {
-            Some(response) => response.into_answer(call),
-            None => Ok(Answer::Nothing),
-        }
-    }
-}
-
 /// Encodes a response with its header and length.
 pub(crate) fn encode<R: Encodable>(
     response: &R,

@@ -3,7 +3,6 @@
 use aquifer_stream::Error;
 use aquifer_types::ErrorKind;
 use kafka_protocol::ResponseError;
-use kafka_protocol::protocol::StrBytes;
 
 /// Kafka's code for an error of the store (Kafka protocol, "Error Codes").
 pub(crate) fn error_code(error: &Error) -> ResponseError {
@@ -51,9 +50,4 @@ const fn of_kind(kind: ErrorKind) -> ResponseError {
         ErrorKind::Unsupported => ResponseError::UnsupportedVersion,
         ErrorKind::Internal => ResponseError::UnknownServerError,
     }
-}
-
-/// The words that go with a code, for the clients that show them.
-pub(crate) fn message(error: &Error) -> Option<StrBytes> {
-    Some(StrBytes::from_string(error.to_string()))
 }

@@ -27,7 +27,6 @@ pub(crate) struct Session {
 #[derive(Debug)]
 struct SessionState {
     principal: Option<Arc<Principal>>,
-    software: Option<(String, String)>,
     login: Login,
     /// When the login has to be made anew, on the monotonic clock.
     expires_ns: Option<u64>,
@@ -47,7 +46,6 @@ impl Session {
             (!security.is_sasl()).then(|| Arc::new(certified.unwrap_or_else(Principal::anonymous)));
         let state = RwLock::new(SessionState {
             principal,
-            software: None,
             login: Login::Nothing,
             expires_ns: None,
             is_over: false,
@@ -59,15 +57,6 @@ impl Session {
     /// Who is asking; nobody before a login.
     pub(crate) fn principal(&self) -> Option<Arc<Principal>> {
         self.state.read().principal.clone()
-    }
-
-    pub(crate) fn set_software(&self, name: &str, version: &str) {
-        self.state.write().software = Some((name.to_owned(), version.to_owned()));
-    }
-
-    /// Name and version of the client's software, where it said them.
-    pub(crate) fn software(&self) -> Option<(String, String)> {
-        self.state.read().software.clone()
     }
 
     /// Takes the login under way out; what goes on puts the rest back.
