@@ -78,6 +78,14 @@ apis! {
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest) 2..=4 Alone false => crate::offset_for_leader_epoch::handle;
     DescribeProducers(DescribeProducersRequest) 0..=0 Alone false => crate::describe_producers::handle;
     InitProducerId(InitProducerIdRequest) 0..=5 Alone false => crate::init_producer_id::handle;
+    AddPartitionsToTxn(AddPartitionsToTxnRequest) 0..=5 Alone false => crate::transaction_partitions::add;
+    AddOffsetsToTxn(AddOffsetsToTxnRequest) 0..=4 Alone false => crate::transactions::add_offsets;
+    // Version 5 gives producers a new epoch with each transaction, which clients
+    // ask for where the feature `transaction.version` is on; it is not.
+    EndTxn(EndTxnRequest) 0..=4 Alone false => crate::transactions::end;
+    TxnOffsetCommit(TxnOffsetCommitRequest) 0..=5 Alone false => crate::transaction_positions::commit;
+    DescribeTransactions(DescribeTransactionsRequest) 0..=0 Alone false => crate::transaction_listing::describe;
+    ListTransactions(ListTransactionsRequest) 0..=1 Alone false => crate::transaction_listing::list;
     OffsetCommit(OffsetCommitRequest) 2..=9 Alone false => crate::offsets::commit;
     OffsetFetch(OffsetFetchRequest) 1..=9 Alone false => crate::offsets::fetch;
     FindCoordinator(FindCoordinatorRequest) 0..=6 Alone false => crate::find_coordinator::handle;

@@ -52,6 +52,10 @@ mod subscription;
 mod tests;
 mod tls;
 mod topic;
+mod transaction_listing;
+mod transaction_partitions;
+mod transaction_positions;
+mod transactions;
 
 pub use authorizer::{Action, AllowAll, Authorizer, Decision, Principal, Proof, Resource};
 pub use metrics::KafkaMetrics;

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aquifer_stream::{Error, GroupPosition, Operation};
-use aquifer_types::{Offset, Partition, PartitionIndex};
+use aquifer_types::{Offset, Partition, PartitionIndex, StreamPath};
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
 use kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
@@ -49,8 +48,11 @@ pub(crate) fn coordinator_code(error: &Error) -> ResponseError {
     }
 }
 
-/// The partition of a topic that a client may read.
-fn partition(topic: &Result<Topic, ResponseError>, index: i32) -> Result<Partition, ResponseError> {
+/// The partition of a topic that a client may use.
+pub(crate) fn partition(
+    topic: &Result<Topic, ResponseError>,
+    index: i32,
+) -> Result<Partition, ResponseError> {
     let topic = topic.as_ref().map_err(|error| *error)?;
     match u32::try_from(index) {
         Ok(index) if index < topic.shape.partitions => {
@@ -60,7 +62,8 @@ fn partition(topic: &Result<Topic, ResponseError>, index: i32) -> Result<Partiti
     }
 }
 
-fn topic(call: &Call, action: Action, name: &str) -> Result<Topic, ResponseError> {
+/// The topic of this name, if the principal may do that to it.
+pub(crate) fn topic(call: &Call, action: Action, name: &str) -> Result<Topic, ResponseError> {
     if !call.allows(action, Resource::Stream(name)) {
         return Err(ResponseError::TopicAuthorizationFailed);
     }
@@ -73,8 +76,11 @@ pub(crate) async fn commit(call: &Call, request: OffsetCommitRequest) -> OffsetC
     for asked in &request.topics {
         let found = topic(call, Action::Read, &asked.name);
         let partitions = asked.partitions.iter().map(|asked| {
-            let checked = partition(&found, asked.partition_index)
-                .and_then(|at| check_commit(asked).map(|(offset, note)| (at, offset, note)));
+            let note = asked.committed_metadata.as_ref();
+            let checked = partition(&found, asked.partition_index).and_then(|at| {
+                let (offset, note) = check_position(asked.committed_offset, note)?;
+                Ok((at, offset, note))
+            });
             let code = checked.as_ref().err().map_or(0, |error| error.code());
             positions.extend(checked);
             OffsetCommitResponsePartition::default()
@@ -100,15 +106,19 @@ pub(crate) async fn commit(call: &Call, request: OffsetCommitRequest) -> OffsetC
     OffsetCommitResponse::default().with_topics(topics)
 }
 
-fn check_commit(asked: &OffsetCommitRequestPartition) -> Result<(Offset, String), ResponseError> {
-    let note = asked.committed_metadata.as_ref().map(ToString::to_string).unwrap_or_default();
+/// A position as the store takes it.
+pub(crate) fn check_position(
+    offset: i64,
+    note: Option<&StrBytes>,
+) -> Result<(Offset, String), ResponseError> {
+    let note = note.map(ToString::to_string).unwrap_or_default();
     if note.len() > METADATA_BYTES_MAX {
         return Err(ResponseError::OffsetMetadataTooLarge);
     }
-    if asked.committed_offset < 0 {
+    if offset < 0 {
         return Err(ResponseError::InvalidRequest);
     }
-    Ok((Offset(asked.committed_offset), note))
+    Ok((Offset(offset), note))
 }
 
 async fn commit_positions(
@@ -139,6 +149,10 @@ async fn commit_positions(
 /// Topics and partitions of one group, or all of them.
 type Asked = Option<Vec<(TopicName, Vec<i32>)>>;
 
+/// Partitions whose positions may be about to change; none where a client does
+/// not ask for stable ones (KIP-447).
+type Unstable = BTreeSet<(StreamPath, PartitionIndex)>;
+
 /// One partition of an answer.
 struct Fetched {
     index: i32,
@@ -154,7 +168,7 @@ pub(crate) async fn fetch(call: &Call, request: OffsetFetchRequest) -> OffsetFet
             topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
         });
         let answer = OffsetFetchResponseGroup::default().with_group_id(of.group_id.clone());
-        match fetch_group(call, &of.group_id, asked) {
+        match fetch_group(call, &of.group_id, asked, request.require_stable) {
             Err(error) => answer.with_error_code(error.code()),
             Ok(fetched) => answer.with_topics(fetched.into_iter().map(to_topics).collect()),
         }
@@ -168,7 +182,7 @@ fn fetch_one(call: &Call, request: OffsetFetchRequest) -> OffsetFetchResponse {
         topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
     });
     let response = OffsetFetchResponse::default();
-    match fetch_group(call, &request.group_id, asked.clone()) {
+    match fetch_group(call, &request.group_id, asked.clone(), request.require_stable) {
         Ok(fetched) => response.with_topics(fetched.into_iter().map(to_topic).collect()),
         // Version 1 has no place for it but the partitions.
         Err(error) if call.version < 2 => {
@@ -186,14 +200,23 @@ fn fetch_group(
     call: &Call,
     group: &str,
     asked: Asked,
+    require_stable: bool,
 ) -> Result<Vec<(TopicName, Vec<Fetched>)>, ResponseError> {
     if !call.allows(Action::Describe, Resource::Group(group)) {
         return Err(ResponseError::GroupAuthorizationFailed);
     }
     let key = key(call, group)?;
+    // Asked before the positions are, so that an end between both is seen by one
+    // of them.
+    let unstable = match require_stable {
+        true => call.store().pending_positions(&key.tenant, &key.group).into_iter().collect(),
+        false => Unstable::new(),
+    };
     match asked {
-        Some(asked) => Ok(asked.into_iter().map(|of| fetch_topic(call, &key, of)).collect()),
-        None => Ok(fetch_all(call, &key)),
+        Some(asked) => {
+            Ok(asked.into_iter().map(|of| fetch_topic(call, &key, of, &unstable)).collect())
+        }
+        None => Ok(fetch_all(call, &key, &unstable)),
     }
 }
 
@@ -201,10 +224,18 @@ fn fetch_topic(
     call: &Call,
     key: &GroupKey,
     (name, indexes): (TopicName, Vec<i32>),
+    unstable: &Unstable,
 ) -> (TopicName, Vec<Fetched>) {
     let found = topic(call, Action::Describe, &name);
+    let is_unstable = |at: Partition| {
+        let path = found.as_ref().ok().map(|found| found.path.clone());
+        path.is_some_and(|path| unstable.contains(&(path, at.index)))
+    };
     let fetched = indexes.into_iter().map(|index| {
         let position = match partition(&found, index) {
+            Ok(at) if !unstable.is_empty() && is_unstable(at) => {
+                Err(ResponseError::UnstableOffsetCommit)
+            }
             Ok(at) => {
                 let mut positions = call.store().positions_of(&key.tenant, &key.group, &[at]);
                 Ok(positions.pop().flatten())
@@ -221,7 +252,7 @@ fn fetch_topic(
     (name, fetched)
 }
 
-fn fetch_all(call: &Call, key: &GroupKey) -> Vec<(TopicName, Vec<Fetched>)> {
+fn fetch_all(call: &Call, key: &GroupKey, unstable: &Unstable) -> Vec<(TopicName, Vec<Fetched>)> {
     let mut topics: BTreeMap<String, Vec<Fetched>> = BTreeMap::new();
     for (at, position) in call.store().positions(&key.tenant, &key.group) {
         let Some(path) = call.store().stream_path(at.stream) else { continue };
@@ -229,8 +260,12 @@ fn fetch_all(call: &Call, key: &GroupKey) -> Vec<(TopicName, Vec<Fetched>)> {
             continue;
         }
         let Ok(index) = i32::try_from(at.index.get()) else { continue };
-        let fetched = Fetched { index, position: Ok(Some(position)) };
-        topics.entry(path.name.to_string()).or_default().push(fetched);
+        let topic = path.name.to_string();
+        let position = match unstable.contains(&(path, at.index)) {
+            true => Err(ResponseError::UnstableOffsetCommit),
+            false => Ok(Some(position)),
+        };
+        topics.entry(topic).or_default().push(Fetched { index, position });
     }
     let name = |name| TopicName(StrBytes::from_string(name));
     topics.into_iter().map(|(topic, fetched)| (name(topic), fetched)).collect()

@@ -8,7 +8,10 @@
 
 use aquifer_stream::{EachAppend, EachAppended, Error, PartitionHandle, StreamHandle};
 use aquifer_types::batch::{BatchError, BatchHeader, BatchLimits, BatchRules};
-use aquifer_types::{Batch, Compression, PartitionIndex, StreamConfig, Timestamp, TimestampType};
+use aquifer_types::{
+    Batch, Compression, PartitionIndex, ProducerId, StreamConfig, Timestamp, TimestampType,
+    TransactionalId,
+};
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::TopicProduceData;
@@ -32,6 +35,8 @@ pub(crate) const ADVERTISED_MIN: i16 = 0;
 const ZSTD_MIN: i16 = 7;
 /// Messages and single records are named from this version on (KIP-467).
 const MESSAGES_MIN: i16 = 8;
+/// Clients below it do not know what an abort mends (KIP-890).
+const ABORTABLE_MIN: i16 = 11;
 
 /// An answer that a client may not have asked for.
 pub(crate) struct Produced {
@@ -91,9 +96,12 @@ impl From<BatchError> for Refusal {
     }
 }
 
-impl From<&Error> for Refusal {
-    fn from(error: &Error) -> Self {
+impl Refusal {
+    fn of(error: &Error, version: i16) -> Self {
         let code = match error {
+            Error::InvalidTransactionState(_) if version >= ABORTABLE_MIN => {
+                ResponseError::TransactionAbortable
+            }
             // The stream was deleted between the lookup and the decision.
             Error::Overtaken(_) => ResponseError::UnknownTopicOrPartition,
             error => error_code(error),
@@ -137,7 +145,7 @@ pub(crate) async fn handle(call: &Call, request: ProduceRequest) -> Produced {
         for Slot { index, append } in slots {
             let answer = append.and_then(|at| {
                 let answer = answers.get(at).ok_or(ResponseError::UnknownServerError)?;
-                let appended = answer.as_ref().map_err(Refusal::from)?;
+                let appended = answer.as_ref().map_err(|error| Refusal::of(error, call.version))?;
                 Ok((appended, handles.get(at), append_times.get(at).copied().flatten()))
             });
             has_failed |= answer.is_err();
@@ -189,6 +197,7 @@ fn refused(
 fn plan(call: &Call, request: ProduceRequest) -> Plan {
     let mut plan = Plan::default();
     let refusal = refusal_of_all(call, &request);
+    let writer = writer(call, &request);
     for data in request.topic_data {
         let topic = TopicProduceResponse::default()
             .with_name(data.name.clone())
@@ -203,6 +212,7 @@ fn plan(call: &Call, request: ProduceRequest) -> Plan {
             let checked = match (&found, &config) {
                 (Ok(stream), Some(config)) => {
                     check(call, stream, config, partition.index, partition.records)
+                        .and_then(|checked| allowed_writer(checked, writer))
                 }
                 (Err(code), _) => Err(Refusal::from(*code)),
                 _ => Err(ResponseError::UnknownServerError.into()),
@@ -227,6 +237,28 @@ fn refusal_of_all(call: &Call, request: &ProduceRequest) -> Option<ResponseError
     let id = request.transactional_id.as_ref()?;
     let is_allowed = call.allows(Action::Write, Resource::TransactionalId(id));
     (!is_allowed).then_some(ResponseError::TransactionalIdAuthorizationFailed)
+}
+
+/// The producer that the transactional id has now, if the request names one.
+fn writer(call: &Call, request: &ProduceRequest) -> Result<ProducerId, ResponseError> {
+    let id = request.transactional_id.as_ref();
+    let id = id.ok_or(ResponseError::TransactionalIdAuthorizationFailed)?;
+    let id = TransactionalId::new(id.as_str()).map_err(|_| ResponseError::InvalidRequest)?;
+    let producer = call.store().transactional_producer(&call.principal.tenant, &id);
+    producer.ok_or(ResponseError::InvalidProducerIdMapping)
+}
+
+/// A transactional batch is of the producer of the id that the request names:
+/// the right to write is a right to that id.
+fn allowed_writer<T>(
+    checked: (EachAppend, T),
+    writer: Result<ProducerId, ResponseError>,
+) -> Result<(EachAppend, T), Refusal> {
+    let header = checked.0.batch.header();
+    if header.is_transactional && Some(writer?) != header.producer_id {
+        return Err(ResponseError::InvalidProducerIdMapping.into());
+    }
+    Ok(checked)
 }
 
 fn allowed_stream(call: &Call, data: &TopicProduceData) -> Result<StreamHandle, ResponseError> {

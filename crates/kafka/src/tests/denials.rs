@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 use aquifer_types::TenantName;
 use bytes::Bytes;
+use kafka_protocol::messages::add_partitions_to_txn_request::{
+    AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
+};
 use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_partition_reassignments_request::ReassignableTopic;
 use kafka_protocol::messages::alter_user_scram_credentials_request::ScramCredentialUpsertion;
@@ -36,17 +39,22 @@ use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
+use kafka_protocol::messages::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterUserScramCredentialsRequest,
-    ApiKey, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest,
+    AlterPartitionReassignmentsRequest, AlterUserScramCredentialsRequest, ApiKey,
+    CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
     DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeAclsRequest,
     DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
-    DescribeProducersRequest, DescribeTopicPartitionsRequest, DescribeUserScramCredentialsRequest,
-    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, SyncGroupRequest,
-    TopicName, TransactionalId,
+    DescribeProducersRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
+    DescribeUserScramCredentialsRequest, ElectLeadersRequest, EndTxnRequest, FetchRequest,
+    FindCoordinatorRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, ListTransactionsRequest, MetadataRequest,
+    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest,
+    SyncGroupRequest, TopicName, TransactionalId, TxnOffsetCommitRequest,
 };
 use kafka_protocol::messages::{alter_configs_request, incremental_alter_configs_request};
 use kafka_protocol::protocol::{Request, StrBytes};
@@ -66,11 +74,13 @@ const TRANSACTIONAL_ID: i16 = 53;
 
 /// APIs that ask about nothing, or leave out what is denied instead of saying
 /// so.
-const EXEMPT: [ApiKey; 6] = [
+const EXEMPT: [ApiKey; 7] = [
     ApiKey::ApiVersions,
     ApiKey::SaslHandshake,
     ApiKey::SaslAuthenticate,
     ApiKey::ListGroups,
+    // Beside: see `denied_transactions_are_not_listed`.
+    ApiKey::ListTransactions,
     // Beside: see `a_creation_is_denied_by_both`.
     ApiKey::CreateTopics,
     // What every client learns from Metadata too.
@@ -133,8 +143,10 @@ impl Table {
         let streams = streams.iter().map(|of| store.describe_stream(&of.path).unwrap());
         let groups = store.list_groups(&tenant);
         let groups = groups.iter().map(|of| store.describe_group(&tenant, of).unwrap());
+        let transactions = store.list_transactions(&tenant);
         let users = self.server.users().list(&tenant).unwrap();
-        format!("{:?} {:?} {users:?}", streams.collect::<Vec<_>>(), groups.collect::<Vec<_>>())
+        let (streams, groups) = (streams.collect::<Vec<_>>(), groups.collect::<Vec<_>>());
+        format!("{streams:?} {groups:?} {transactions:?} {users:?}")
     }
 }
 
@@ -148,6 +160,10 @@ fn topic() -> TopicName {
 
 fn group() -> GroupId {
     GroupId(text("g"))
+}
+
+fn id() -> TransactionalId {
+    TransactionalId(text("t"))
 }
 
 #[tokio::test]
@@ -164,6 +180,7 @@ async fn every_api_says_so_and_does_nothing() {
     configs(&mut table).await;
     cluster(&mut table).await;
     groups(&mut table).await;
+    transactions(&mut table).await;
     for api in APIS.iter().filter(|api| !EXEMPT.contains(&api.key)) {
         assert!(table.seen.contains(&(api.key as i16)), "{:?} has no row", api.key);
     }
@@ -190,8 +207,7 @@ async fn records(table: &mut Table) {
         .with_name(topic())
         .with_partition_indexes(vec![0]);
     table.check(TOPIC, 0, DescribeProducersRequest::default().with_topics(vec![of])).await;
-    let id = Some(TransactionalId(text("t")));
-    let init = InitProducerIdRequest::default().with_transactional_id(id);
+    let init = InitProducerIdRequest::default().with_transactional_id(Some(id()));
     table.check(TRANSACTIONAL_ID, 5, init.with_transaction_timeout_ms(1_000)).await;
 }
 
@@ -297,6 +313,58 @@ async fn groups(table: &mut Table) {
         .with_partitions(vec![OffsetDeleteRequestPartition::default()]);
     let delete = OffsetDeleteRequest::default().with_group_id(group()).with_topics(vec![of]);
     table.check(GROUP, 0, delete).await;
+}
+
+async fn transactions(table: &mut Table) {
+    let of = AddPartitionsToTxnTopic::default().with_name(topic()).with_partitions(vec![0]);
+    let add = AddPartitionsToTxnRequest::default()
+        .with_v3_and_below_transactional_id(id())
+        .with_v3_and_below_topics(vec![of.clone()]);
+    table.check(TRANSACTIONAL_ID, 3, add.clone()).await;
+    table.check(TOPIC, 3, add).await;
+    let of =
+        AddPartitionsToTxnTransaction::default().with_transactional_id(id()).with_topics(vec![of]);
+    let add = AddPartitionsToTxnRequest::default().with_transactions(vec![of]);
+    for code in [TRANSACTIONAL_ID, TOPIC, CLUSTER] {
+        table.check(code, 5, add.clone()).await;
+    }
+    let add = AddOffsetsToTxnRequest::default().with_transactional_id(id()).with_group_id(group());
+    table.check(TRANSACTIONAL_ID, 4, add.clone()).await;
+    table.check(GROUP, 4, add).await;
+    let partition = TxnOffsetCommitRequestPartition::default().with_committed_offset(1);
+    let of =
+        TxnOffsetCommitRequestTopic::default().with_name(topic()).with_partitions(vec![partition]);
+    let commit = TxnOffsetCommitRequest::default()
+        .with_transactional_id(id())
+        .with_group_id(group())
+        .with_topics(vec![of]);
+    for code in [TRANSACTIONAL_ID, GROUP, TOPIC] {
+        table.check(code, 5, commit.clone()).await;
+    }
+    table.check(TRANSACTIONAL_ID, 4, EndTxnRequest::default().with_transactional_id(id())).await;
+    let describe = DescribeTransactionsRequest::default().with_transactional_ids(vec![id()]);
+    table.check(TRANSACTIONAL_ID, 0, describe).await;
+    let find = FindCoordinatorRequest::default().with_key_type(1).with_key(text("t"));
+    table.check(TRANSACTIONAL_ID, 2, find).await;
+    let batch = [(0, data::batch(&["x"]))];
+    let produce = data::produce(9, "a", Uuid::nil(), &batch).with_transactional_id(Some(id()));
+    table.check(TRANSACTIONAL_ID, 9, produce).await;
+}
+
+#[tokio::test]
+async fn denied_transactions_are_not_listed() {
+    let denies = Arc::new(Denies::default());
+    let server = Server::start_with(KafkaOptions::default(), denies.clone()).await;
+    let mut client = server.client().await;
+    let init = InitProducerIdRequest::default().with_transactional_id(Some(id()));
+    let init = init.with_transaction_timeout_ms(1_000);
+    assert_eq!(client.call(4, init).await.error_code, 0);
+    for (code, count) in [(0, 1), (TRANSACTIONAL_ID, 0)] {
+        *denies.0.lock() = code;
+        let listed = client.call(1, ListTransactionsRequest::default()).await;
+        assert_eq!((listed.error_code, listed.transaction_states.len()), (0, count));
+    }
+    server.stop().await;
 }
 
 /// A topic may be created by who may create in the whole cluster or this one.

@@ -17,4 +17,5 @@ mod sasl;
 mod scram_credentials;
 mod tls;
 mod topics;
+mod transactions;
 mod versions;

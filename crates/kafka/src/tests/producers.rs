@@ -13,7 +13,7 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
 use kafka_protocol::messages::{
-    DescribeProducersRequest, InitProducerIdRequest, OffsetForLeaderEpochRequest,
+    DescribeProducersRequest, InitProducerIdRequest, OffsetForLeaderEpochRequest, ProduceRequest,
     TransactionalId as ClientsId,
 };
 use kafka_protocol::protocol::StrBytes;
@@ -36,6 +36,17 @@ fn transactional((id, epoch): (ProducerId, ProducerEpoch), sequence: i32, value:
     let mut builder = builder.transactional();
     builder.push(Timestamp(1), Some(b"k"), &[], Some(value.as_bytes()));
     builder.finish().bytes().clone()
+}
+
+/// The request with the name of the tests' transactional id.
+fn of_t(request: ProduceRequest) -> ProduceRequest {
+    request.with_transactional_id(Some(ClientsId(StrBytes::from_static_str("t"))))
+}
+
+/// Appends a transactional batch.
+async fn write(client: &mut Client, batch: Bytes) {
+    let response = client.call(9, of_t(produce(9, "a", Uuid::nil(), &[(0, batch)]))).await;
+    assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
 }
 
 /// What each batch is: its base offset, and its values or that it is a marker
@@ -85,10 +96,10 @@ async fn committed_readers_are_told_what_was_aborted() {
     append(&mut client, "a", &[(0, batch(&["plain"]))]).await;
     // Not in a transaction yet.
     let outside = produce(9, "a", Uuid::nil(), &[(0, transactional(producer, 0, "x"))]);
-    let response = client.call(9, outside).await;
+    let response = client.call(9, of_t(outside)).await;
     assert_eq!(response.responses[0].partition_responses[0].error_code, 48);
     begin().await;
-    append(&mut client, "a", &[(0, transactional(producer, 0, "aborted"))]).await;
+    write(&mut client, transactional(producer, 0, "aborted")).await;
     append(&mut client, "a", &[(0, batch(&["between"]))]).await;
 
     let open = read(&mut client, "a", 0, 1).await;
@@ -114,10 +125,10 @@ async fn committed_readers_are_told_what_was_aborted() {
 
     // Chunks hold none of it, and lead on over what they left out.
     begin().await;
-    append(&mut client, "a", &[(0, transactional(producer, 1, "committed"))]).await;
+    write(&mut client, transactional(producer, 1, "committed")).await;
     end(true).await;
     begin().await;
-    append(&mut client, "a", &[(0, transactional(producer, 2, "aborted"))]).await;
+    write(&mut client, transactional(producer, 2, "aborted")).await;
     end(false).await;
     cold::tiered(&server, "a").await;
     let (mut at, mut values) = (0, Vec::new());
