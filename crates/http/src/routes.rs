@@ -36,6 +36,7 @@ fn routes() -> Vec<Route> {
         get_route("/v1/groups/{group}", get(groups::describe)),
         delete_route("/v1/groups/{group}", delete(groups::delete)),
         post_route("/v1/groups/{group}/positions", post(groups::commit)),
+        post_route("/v1/groups/{group}/reset", post(groups::reset)),
         get_route("/v1/users", get(users::list)),
         post_route("/v1/users", post(users::create)),
         get_route("/v1/users/{user}", get(users::describe)),
@@ -44,7 +45,7 @@ fn routes() -> Vec<Route> {
 }
 
 /// The paths of all routes, as labels of metrics.
-const PATHS: [&str; 15] = [
+const PATHS: [&str; 18] = [
     "/v1/streams/{stream}/records",
     "/v1/streams/{stream}/tail",
     "/v1/streams",
@@ -54,6 +55,9 @@ const PATHS: [&str; 15] = [
     "/v1/groups",
     "/v1/groups/{group}",
     "/v1/groups/{group}/positions",
+    "/v1/groups/{group}/reset",
+    "/v1/users",
+    "/v1/users/{user}",
     "/",
     "/healthz",
     "/readyz",
