@@ -1,11 +1,12 @@
 //! Where things are, and running cargo on them.
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -113,6 +114,48 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
+/// Like [`run_quietly`]; a command that is not done within `limit` is killed. All
+/// that it started and left behind is killed in any case.
+pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<String> {
+    let mut output = tempfile::tempfile()?;
+    let mut errors = tempfile::tempfile()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(errors.try_clone()?)
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    let group = Pid::from_child(&child);
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if started.elapsed() > limit {
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    // Fails where nobody is left, which is the rule.
+    let _ = kill_process_group(group, Signal::KILL);
+    child.wait()?;
+    let (text, errors) = (written(&mut output)?, written(&mut errors)?);
+    let line = line_of(command);
+    match status {
+        Some(status) if status.success() => Ok(text),
+        Some(status) => bail!("{line} ended with {status}\n{text}{errors}"),
+        None => bail!("{line} was not done within {limit:?}, killed\n{text}{errors}"),
+    }
+}
+
+fn written(file: &mut File) -> Result<String> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 fn line_of(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let mut line = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -138,5 +181,18 @@ mod tests {
         let error = done.unwrap_err().to_string();
         assert!(error.contains("printed nothing"), "{error}");
         assert_eq!(seen, ["one"]);
+    }
+
+    #[test]
+    fn a_command_has_its_time() {
+        let script = |text: &str, limit| run_within(Command::new("sh").args(["-c", text]), limit);
+        let long = Duration::from_secs(60);
+        // What it leaves behind holds the output open, and is ended too.
+        assert_eq!(script("sleep 1000 & echo done", long).unwrap(), "done\n");
+        let failed = script("echo one; echo two >&2; exit 3", long).unwrap_err().to_string();
+        assert!(failed.contains("one\ntwo") && failed.contains("status: 3"), "{failed}");
+        let short = Duration::from_millis(300);
+        let hung = script("echo said; sleep 1000", short).unwrap_err().to_string();
+        assert!(hung.contains("not done within 300ms") && hung.contains("said"), "{hung}");
     }
 }

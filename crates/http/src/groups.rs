@@ -1,9 +1,15 @@
-//! Named positions: a consumer's place in a stream, kept by the server.
+//! Groups: consumers' places in streams, kept by the server, and who they are.
+//!
+//! Who is in a group is a coordinator's business. Nothing is changed here while
+//! somebody is: that is checked with the change itself.
 
-use std::collections::BTreeMap;
+mod reset;
+mod stored;
 
-use aquifer_stream::GroupPosition;
-use aquifer_types::{GroupName, Offset, PartitionIndex, StreamName};
+use std::collections::{BTreeMap, BTreeSet};
+
+use aquifer_stream::{DocumentKind, GroupPosition};
+use aquifer_types::{ErrorKind, GroupName, Offset, PartitionIndex, StreamName, StreamPath};
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::StatusCode;
@@ -15,7 +21,11 @@ use crate::Problem;
 use crate::app::{App, json, segment, tenant};
 use crate::input::document;
 use crate::parameters::Parameters;
+pub(crate) use reset::reset;
+use stored::{MemberJson, StoredGroup};
 
+/// How often a change is tried that a coordinator overtakes.
+const ATTEMPTS_MAX: usize = 5;
 /// The largest note beside a position.
 const METADATA_BYTES_MAX: usize = 4096;
 
@@ -46,13 +56,30 @@ struct Position {
 
 #[derive(Serialize)]
 struct GroupsJson {
-    groups: Vec<GroupName>,
+    groups: BTreeSet<GroupName>,
 }
 
 #[derive(Serialize)]
 struct GroupJson {
     group: GroupName,
-    streams: BTreeMap<StreamName, BTreeMap<u32, GroupPosition>>,
+    state: &'static str,
+    /// Which protocol its members speak with their coordinator.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    protocol_type: Option<String>,
+    protocol: Option<String>,
+    generation: Option<i64>,
+    members: Vec<MemberJson>,
+    streams: BTreeMap<StreamName, BTreeMap<u32, PositionJson>>,
+}
+
+#[derive(Serialize)]
+struct PositionJson {
+    #[serde(flatten)]
+    position: GroupPosition,
+    end_offset: Offset,
+    /// Offsets between the two; 0 for a position beyond the end.
+    lag: i64,
 }
 
 pub(crate) async fn list(
@@ -60,7 +87,11 @@ pub(crate) async fn list(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     Parameters::parse(request.uri().query(), &[])?;
-    json(StatusCode::OK, &GroupsJson { groups: app.store.list_groups(&tenant()) })
+    let mut groups: BTreeSet<_> = app.store.list_groups(&tenant()).into_iter().collect();
+    // Members need no positions.
+    let stored = app.store.documents(&tenant(), DocumentKind::Group).into_iter();
+    groups.extend(stored.filter_map(|(name, _)| GroupName::new(&name).ok()));
+    json(StatusCode::OK, &GroupsJson { groups })
 }
 
 pub(crate) async fn describe(
@@ -69,12 +100,35 @@ pub(crate) async fn describe(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     Parameters::parse(request.uri().query(), &[])?;
-    let description = app.store.describe_group(&tenant(), &group)?;
-    let streams = description.positions.into_iter().map(|(path, positions)| {
-        let positions = positions.into_iter().map(|(partition, at)| (partition.get(), at));
-        (path.name, positions.collect())
-    });
-    json(StatusCode::OK, &GroupJson { group: description.group, streams: streams.collect() })
+    let stored = StoredGroup::find(&app, &group)?;
+    let positions = match app.store.describe_group(&tenant(), &group) {
+        Ok(description) => description.positions,
+        Err(error) if error.kind() == ErrorKind::NotFound && stored.is_some() => BTreeMap::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let mut streams = BTreeMap::new();
+    for (path, positions) in positions {
+        // What was deleted since has no positions any more.
+        let Ok(stream) = app.store.stream(&path) else { continue };
+        let positions = positions.into_iter().filter_map(|(partition, position)| {
+            let end_offset = stream.partition(partition).ok()?.offsets().end;
+            let lag = end_offset.get().saturating_sub(position.offset.get()).max(0);
+            Some((partition.get(), PositionJson { position, end_offset, lag }))
+        });
+        streams.insert(path.name.clone(), positions.collect());
+    }
+    let stored = stored.unwrap_or_default();
+    let answer = GroupJson {
+        group,
+        state: if stored.members.is_empty() { "empty" } else { "stable" },
+        kind: stored.kind.clone(),
+        protocol_type: stored.protocol_type.clone(),
+        protocol: stored.protocol.clone(),
+        generation: stored.generation,
+        members: stored.members(),
+        streams,
+    };
+    json(StatusCode::OK, &answer)
 }
 
 pub(crate) async fn delete(
@@ -83,8 +137,16 @@ pub(crate) async fn delete(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     Parameters::parse(request.uri().query(), &[])?;
-    app.store.delete_group(&tenant(), &group).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let expected = StoredGroup::vacant(&app, &group)?.unchanged();
+        match app.store.delete_group_while(&tenant(), &group, expected).await {
+            Ok(()) => return Ok(StatusCode::NO_CONTENT.into_response()),
+            Err(aquifer_stream::Error::DocumentChanged { .. }) if attempts < ATTEMPTS_MAX => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 pub(crate) async fn commit(
@@ -96,9 +158,22 @@ pub(crate) async fn commit(
     Parameters::parse(parts.uri.query(), &[])?;
     let body = app.document_body(&parts, body).await?;
     let Commit { stream, positions } = document(&body)?;
-    let positions = checked(positions)?;
-    app.store.commit_positions(&tenant(), &group, &stream, positions).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let stream = app.store.stream(&StreamPath::new(tenant(), stream))?;
+    let mut kept = Vec::with_capacity(positions.len());
+    for (index, (offset, metadata)) in checked(positions)? {
+        kept.push((stream.partition(index)?.partition(), offset, metadata));
+    }
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let expected = StoredGroup::vacant(&app, &group)?.unchanged();
+        let kept = kept.clone();
+        match app.store.commit_positions_while(&tenant(), &group, kept, expected).await {
+            Ok(()) => return Ok(StatusCode::NO_CONTENT.into_response()),
+            Err(aquifer_stream::Error::DocumentChanged { .. }) if attempts < ATTEMPTS_MAX => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn checked(

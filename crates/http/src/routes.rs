@@ -36,6 +36,7 @@ fn routes() -> Vec<Route> {
         get_route("/v1/groups/{group}", get(groups::describe)),
         delete_route("/v1/groups/{group}", delete(groups::delete)),
         post_route("/v1/groups/{group}/positions", post(groups::commit)),
+        post_route("/v1/groups/{group}/reset", post(groups::reset)),
         get_route("/v1/users", get(users::list)),
         post_route("/v1/users", post(users::create)),
         get_route("/v1/users/{user}", get(users::describe)),
@@ -44,7 +45,11 @@ fn routes() -> Vec<Route> {
 }
 
 /// The paths of all routes, as labels of metrics.
+<<<<<<< HEAD
 const PATHS: [&str; 17] = [
+=======
+const PATHS: [&str; 18] = [
+>>>>>>> kafka
     "/v1/streams/{stream}/records",
     "/v1/streams/{stream}/tail",
     "/v1/streams",
@@ -54,6 +59,10 @@ const PATHS: [&str; 17] = [
     "/v1/groups",
     "/v1/groups/{group}",
     "/v1/groups/{group}/positions",
+<<<<<<< HEAD
+=======
+    "/v1/groups/{group}/reset",
+>>>>>>> kafka
     "/v1/users",
     "/v1/users/{user}",
     "/",

@@ -75,11 +75,12 @@ async fn a_group_whose_document_changed_is_left_alone() {
     let tier2 = TierStore::in_memory();
     let store = open(options(dir.path()), environment(&tier2, 7)).await;
     create(&store, "s", 1, StreamConfig::default()).await;
-    let stream = StreamName::new("s").unwrap();
+    let partition = store.stream(&path("s")).unwrap().partition(PartitionIndex(0)).unwrap();
     let (tenant, group) = group("g");
     let key = DocumentKey::new(tenant.clone(), DocumentKind::Group, "g");
     let commit = async |offset, expected| {
-        store.commit_positions_while(&tenant, &group, &stream, at(0, offset), expected).await
+        let positions = vec![(partition.partition(), Offset(offset), String::new())];
+        store.commit_positions_while(&tenant, &group, positions, expected).await
     };
     let (absent, any) = (DocumentExpectation::Absent, DocumentExpectation::Any);
     let changed = |result| match result {

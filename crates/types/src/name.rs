@@ -158,12 +158,10 @@ name! {
 }
 
 name! {
-    /// A consumer group: 1 to 249 characters that are not control characters
-    /// and not `/`.
+    /// A consumer group: 1 to 249 characters that are not control characters,
+    /// but not `.` or `..`: no URL can carry those as a segment of its path.
     GroupName,
-    |name| check("group", name, 249, "printable characters without '/'", |c| {
-        !c.is_control() && c != '/'
-    })
+    |name| check("group", name, 249, "printable characters", |c| !c.is_control())
 }
 
 name! {
@@ -232,8 +230,12 @@ mod tests {
         for bad in ["", "-a", "a-", "A", "a_b", "..", "a/b"] {
             assert!(TenantName::new(bad).is_err(), "{bad:?}");
         }
-        assert!(GroupName::new("my group (1)").is_ok());
-        assert!(GroupName::new("a/b").is_err());
+        for good in ["my group (1)", "a/b", "/", "../a"] {
+            assert!(GroupName::new(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", ".", "..", "a\tb", too_long.as_str()] {
+            assert!(GroupName::new(bad).is_err(), "{bad:?}");
+        }
         assert!(TransactionalId::new("sink/0-1 ü").is_ok());
         for bad in ["", "a\nb", too_long.as_str()] {
             assert!(TransactionalId::new(bad).is_err(), "{bad:?}");

@@ -9,6 +9,7 @@ mod client;
 mod command_line;
 mod enospc;
 mod history;
+mod kafka;
 mod kafka_security;
 mod kill9;
 mod limits;
@@ -123,6 +124,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "kafka_security",
         about: "Kafka's clients log in over TLS, and stay while the certificate is swapped",
         run: kafka_security::run,
+    },
+    Scenario {
+        name: "kafka_confluent",
+        about: "confluent-kafka: round trips, offsets, administration, groups",
+        run: kafka::confluent,
     },
     Scenario {
         name: "upgrade",

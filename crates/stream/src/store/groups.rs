@@ -78,12 +78,18 @@ impl StreamStore {
         stream: &StreamName,
         positions: BTreeMap<PartitionIndex, (Offset, String)>,
     ) -> Result<(), Error> {
-        let any = DocumentExpectation::Any;
-        self.commit_positions_while(tenant, group, stream, positions, any).await
+        let path = StreamPath::new(tenant.clone(), stream.clone());
+        let stream = self.inner.index.stream(&path)?;
+        let mut kept = Vec::with_capacity(positions.len());
+        for (index, (offset, metadata)) in positions {
+            stream.partition(index)?;
+            kept.push((Partition::new(stream.id, index), offset, metadata));
+        }
+        self.commit_positions_while(tenant, group, kept, DocumentExpectation::Any).await
     }
 
-    /// [`StreamStore::commit_positions`] as long as the group's document is as
-    /// expected.
+    /// [`StreamStore::commit_positions`] of any streams, as long as the group's
+    /// document is as expected.
     ///
     /// # Errors
     /// As there; [`Error::DocumentChanged`].
@@ -91,24 +97,15 @@ impl StreamStore {
         &self,
         tenant: &TenantName,
         group: &GroupName,
-        stream: &StreamName,
-        positions: BTreeMap<PartitionIndex, (Offset, String)>,
+        positions: Vec<(Partition, Offset, String)>,
         expected: DocumentExpectation,
     ) -> Result<(), Error> {
-        let path = StreamPath::new(tenant.clone(), stream.clone());
-        let stream = self.inner.index.stream(&path)?;
-        let mut kept = Vec::with_capacity(positions.len());
-        for (index, (offset, metadata)) in positions {
-            stream.partition(index)?;
-            check_position(offset, &metadata)?;
-            kept.push((Partition::new(stream.id, index), offset, metadata));
+        for (_, offset, metadata) in &positions {
+            check_position(*offset, metadata)?;
         }
-        let operation = Operation::CommitPositions {
-            tenant: tenant.clone(),
-            group: group.clone(),
-            positions: kept,
-        };
+        let (tenant, group) = (tenant.clone(), group.clone());
         let key = DocumentKey::new(tenant.clone(), DocumentKind::Group, group.as_str());
+        let operation = Operation::CommitPositions { tenant, group, positions };
         let require = vec![Precondition::Document { key, expected }];
         let commit = Commit { require, ..Commit::of(vec![operation]) };
         self.inner.ledger.commit(commit).await.map(|_| ())

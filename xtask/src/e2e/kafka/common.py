@@ -8,6 +8,7 @@ and prints nothing but what a failure needs; its exit status says the rest."""
 import hashlib
 import sys
 import time
+import uuid
 
 COMPRESSIONS = ["none", "gzip", "snappy", "lz4", "zstd"]
 WAIT_SECONDS = 60
@@ -22,6 +23,11 @@ def records(count, salt):
         value = None if key is not None and at % 11 == 5 else digest * (1 + at % 40)
         headers = [] if at % 3 else [("trace", digest[:4]), ("trace", b""), ("empty", None)]
         yield key, value, headers, 1_700_000_000_000 + at
+
+
+def fresh(prefix):
+    """A name that was never used."""
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
 
 def check(condition, message):
