@@ -45,11 +45,7 @@ fn routes() -> Vec<Route> {
 }
 
 /// The paths of all routes, as labels of metrics.
-<<<<<<< HEAD
-const PATHS: [&str; 17] = [
-=======
 const PATHS: [&str; 18] = [
->>>>>>> kafka
     "/v1/streams/{stream}/records",
     "/v1/streams/{stream}/tail",
     "/v1/streams",
@@ -59,10 +55,7 @@ const PATHS: [&str; 18] = [
     "/v1/groups",
     "/v1/groups/{group}",
     "/v1/groups/{group}/positions",
-<<<<<<< HEAD
-=======
     "/v1/groups/{group}/reset",
->>>>>>> kafka
     "/v1/users",
     "/v1/users/{user}",
     "/",
