@@ -106,7 +106,8 @@ pub(crate) async fn commit(call: &Call, request: OffsetCommitRequest) -> OffsetC
     OffsetCommitResponse::default().with_topics(topics)
 }
 
-/// A position as the store takes it.
+/// A position as the store takes it. As in Kafka, no offset is refused: clients
+/// take a negative one for none.
 pub(crate) fn check_position(
     offset: i64,
     note: Option<&StrBytes>,
@@ -114,9 +115,6 @@ pub(crate) fn check_position(
     let note = note.map(ToString::to_string).unwrap_or_default();
     if note.len() > METADATA_BYTES_MAX {
         return Err(ResponseError::OffsetMetadataTooLarge);
-    }
-    if offset < 0 {
-        return Err(ResponseError::InvalidRequest);
     }
     Ok((Offset(offset), note))
 }

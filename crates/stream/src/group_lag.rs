@@ -69,6 +69,10 @@ impl Collector for GroupLag {
         let help = "Records between a group's position and the end of the partition";
         let mut family = encoder.encode_descriptor("group_lag", help, None, MetricType::Gauge)?;
         for of in &shown {
+            // Clients take it for no position.
+            if of.offset < Offset::ZERO {
+                continue;
+            }
             // What was deleted meanwhile has no end.
             let Some(stream) = index.stream_by_id(of.at.stream) else { continue };
             let Ok(log) = stream.partition(of.at.index) else { continue };

@@ -143,7 +143,7 @@ async fn plan(
         moves.push(Move {
             stream: path.name.clone(),
             at,
-            from: kept.get(&at).map(|position| position.offset),
+            from: kept.get(&at).map(|of| of.offset).filter(|offset| *offset >= Offset::ZERO),
             to,
             end: offsets.end,
         });

@@ -307,11 +307,30 @@ impl Inner {
 
     /// No group's lock is taken under that of the map.
     fn all(&self) -> Vec<Arc<Group>> {
-        self.map.read().values().cloned().collect()
+        let mut all: Vec<_> = self.map.read().values().cloned().collect();
+        all.retain(|group| !self.was_deleted(group));
+        all
     }
 
     fn get(&self, key: &GroupKey) -> Option<Arc<Group>> {
-        self.map.read().get(key).cloned()
+        let group = self.map.read().get(key).cloned()?;
+        (!self.was_deleted(&group)).then_some(group)
+    }
+
+    /// Whether another door has deleted the group since nobody was in it: its
+    /// document is gone. Such a group is forgotten here as well.
+    fn was_deleted(&self, group: &Arc<Group>) -> bool {
+        let mut shell = group.shell.lock();
+        let is_at_rest = shell.machine.is_vacant() && !shell.is_saving && shell.outbox.is_empty();
+        // One that never had a generation was never stored.
+        if shell.is_gone || !is_at_rest || shell.machine.generation == 0 {
+            return shell.is_gone;
+        }
+        let is_deleted = self.store.document(&document::key(&group.key)).is_none();
+        if is_deleted {
+            self.forget(group, &mut shell);
+        }
+        is_deleted
     }
 
     fn get_or_create(&self, key: &GroupKey) -> Result<Arc<Group>, ResponseError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aquifer_stream::NewStream;
+use aquifer_stream::{DocumentExpectation, DocumentKey, DocumentKind, NewStream};
 use aquifer_types::{
     PartitionIndex, StreamClass, StreamConfig, StreamName, StreamPath, TenantName,
 };
@@ -366,5 +366,55 @@ async fn the_coordinator_is_found_in_every_version() {
             assert_eq!(found, (code, if code == 0 { port } else { -1 }), "{version} {key}");
         }
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_negative_offset_is_answered_and_is_no_position() {
+    let server = Server::start(options()).await;
+    create(&server, "s", 3).await;
+    let mut client = server.client().await;
+    let mut request = commit_request(-1, &StrBytes::default(), "");
+    request.topics[0].partitions.truncate(1);
+    request.topics[0].partitions[0].committed_offset = -7;
+    let response = client.call(8, request).await;
+    assert_eq!(response.topics[0].partitions[0].error_code, 0);
+    let expected = [(0, -7, String::new()), (1, -1, String::new())];
+    assert_eq!(fetch(&mut client, 8, false).await, expected);
+    let name = aquifer_types::GroupName::new("g").unwrap();
+    let seen = server.store.describe_group(&TenantName::default_tenant(), &name).unwrap();
+    assert!(seen.positions.is_empty());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_group_that_another_door_deletes_is_gone() {
+    let server = Server::start(options()).await;
+    create(&server, "s", 3).await;
+    let mut client = server.client().await;
+    let a = join(&mut client, 9).await;
+    sync(&mut client, 5, &a).await;
+    commit(&mut client, 8, a.generation_id, &a.member_id).await;
+    let (tenant, name) =
+        (TenantName::default_tenant(), aquifer_types::GroupName::new("g").unwrap());
+    let key = DocumentKey::new(tenant.clone(), DocumentKind::Group, "g");
+    let mut stored = server.store.watch_documents();
+    let members = server.store.document(&key).unwrap().version;
+    leave(&mut client, 5, &a.member_id).await;
+    while server.store.document(&key).unwrap().version == members {
+        stored.changed().await.unwrap();
+    }
+    let overtaken = DocumentExpectation::Version(members);
+    assert!(server.store.delete_group_while(&tenant, &name, overtaken).await.is_err());
+    let empty = DocumentExpectation::Version(server.store.document(&key).unwrap().version);
+    server.store.delete_group_while(&tenant, &name, empty).await.unwrap();
+    // The coordinator learns that its save is done a moment after all others.
+    let count =
+        async |client: &mut Client| client.call(5, ListGroupsRequest::default()).await.groups.len();
+    while count(&mut client).await > 0 {}
+    let response =
+        client.call(0, DeleteGroupsRequest::default().with_groups_names(vec![group("g")]));
+    assert_eq!(response.await.results[0].error_code, ResponseError::GroupIdNotFound.code());
+    assert_eq!(join(&mut client, 9).await.generation_id, 1, "it begins anew");
     server.stop().await;
 }

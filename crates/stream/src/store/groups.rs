@@ -117,7 +117,8 @@ impl StreamStore {
         self.inner.index.groups.read().of_tenant(tenant).cloned().collect()
     }
 
-    /// A group's positions.
+    /// A group's positions, but for negative offsets, which mean none to the
+    /// clients that commit them.
     ///
     /// # Errors
     /// [`Error::GroupNotFound`].
@@ -130,7 +131,7 @@ impl StreamStore {
         let positions =
             groups.get(tenant, group).ok_or_else(|| Error::GroupNotFound(group.to_string()))?;
         let mut by_stream: BTreeMap<StreamPath, BTreeMap<_, _>> = BTreeMap::new();
-        for (partition, position) in positions {
+        for (partition, position) in positions.iter().filter(|(_, of)| of.offset >= Offset::ZERO) {
             let Some(stream) = self.inner.index.stream_by_id(partition.stream) else { continue };
             let of_stream = by_stream.entry(stream.path.clone()).or_default();
             of_stream.insert(partition.index, position.clone());
