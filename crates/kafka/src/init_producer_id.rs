@@ -8,7 +8,7 @@ use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
 use crate::authorizer::{Action, Resource};
 use crate::call::Call;
-use crate::error_code::error_code;
+use crate::offsets::coordinator_code;
 
 /// Clients below it know one code for every producer that was fenced (KIP-588).
 const FENCED_MIN: i16 = 4;
@@ -35,7 +35,7 @@ async fn init(
         Some(id) => Some(transactional(call, id, request)?),
     };
     let initialized = call.store().init_producer(&call.principal.tenant, transactional).await;
-    initialized.map_err(|error| match error_code(&error) {
+    initialized.map_err(|error| match coordinator_code(&error) {
         ResponseError::InvalidProducerEpoch if call.version >= FENCED_MIN => {
             ResponseError::ProducerFenced
         }
