@@ -225,19 +225,40 @@ pub(crate) struct GroupArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupCommand {
-    /// List the groups that have positions
+    /// List the groups that have positions or members
     List {
         #[command(flatten)]
         server: ServerArguments,
     },
-    /// Show a group's positions
+    /// Show a group's members, positions and how far behind they are
     Describe {
         /// Its name
         name: String,
         #[command(flatten)]
         server: ServerArguments,
     },
-    /// Forget a group's positions
+    /// Set positions of a group without members anew; without --execute, show
+    /// what that would do
+    Reset {
+        /// Its name
+        name: String,
+        /// Where to: earliest, latest, an offset, or the first record at or after an
+        /// RFC 3339 time
+        #[arg(long, allow_hyphen_values = true)]
+        to: String,
+        /// The stream [default: all positions that the group has]
+        #[arg(long)]
+        stream: Option<String>,
+        /// The partition, as often as there are some [default: all of the stream]
+        #[arg(long, requires = "stream")]
+        partition: Vec<u32>,
+        /// Do it
+        #[arg(long)]
+        execute: bool,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Forget a group that has no members, with its positions
     Delete {
         /// Its name
         name: String,

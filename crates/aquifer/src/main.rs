@@ -14,6 +14,7 @@ mod demo;
 mod doctor;
 mod failure;
 mod files;
+mod groups;
 mod offline;
 mod output;
 mod read;
@@ -52,7 +53,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(arguments) => serve::run(*arguments).await,
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Stream(command) => streams::run(command).await,
-        Command::Group(command) => streams::run_group(command).await,
+        Command::Group(command) => groups::run(command).await,
         Command::User(arguments) => users::run(arguments).await,
         Command::Append(arguments) => append::run(arguments).await,
         Command::Read(arguments) => read::run(arguments).await,

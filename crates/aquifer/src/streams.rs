@@ -1,11 +1,9 @@
-//! `aquifer stream …` and `aquifer group …`.
+//! `aquifer stream …`.
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use crate::cli::{
-    GroupArguments, GroupCommand, Output, ServerArguments, StreamArguments, StreamCommand,
-};
+use crate::cli::{Output, ServerArguments, StreamArguments, StreamCommand};
 use crate::client::{Client, segment};
 use crate::failure::Failure;
 use crate::output::{self, Align, Table, bytes, count};
@@ -47,53 +45,6 @@ pub(crate) async fn run(arguments: StreamArguments) -> Result<(), Failure> {
         StreamCommand::Delete { name, server } => {
             send(&server, Method::DELETE, &path(&name), None).await?;
             done(&server, &format!("deleted stream {name}"))
-        }
-    }
-}
-
-pub(crate) async fn run_group(arguments: GroupArguments) -> Result<(), Failure> {
-    match arguments.command {
-        GroupCommand::List { server } => {
-            let answer = send(&server, Method::GET, "/v1/groups", None).await?;
-            if server.output == Output::Json {
-                return output::json(&answer);
-            }
-            let mut table = Table::new(&[("name", Align::Left)]);
-            for group in list(&answer, "groups") {
-                table.row(vec![text(group)]);
-            }
-            output::write(table.render().as_bytes())
-        }
-        GroupCommand::Describe { name, server } => {
-            let path = format!("/v1/groups/{}", segment(&name));
-            let answer = send(&server, Method::GET, &path, None).await?;
-            if server.output == Output::Json {
-                return output::json(&answer);
-            }
-            let mut table = Table::new(&[
-                ("stream", Align::Left),
-                ("partition", Align::Right),
-                ("offset", Align::Right),
-                ("metadata", Align::Left),
-            ]);
-            let streams = answer.get("streams").and_then(Value::as_object);
-            for (stream, positions) in streams.into_iter().flatten() {
-                for (partition, at) in positions.as_object().into_iter().flatten() {
-                    let field = |name| at.get(name).map(text).unwrap_or_default();
-                    table.row(vec![
-                        stream.clone(),
-                        partition.clone(),
-                        field("offset"),
-                        field("metadata"),
-                    ]);
-                }
-            }
-            output::write(table.render().as_bytes())
-        }
-        GroupCommand::Delete { name, server } => {
-            let path = format!("/v1/groups/{}", segment(&name));
-            send(&server, Method::DELETE, &path, None).await?;
-            done(&server, &format!("deleted the positions of group {name}"))
         }
     }
 }

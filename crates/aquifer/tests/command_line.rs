@@ -252,3 +252,43 @@ fn users_come_and_go() {
     assert_eq!(text(&deleted.stdout), "deleted user alice\n");
     assert_eq!(server.run(&["user", "delete", "alice"]).status.code(), Some(1));
 }
+
+#[test]
+fn groups_are_shown_reset_and_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(&directory.path().join("data"), "127.0.0.1:0", &[]);
+    let run = |arguments: &[&str]| {
+        let output = server.run(arguments);
+        let error = text(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        text(&output.stdout)
+    };
+    run(&["stream", "create", "s"]);
+    let lines = directory.path().join("lines");
+    std::fs::write(&lines, "a\nb\nc\n").unwrap();
+    run(&["append", "s", lines.to_str().unwrap()]);
+
+    let reset = ["group", "reset", "a/b", "--stream", "s", "--partition", "0", "--to", "1"];
+    let shown = run(&reset);
+    assert!(shown.contains("s               0     -   1    3"), "{shown}");
+    assert!(shown.contains("--execute"), "{shown}");
+    assert_eq!(run(&["group", "list"]), "NAME\n");
+    let done = run(&[&reset[..], &["--execute"]].concat());
+    assert!(done.contains("s               0     -   1    3\n"), "{done}");
+    assert_eq!(run(&["group", "list"]), "NAME\na/b\n");
+    let described = run(&["group", "describe", "a/b"]);
+    assert!(described.contains("state               empty\n"), "{described}");
+    assert!(described.contains("s               0       1    3    2  -\n"), "{described}");
+    let described = run(&["group", "describe", "a/b", "--output", "json"]);
+    assert!(described.contains("\"lag\": 2"), "{described}");
+
+    let refused = server.run(&["group", "reset", "a/b", "--to", "soon"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("RFC 3339"));
+    let misspelt = server.run(&["group", "reset", "a/b", "--to", "1", "--partition", "0"]);
+    assert_eq!(misspelt.status.code(), Some(2), "a partition is of a stream");
+    assert_eq!(run(&["group", "delete", "a/b"]), "deleted group a/b\n");
+    assert_eq!(server.run(&["group", "describe", "a/b"]).status.code(), Some(1));
+    let output = aquifer(&["completions", "bash"]).output().unwrap();
+    assert!(text(&output.stdout).contains("aquifer__subcmd__group__subcmd__reset"));
+}
