@@ -124,6 +124,7 @@ fn encode(volume: &Volume, options: &EncodeOptions) -> Vec<EncodedChunk> {
             schema_version: 0,
             chunk_id: ChunkId::from_bytes([2; 16]),
             timestamp_type: TimestampType::Create,
+            compacted: Vec::new(),
         };
         let mut encoder = ChunkEncoder::new(spec, options.clone()).unwrap();
         for batch in taken {

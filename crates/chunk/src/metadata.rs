@@ -32,6 +32,8 @@ const RAW_BYTES: &str = "aquifer.raw_bytes";
 const MIN_TIMESTAMP: &str = "aquifer.min_timestamp";
 const MAX_TIMESTAMP: &str = "aquifer.max_timestamp";
 const MAX_APPENDED: &str = "aquifer.max_appended";
+/// Absent where nothing was compacted by key.
+const COMPACTED: &str = "aquifer.compacted";
 const KEY_ID: &str = "aquifer.key_id";
 
 /// The metadata of a chunk, but for the checksums.
@@ -61,6 +63,10 @@ pub(crate) fn encode(spec: &ChunkSpec, stats: &ChunkStats) -> Vec<KeyValue> {
         (RECORDS, stats.records.to_string()),
         (RAW_BYTES, stats.raw_bytes.to_string()),
     ];
+    if !spec.compacted.is_empty() {
+        let items = spec.compacted.iter().map(|(next, at)| format!("{next}:{at}"));
+        pairs.push((COMPACTED, list(items.collect())));
+    }
     for (key, time) in [
         (MIN_TIMESTAMP, stats.min_timestamp),
         (MAX_TIMESTAMP, stats.max_timestamp),
@@ -158,7 +164,23 @@ impl<'a> Metadata<'a> {
                     return Err(Refusal::Unsupported(format!("its timestamp type is '{other}'")));
                 }
             },
+            compacted: match self.0.contains_key(COMPACTED) {
+                false => Vec::new(),
+                true => self.parse_list(COMPACTED, |item| {
+                    let (next, at) = item.split_once(':')?;
+                    Some((Offset(next.parse().ok()?), Timestamp(at.parse().ok()?)))
+                })?,
+            },
         };
+        let is_within = |(next, _): &(Offset, Timestamp)| (spec.base..=spec.next).contains(next);
+        if !spec.compacted.iter().all(is_within)
+            || !spec.compacted.is_sorted_by_key(|(next, _)| *next)
+        {
+            return Err(Refusal::Damaged(format!(
+                "its metadata has {COMPACTED} = '{}'",
+                self.get(COMPACTED)?.chars().take(200).collect::<String>()
+            )));
+        }
         if spec.base < Offset::ZERO || spec.next < spec.base {
             return Err(Refusal::Damaged(format!(
                 "its covered range is {} to {}",
@@ -173,5 +195,48 @@ impl<'a> Metadata<'a> {
             max_appended: self.parse_time(MAX_APPENDED)?,
         };
         Ok((spec, stats))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(compacted: Vec<(Offset, Timestamp)>) -> Option<ChunkSpec> {
+        Some(ChunkSpec {
+            tenant: TenantName::default_tenant(),
+            stream: StreamName::new("s").ok()?,
+            stream_id: StreamId::from_bytes([1; 16]),
+            partition: PartitionIndex(0),
+            base: Offset(10),
+            next: Offset(20),
+            epochs: vec![(Epoch(1), Offset(10))],
+            generation: 1,
+            replaces: vec![ChunkId::from_bytes([2; 16])],
+            schema_version: 0,
+            chunk_id: ChunkId::from_bytes([3; 16]),
+            timestamp_type: TimestampType::Create,
+            compacted,
+        })
+    }
+
+    #[test]
+    fn how_far_a_chunk_is_compacted_is_read_back_or_refused() {
+        let check = |compacted: &[(i64, i64)], is_sound: bool| {
+            let marks = compacted.iter().map(|(next, at)| (Offset(*next), Timestamp(*at)));
+            let spec = spec(marks.collect()).unwrap();
+            let pairs = encode(&spec, &ChunkStats::default());
+            match Metadata::new(&pairs).decode() {
+                Ok((decoded, _)) => assert!(is_sound && decoded == spec, "{compacted:?}"),
+                Err(Refusal::Damaged(why)) => assert!(!is_sound, "{compacted:?}: {why}"),
+                Err(Refusal::Unsupported(why)) => panic!("{compacted:?}: {why}"),
+            }
+        };
+        check(&[], true);
+        check(&[(20, 5)], true);
+        check(&[(12, 5), (15, 4)], true);
+        check(&[(15, 5), (12, 6)], false);
+        check(&[(21, 5)], false);
+        check(&[(9, 5)], false);
     }
 }

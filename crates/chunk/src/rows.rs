@@ -6,10 +6,11 @@ use aquifer_types::{
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{
-    Array, BinaryArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
+    Array, BinaryArray, BooleanArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
     TimestampMicrosecondArray,
 };
 use arrow_buffer::Buffer;
+use arrow_select::filter::filter_record_batch;
 use bytes::Bytes;
 
 use crate::rows_builder::{Order, RowsBuilder};
@@ -140,6 +141,30 @@ impl Rows {
     #[must_use]
     pub fn appended(&self) -> impl ExactSizeIterator<Item = Timestamp> + '_ {
         self.appended.values().iter().copied().map(from_micros)
+    }
+
+    /// The key of each row; `None` where it has none.
+    #[must_use]
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = Option<&[u8]>> + '_ {
+        self.keys.iter()
+    }
+
+    /// Whether each row is without a value: with a key, it deletes the key.
+    #[must_use]
+    pub fn are_tombstones(&self) -> impl ExactSizeIterator<Item = bool> + '_ {
+        (0..self.len()).map(|row| self.values.is_null(row))
+    }
+
+    /// The rows whose place in `keep` is true; where `keep` is shorter, none
+    /// behind it.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] where Arrow refuses.
+    pub fn retain(&self, mut keep: Vec<bool>) -> Result<Self, Error> {
+        keep.resize(self.len(), false);
+        let batch = filter_record_batch(&self.batch, &BooleanArray::from(keep));
+        let batch = batch.map_err(Error::encode)?;
+        Self::from_columns(&batch).ok_or_else(|| Error::encode("a filter changed the columns"))
     }
 
     /// The records, one a row. Their bytes are those of the rows: holding a

@@ -45,6 +45,10 @@ pub struct ChunkSpec {
     pub chunk_id: ChunkId,
     /// Whose clock the timestamps come from.
     pub timestamp_type: TimestampType,
+    /// How far, from its base on, older records of the same keys are gone, in
+    /// this chunk and in all before it: up to each of these offsets (growing)
+    /// since that time. Empty where only tiering and merging had to do with it.
+    pub compacted: Vec<(Offset, Timestamp)>,
 }
 
 impl ChunkSpec {

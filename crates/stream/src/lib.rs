@@ -6,6 +6,7 @@
 //! them from the journal into Parquet. It knows no protocol.
 
 mod api;
+mod believed_clock;
 mod chunk_meta;
 mod error;
 mod group_lag;

@@ -101,6 +101,12 @@ pub struct Options {
     pub chunk_zstd_level: i32,
     /// Chunks of one partition are merged when this many small ones lie in a row.
     pub compaction_chunks_min: usize,
+    /// How often partitions are looked for that are worth a compaction by key,
+    /// in ms.
+    pub compaction_interval_ms: u64,
+    /// The memory for the keys of one compaction; what has more distinct keys
+    /// takes several passes.
+    pub compaction_keys_bytes_max: usize,
     /// Replaced, truncated and deleted chunks stay this long, in ms.
     pub chunk_grace_ms: u64,
     /// The shortest time between two manifests, in ms.
@@ -163,6 +169,8 @@ impl Default for Options {
             tier_concurrency: 2,
             chunk_zstd_level: 1,
             compaction_chunks_min: 8,
+            compaction_interval_ms: 10_000,
+            compaction_keys_bytes_max: 64 << 20,
             chunk_grace_ms: 15 * 60 * 1000,
             manifest_interval_ms_min: 2_000,
             manifest_offsets_ahead: 1 << 32,
@@ -180,7 +188,7 @@ impl Options {
     /// # Errors
     /// A sentence that names the first field outside its bounds.
     pub fn validate(&self) -> Result<(), crate::Error> {
-        let bounds: [(&str, u64, u64, u64); 11] = [
+        let bounds: [(&str, u64, u64, u64); 13] = [
             ("journal_file_bytes", self.journal_file_bytes, 1 << 20, 2 << 30),
             ("journal_bytes_max", self.journal_bytes_max, 3 * self.journal_file_bytes, u64::MAX),
             ("group_bytes_max", self.group_bytes_max as u64, 4 << 10, 32 << 20),
@@ -189,6 +197,8 @@ impl Options {
             ("tier_concurrency", self.tier_concurrency as u64, 1, 64),
             ("chunk_zstd_level", u64::try_from(self.chunk_zstd_level).unwrap_or(0), 1, 19),
             ("compaction_chunks_min", self.compaction_chunks_min as u64, 2, 1_000),
+            ("compaction_interval_ms", self.compaction_interval_ms, 10, 3_600_000),
+            ("compaction_keys_bytes_max", self.compaction_keys_bytes_max as u64, 4 << 10, 64 << 30),
             ("transaction_ms_max", self.transaction_ms_max, 1, i32::MAX as u64),
             ("manifest_offsets_ahead", self.manifest_offsets_ahead, 1 << 10, 1 << 48),
             ("manifests_kept", self.manifests_kept as u64, 1, 1_000),

@@ -23,10 +23,10 @@ use aquifer_env::Clock;
 use aquifer_types::{Offset, Partition, StreamConfig, Timestamp};
 
 use crate::Error;
+use crate::believed_clock::BelievedClock;
 use crate::index::{Index, PartitionState};
 use crate::ledger::{Commit, LocalLedger, Operation};
 use crate::metrics::Metrics;
-use crate::steady::SteadyClock;
 
 /// Truncations in one commit.
 const TRUNCATIONS_MAX: usize = 1_000;
@@ -47,23 +47,6 @@ pub(crate) struct Retention {
 /// At a believed time, a partition had these offsets: the oldest first.
 type Sightings = VecDeque<(Timestamp, Offset)>;
 
-/// A clock that a jump of the wall clock cannot hasten.
-#[derive(Debug)]
-struct BelievedClock {
-    clock: Arc<dyn Clock>,
-    steady: SteadyClock,
-}
-
-impl BelievedClock {
-    fn new(clock: Arc<dyn Clock>, newest_append: Option<Timestamp>) -> Self {
-        Self { steady: SteadyClock::new(clock.clone(), newest_append), clock }
-    }
-
-    fn now(&self) -> Timestamp {
-        self.steady.now().min(Timestamp(self.clock.now_ms()))
-    }
-}
-
 impl Retention {
     /// To be made before anything is appended: what is there says how far time
     /// had come.
@@ -73,13 +56,7 @@ impl Retention {
         index: Arc<Index>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let newest = index
-            .all_streams()
-            .iter()
-            .flat_map(|stream| stream.partitions().to_vec())
-            .filter_map(|log| log.with(newest_append))
-            .max();
-        let clock = BelievedClock::new(clock, newest);
+        let clock = BelievedClock::of_index(clock, &index);
         Self { ledger, index, metrics, clock, sightings: HashMap::new() }
     }
 
@@ -142,12 +119,6 @@ impl Retention {
     async fn commit(&self, operations: Vec<Operation>) -> Result<(), Error> {
         self.ledger.commit(Commit::of(operations)).await.map(|_| ())
     }
-}
-
-fn newest_append(state: &PartitionState) -> Option<Timestamp> {
-    let in_chunks = state.chunks.iter().filter_map(|chunk| chunk.max_appended).max();
-    let in_tail = state.tail.iter().map(|entry| entry.appended).max();
-    in_chunks.max(in_tail)
 }
 
 /// What goes as a whole: where it ends, its bytes, and when the newest record

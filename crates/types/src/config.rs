@@ -143,8 +143,9 @@ pub struct StreamConfig {
     /// Whose time records bear.
     #[serde(skip_serializing_if = "TimestampType::is_default")]
     pub timestamp_type: TimestampType,
-    /// What Kafka's tools set and expect to find again, though nothing here
-    /// depends on it: only names of [`KAFKA_SETTINGS`], each value at most
+    /// What Kafka's tools set and expect to find again. Compaction keeps to
+    /// `delete.retention.ms`, `min.compaction.lag.ms`, `max.compaction.lag.ms`
+    /// and `min.cleanable.dirty.ratio`, nothing depends on the others: only names of [`KAFKA_SETTINGS`], each value at most
     /// [`KAFKA_VALUE_BYTES_MAX`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub kafka: BTreeMap<String, String>,

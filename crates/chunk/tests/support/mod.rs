@@ -29,6 +29,7 @@ pub(crate) fn spec(base: i64, next: i64) -> ChunkSpec {
         schema_version: 1,
         chunk_id: ChunkId::from_bytes([10; 16]),
         timestamp_type: TimestampType::Create,
+        compacted: Vec::new(),
     }
 }
 

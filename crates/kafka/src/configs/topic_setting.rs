@@ -1,8 +1,8 @@
 //! The settings of a topic, and what they mean to a stream.
 //!
 //! A setting is a field of the stream's configuration under Kafka's name, or
-//! something that is kept for Kafka's tools though nothing depends on it, or
-//! has one value that is true here and no other. What is none of these is
+//! something that is kept for Kafka's tools, most of it though nothing depends
+//! on it, or has one value that is true here and no other. What is none of these is
 //! refused by its name.
 
 use std::collections::BTreeSet;
@@ -225,12 +225,14 @@ pub(crate) static TOPIC_SETTINGS: &[TopicSetting] = &[
         "3",
         Rule::Number(-131_072, 22),
     ),
-    kept(
+    obeyed(
         "delete.retention.ms",
         Form::Long,
         Some("log.cleaner.delete.retention.ms"),
         "86400000",
         Rule::Number(0, i64::MAX),
+        "How long a record without a value stays behind the records that it \
+         deletes, counted from their compaction.",
     ),
     kept(
         "file.delete.delay.ms",
@@ -271,12 +273,14 @@ pub(crate) static TOPIC_SETTINGS: &[TopicSetting] = &[
         "-2",
         Rule::Number(-2, i64::MAX),
     ),
-    kept(
+    obeyed(
         "max.compaction.lag.ms",
         Form::Long,
         Some("log.cleaner.max.compaction.lag.ms"),
         LONG_MAX,
         Rule::Number(1, i64::MAX),
+        "Records are compacted after about so long, whatever the part of the \
+         bytes that is new.",
     ),
     TopicSetting {
         name: "max.message.bytes",
@@ -328,19 +332,23 @@ pub(crate) static TOPIC_SETTINGS: &[TopicSetting] = &[
         },
         documentation: "Whether records bear their producer's time or that of their append.",
     },
-    kept(
+    obeyed(
         "min.cleanable.dirty.ratio",
         Form::Double,
         Some("log.cleaner.min.cleanable.ratio"),
         "0.5",
         Rule::Fraction,
+        "The part of a partition's bytes in chunks that has to be new before it \
+         is compacted.",
     ),
-    kept(
+    obeyed(
         "min.compaction.lag.ms",
         Form::Long,
         Some("log.cleaner.min.compaction.lag.ms"),
         "0",
         Rule::Number(0, i64::MAX),
+        "How long records are left alone by compaction, counted from their \
+         append.",
     ),
     TopicSetting {
         name: "min.insync.replicas",
@@ -443,6 +451,19 @@ const fn kept(
 ) -> TopicSetting {
     let meaning = Meaning::Kept { default, rule };
     let documentation = "Kept for Kafka's tools; nothing depends on it here.";
+    TopicSetting { name, form, of_broker, meaning, documentation }
+}
+
+/// Stored as well, and compaction keeps to it.
+const fn obeyed(
+    name: &'static str,
+    form: Form,
+    of_broker: Option<&'static str>,
+    default: &'static str,
+    rule: Rule,
+    documentation: &'static str,
+) -> TopicSetting {
+    let meaning = Meaning::Kept { default, rule };
     TopicSetting { name, form, of_broker, meaning, documentation }
 }
 

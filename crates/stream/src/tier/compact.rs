@@ -12,10 +12,11 @@ use std::sync::atomic::Ordering;
 
 use aquifer_chunk::{ChunkEncoder, ChunkSpec, ReadOptions};
 use aquifer_env::tasks;
-use aquifer_types::{ChunkId, Epoch, Offset};
+use aquifer_types::{ChunkId, Epoch, Offset, Timestamp};
 use futures::StreamExt;
 
 use super::Tier;
+use super::newest::Keep;
 use super::upload::{ENCODING_THREAD, Encoded, meta};
 use crate::Error;
 use crate::chunk_meta::ChunkMeta;
@@ -25,15 +26,17 @@ use crate::read::from_chunk;
 
 /// Before chunks are merged somebody has looked for a newer owner within this
 /// time.
-const OWNER_CHECK_MS: u64 = 1_000;
+pub(super) const OWNER_CHECK_MS: u64 = 1_000;
 /// A round of tiering is held up by compaction for at most about this long.
-const ROUND_MS_MAX: u64 = 2_000;
+pub(super) const ROUND_MS_MAX: u64 = 2_000;
 
 /// Chunks that are to become one.
-struct Run {
-    stream: Arc<StreamIndex>,
-    log: Arc<PartitionLog>,
-    chunks: Vec<Arc<ChunkMeta>>,
+pub(super) struct Run {
+    pub(super) stream: Arc<StreamIndex>,
+    pub(super) log: Arc<PartitionLog>,
+    pub(super) chunks: Vec<Arc<ChunkMeta>>,
+    /// Which of their records stay; all of them where it is absent.
+    pub(super) keep: Option<Arc<Keep>>,
 }
 
 impl Tier {
@@ -78,16 +81,20 @@ impl Tier {
                     stream: stream.clone(),
                     log: log.clone(),
                     chunks,
+                    keep: None,
                 }));
             }
         }
         runs
     }
 
-    async fn compact(&self, run: &Run) -> Result<(), Error> {
+    /// Puts one chunk in the place of a run and returns it; `None` where the run
+    /// was truncated or deleted meanwhile.
+    pub(super) async fn compact(&self, run: &Run) -> Result<Option<ChunkMeta>, Error> {
         // The inputs stay while they are read, even when they are truncated.
         let _lease = self.reader.lease();
-        let Some(spec) = self.merged_spec(run) else { return Ok(()) };
+        let compacted = self.marks_of_run(run).await?;
+        let Some(spec) = self.merged_spec(run, compacted) else { return Ok(None) };
         let id = spec.chunk_id;
         self.announce(&spec).await?;
         let result = async {
@@ -104,21 +111,22 @@ impl Tier {
         };
         let removed: Vec<ChunkId> = run.chunks.iter().map(|chunk| chunk.id).collect();
         let count = removed.len() as u64;
-        let operation = Operation::ReplaceChunks { removed, added: meta(&encoded) };
+        let added = meta(&encoded);
+        let operation = Operation::ReplaceChunks { removed, added: added.clone() };
         match self.commit(operation).await {
             Ok(_) => {
                 self.metrics.chunks_compacted.inc_by(count);
-                Ok(())
+                Ok(Some(added))
             }
             Err(error) => {
                 self.give_up(id).await;
                 // The stream was truncated or deleted meanwhile.
-                if matches!(error, Error::Overtaken(_)) { Ok(()) } else { Err(error) }
+                if matches!(error, Error::Overtaken(_)) { Ok(None) } else { Err(error) }
             }
         }
     }
 
-    fn merged_spec(&self, run: &Run) -> Option<ChunkSpec> {
+    fn merged_spec(&self, run: &Run, compacted: Vec<(Offset, Timestamp)>) -> Option<ChunkSpec> {
         let (first, last) = (run.chunks.first()?, run.chunks.last()?);
         let spec = self.spec(&run.stream, &run.log, first.base, last.next, epochs(&run.chunks));
         let highest = |of: fn(&ChunkMeta) -> u32| run.chunks.iter().map(|c| of(c)).max();
@@ -126,6 +134,7 @@ impl Tier {
             generation: highest(|chunk| chunk.generation)?.saturating_add(1),
             schema_version: highest(|chunk| chunk.schema_version)?,
             replaces: run.chunks.iter().map(|chunk| chunk.id).collect(),
+            compacted,
             ..spec
         })
     }
@@ -143,7 +152,9 @@ impl Tier {
             let mut windows = reader.read(chunk.base.max(start), options);
             while let Some(rows) = windows.next().await {
                 let rows = rows.map_err(from_chunk)?;
+                let keep = run.keep.clone();
                 encoder = tasks::run_in_background(ENCODING_THREAD, move || {
+                    let rows = keep.map_or_else(|| Ok(rows.clone()), |keep| keep.filter(&rows))?;
                     encoder.push_rows(&rows)?;
                     Ok(encoder)
                 })

@@ -2,21 +2,25 @@
 //!
 //! One round after the other: [`upload`] cuts chunks and puts them into the
 //! store, [`relocate`] keeps what cannot be cut from holding the journal,
-//! [`compact`] merges small ones, [`publish`] says in a manifest what is there, [`garbage`] deletes what
+//! [`compact`] merges small ones, [`newest`] drops what newer records of their
+//! key overtake, [`publish`] says in a manifest what is there, [`garbage`] deletes what
 //! nobody needs, [`sweep`] finds what nothing knows, as long as [`owner`] allows it. A commit to the ledger is the
 //! only arbiter of what exists: an upload is announced before it begins, so
 //! that whatever a crash leaves in the store is known and goes.
 
 mod compact;
+mod compaction_rules;
 mod garbage;
 pub(crate) mod manifest;
+mod newest;
+mod newest_keys;
 pub(crate) mod owner;
 pub(crate) mod publish;
 mod relocate;
 mod sweep;
 mod upload;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,10 +31,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::newest::{Marks, Newest};
 use self::owner::Owner;
 use self::publish::Published;
 use self::sweep::Sweep;
 use crate::Error;
+use crate::believed_clock::BelievedClock;
 use crate::ledger::{Commit, Committed, LocalLedger, Operation};
 use crate::metrics::Metrics;
 use crate::options::Options;
@@ -63,6 +69,10 @@ pub(crate) struct Tier {
     compacted: AtomicU64,
     /// Chunks that compaction could not read.
     unmergeable: Mutex<HashSet<ChunkId>>,
+    newest: tokio::sync::Mutex<Newest>,
+    /// How far the chunks of compacted streams are clean, as they say.
+    marks: Mutex<HashMap<ChunkId, Marks>>,
+    believed: BelievedClock,
     /// What the last manifest says to be garbage.
     deletable: Mutex<Arc<HashSet<String>>>,
 }
@@ -77,6 +87,7 @@ impl Tier {
         metrics: Arc<Metrics>,
         epoch: Epoch,
     ) -> Self {
+        let believed = BelievedClock::of_index(environment.clock.clone(), &reader.index);
         let owner = Owner::new(store.clone(), environment.clone(), epoch);
         Self {
             options,
@@ -95,6 +106,9 @@ impl Tier {
             sweep: tokio::sync::Mutex::default(),
             compacted: AtomicU64::new(u64::MAX),
             unmergeable: Mutex::default(),
+            newest: tokio::sync::Mutex::default(),
+            marks: Mutex::default(),
+            believed,
             deletable: Mutex::default(),
         }
     }
@@ -148,6 +162,9 @@ impl Tier {
         }
         if !is_fenced(&result) {
             result = result.and(self.compact_due().await);
+        }
+        if !is_fenced(&result) {
+            result = result.and(self.keep_newest_due().await);
         }
         if !is_fenced(&result) {
             result = result.and(self.publish_manifest().await);

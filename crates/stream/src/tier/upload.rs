@@ -192,6 +192,7 @@ impl Tier {
             schema_version: 0,
             chunk_id: self.new_chunk_id(),
             timestamp_type: TimestampType::Create,
+            compacted: Vec::new(),
         }
     }
 

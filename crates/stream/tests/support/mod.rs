@@ -30,6 +30,7 @@ pub(crate) fn options(data: &Path) -> Options {
         journal_bytes_max: 64 << 20,
         disk_reserve_bytes: 0,
         tier_interval_ms: 10,
+        compaction_interval_ms: 10,
         chunk_grace_ms: 0,
         manifest_interval_ms_min: 0,
         retention_interval_ms: 3_600_000,
