@@ -127,8 +127,34 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "kafka_confluent",
-        about: "confluent-kafka: round trips, offsets, administration, groups",
+        about: "confluent-kafka: round trips, offsets, administration, groups, transactions",
         run: kafka::confluent,
+    },
+    Scenario {
+        name: "kafka_python",
+        about: "kafka-python: round trips, administration, groups",
+        run: kafka::python,
+    },
+    Scenario {
+        name: "kafka_js",
+        about: "kafkajs on Node: round trips and a group",
+        run: kafka::js,
+    },
+    Scenario {
+        name: "kafka_java",
+        about: "Kafka's Java client: round trips, a group, transactions",
+        run: kafka::java,
+    },
+    Scenario { name: "kafka_kcat", about: "kcat's pipes, in every compression", run: kafka::kcat },
+    Scenario {
+        name: "kafka_kill9",
+        about: "kill -9 under idempotent producers: each acknowledged record once, in order",
+        run: kafka::kill9,
+    },
+    Scenario {
+        name: "kafka_exactly_once",
+        about: "consume, transform, produce with kills of worker and server: each record once",
+        run: kafka::exactly_once,
     },
     Scenario {
         name: "upgrade",

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rand::{Rng, RngExt as _};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::e2e::client::Client;
@@ -36,6 +38,7 @@ pub(crate) struct Options {
     wrapper: Vec<String>,
     /// `KEY=VALUE` of the configuration, for every command.
     settings: Vec<String>,
+    kafka_listen: String,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
 }
@@ -50,6 +53,7 @@ impl Options {
             log: directory.join("server.log"),
             wrapper: Vec::new(),
             settings: Vec::new(),
+            kafka_listen: "127.0.0.1:0".to_owned(),
             arguments: Vec::new(),
             variables: Vec::new(),
         }
@@ -70,6 +74,21 @@ impl Options {
     pub(crate) fn with_settings(mut self, settings: &[&str]) -> Self {
         self.settings.extend(settings.iter().map(|setting| (*setting).to_owned()));
         self
+    }
+
+    /// A port of the Kafka door that restarts keep. It is none of those that
+    /// the system gives to whoever asks for any, so that nobody takes it while
+    /// the server is down.
+    pub(crate) fn with_fixed_kafka_port(mut self, random: &mut impl Rng) -> Result<Self> {
+        const TRIES: usize = 100;
+        for _ in 0..TRIES {
+            let address = format!("127.0.0.1:{}", random.random_range(10_000..30_000));
+            if TcpListener::bind(&address).is_ok() {
+                self.kafka_listen = address;
+                return Ok(self);
+            }
+        }
+        bail!("no free port in {TRIES} tries")
     }
 
     /// Starts the binary through `wrapper`, which must become the binary, so
@@ -239,7 +258,7 @@ impl Starting {
             .arg("serve")
             .arg("--data")
             .arg(&options.data)
-            .args(["--listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0"])
+            .args(["--listen", "127.0.0.1:0", "--kafka-listen", &options.kafka_listen])
             .args(options.set())
             .args(&options.arguments)
             .envs(options.variables.iter().map(|(name, value)| (name, value)))

@@ -72,10 +72,9 @@ impl StoredGroup {
             return Ok(stored);
         }
         let count = stored.members.len();
-        let members = if count == 1 { "a member" } else { "members" };
         Err(Problem::new(
             ErrorKind::Conflict,
-            format!("group {group} has {members} ({count}), which decide about its positions"),
+            format!("group {group} has members ({count}): they alone move its positions"),
         )
         .member("members", count)
         .next(

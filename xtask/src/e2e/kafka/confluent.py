@@ -325,9 +325,9 @@ def fencing(bootstrap):
     check(found[1] == b"new", f"{found}")
 
 
-def transform(bootstrap, source, target, name, count):
-    """Consumes, transforms and produces exactly once, until all is done; killed
-    at any moment and started again."""
+def transform(bootstrap, source, target, name):
+    """Consumes, transforms and produces exactly once, without an end; killed at
+    any moment and started again."""
     worker = producer(bootstrap, transactional_id=name, transaction_timeout_ms=30000)
     reader = consumer(
         bootstrap, name, isolation_level="read_committed", session_timeout_ms=6000
@@ -348,10 +348,10 @@ def transform(bootstrap, source, target, name, count):
         print(len(messages), flush=True)
 
 
-def produce_numbers(bootstrap, topic, count):
-    """Numbers, in the order of partitions and records."""
+def produce_numbers(bootstrap, topic, first, end):
+    """The numbers from `first`, in the order of partitions and records."""
     numbers = producer(bootstrap, enable_idempotence=True)
-    for at in range(int(count)):
+    for at in range(int(first), int(end)):
         numbers.produce(topic, str(at).encode(), partition=at % 2, on_delivery=failing)
         numbers.poll(0)
     check(numbers.flush(WAIT_SECONDS) == 0, "not everything was delivered")

@@ -14,6 +14,8 @@ const SCENARIOS: &[&[&str]] = &[
     &["administration"],
     &["group", "classic", "range"],
     &["group", "classic", "cooperative-sticky"],
+    &["transactions"],
+    &["fencing"],
 ];
 
 pub(super) fn run(context: &Context) -> Result<Report> {

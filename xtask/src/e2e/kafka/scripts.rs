@@ -15,8 +15,12 @@ use crate::workspace::run_within;
 pub(super) const SCRIPT_MAX: Duration = Duration::from_secs(60);
 
 /// All of them, for they import each other.
-const PYTHON: &[(&str, &str)] =
-    &[("common.py", include_str!("common.py")), ("confluent.py", include_str!("confluent.py"))];
+const PYTHON: &[(&str, &str)] = &[
+    ("common.py", include_str!("common.py")),
+    ("confluent.py", include_str!("confluent.py")),
+    ("kill9.py", include_str!("kill9.py")),
+    ("kafka_python.py", include_str!("kafka_python.py")),
+];
 
 /// The Python scripts in a scenario's directory.
 #[derive(Debug)]
@@ -36,6 +40,11 @@ impl Scripts {
             std::fs::write(directory.join(name), text)?;
         }
         Ok(Ok(Self { python, directory: directory.to_owned() }))
+    }
+
+    /// Where they are, and where a scenario may put more.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The command `python SCRIPT BOOTSTRAP ARGUMENTS…`.

@@ -1,0 +1,150 @@
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.UUID;
+import java.util.concurrent.Future;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.serialization.StringDeserializer;
+import org.apache.kafka.common.serialization.StringSerializer;
+
+/** Scenarios with Kafka's Java client: `java Scenarios BOOTSTRAP SCENARIO`. */
+public final class Scenarios {
+    private static final Duration WAIT = Duration.ofSeconds(30);
+    private static String bootstrap;
+
+    public static void main(String[] arguments) throws Exception {
+        bootstrap = arguments[0];
+        switch (arguments[1]) {
+            case "round_trip" -> roundTrip();
+            case "group" -> group();
+            case "transactions" -> transactions();
+            default -> throw new IllegalArgumentException(arguments[1]);
+        }
+    }
+
+    /** Every compression, with the producer's defaults, which are idempotent. */
+    private static void roundTrip() throws Exception {
+        for (String compression : List.of("none", "gzip", "snappy", "lz4", "zstd")) {
+            String topic = create(1);
+            List<String> sent = values(1000, compression);
+            try (var producer = producer(Map.of("compression.type", compression))) {
+                send(producer, topic, 0, sent);
+            }
+            try (var consumer = consumer(Map.of())) {
+                consumer.assign(List.of(new TopicPartition(topic, 0)));
+                same(sent, take(consumer, sent.size()), compression);
+            }
+        }
+    }
+
+    /** Two members, one after the other: the second goes on where the first stopped. */
+    private static void group() throws Exception {
+        String topic = create(2);
+        Map<String, Object> settings = Map.of("group.id", "group-" + UUID.randomUUID());
+        for (String round : List.of("one", "two")) {
+            List<String> sent = values(100, round);
+            try (var producer = producer(Map.of())) {
+                send(producer, topic, 0, sent);
+            }
+            try (var consumer = consumer(settings)) {
+                consumer.subscribe(List.of(topic));
+                same(sent, take(consumer, sent.size()), round);
+                consumer.commitSync(WAIT);
+            }
+        }
+    }
+
+    /** Committed records are seen by committed readers, aborted ones never. */
+    private static void transactions() throws Exception {
+        String topic = create(1);
+        List<String> expected = new ArrayList<>();
+        try (var producer = producer(Map.of("transactional.id", "id-" + UUID.randomUUID()))) {
+            producer.initTransactions();
+            for (int number = 0; number < 6; number++) {
+                List<String> sent = values(50, "transaction " + number);
+                producer.beginTransaction();
+                send(producer, topic, 0, sent);
+                if (number % 3 == 1) {
+                    producer.abortTransaction();
+                } else {
+                    producer.commitTransaction();
+                    expected.addAll(sent);
+                }
+            }
+        }
+        try (var consumer = consumer(Map.of("isolation.level", "read_committed"))) {
+            consumer.assign(List.of(new TopicPartition(topic, 0)));
+            same(expected, take(consumer, expected.size()), "committed");
+        }
+    }
+
+    private static String create(int partitions) throws Exception {
+        String topic = "java-" + UUID.randomUUID();
+        try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
+            admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1))).all().get();
+        }
+        return topic;
+    }
+
+    private static List<String> values(int count, String salt) {
+        List<String> values = new ArrayList<>();
+        for (int at = 0; at < count; at++) {
+            values.add((salt + " " + at + " ").repeat(1 + at % 40));
+        }
+        return values;
+    }
+
+    private static KafkaProducer<String, String> producer(Map<String, Object> settings) {
+        Map<String, Object> all = new HashMap<>(settings);
+        all.put("bootstrap.servers", bootstrap);
+        return new KafkaProducer<>(all, new StringSerializer(), new StringSerializer());
+    }
+
+    private static KafkaConsumer<String, String> consumer(Map<String, Object> settings) {
+        Map<String, Object> all = new HashMap<>(settings);
+        all.put("bootstrap.servers", bootstrap);
+        all.put("auto.offset.reset", "earliest");
+        all.put("enable.auto.commit", false);
+        return new KafkaConsumer<>(all, new StringDeserializer(), new StringDeserializer());
+    }
+
+    private static void send(
+            KafkaProducer<String, String> producer, String topic, int partition, List<String> values)
+            throws Exception {
+        List<Future<RecordMetadata>> underWay = new ArrayList<>();
+        for (String value : values) {
+            underWay.add(producer.send(new ProducerRecord<>(topic, partition, null, value)));
+        }
+        producer.flush();
+        for (Future<RecordMetadata> of : underWay) {
+            of.get();
+        }
+    }
+
+    private static List<String> take(KafkaConsumer<String, String> consumer, int count) {
+        List<String> found = new ArrayList<>();
+        long end = System.nanoTime() + WAIT.toNanos();
+        while (found.size() < count && System.nanoTime() < end) {
+            for (ConsumerRecord<String, String> of : consumer.poll(Duration.ofMillis(200))) {
+                found.add(of.value());
+            }
+        }
+        return found;
+    }
+
+    private static void same(List<String> sent, List<String> found, String what) {
+        if (!sent.equals(found)) {
+            throw new AssertionError(
+                    what + ": " + sent.size() + " sent, " + found.size() + " found, or others");
+        }
+    }
+}
