@@ -29,6 +29,7 @@ mod disk;
 mod faulty_disk;
 mod random;
 mod real_disk;
+mod socket;
 pub mod store;
 pub mod tasks;
 
@@ -39,6 +40,7 @@ pub use disk::{Disk, DiskFile};
 pub use faulty_disk::{CrashChoice, FaultyDisk};
 pub use random::{Random, RealRandom, SeededRandom, uuid_v4};
 pub use real_disk::RealDisk;
+pub use socket::prepare_connection;
 #[cfg(feature = "faulty")]
 pub use store::{Fault, FaultRates, FaultyStore};
 pub use store::{StoreEntry, StoreError, StoreErrorKind, TierStore, file_url, open_store};

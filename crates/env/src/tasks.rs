@@ -84,29 +84,29 @@ pub fn set_priority(priority: Priority) {
 }
 
 /// Runs long `work` that can wait on a thread of its own called `name`, with low
-/// priority, and waits for its result; a panic in it goes on in the caller.
+/// priority, and waits for its result.
+///
+/// # Errors
+/// When the system has no thread left; then `work` was not begun.
 ///
 /// # Panics
-/// When `work` does, or the system has no thread left.
+/// When `work` does: its panic goes on in the caller.
 pub async fn run_in_background<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
-) -> T {
+) -> io::Result<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     // A thread of the blocking pool would have to be given its priority back,
     // which needs a permission.
-    let thread = spawn_thread(name, move || {
+    spawn_thread(name, move || {
         set_priority(Priority::Low);
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         let _ = sender.send(result);
-    });
-    if let Err(error) = thread {
-        panic!("no thread for {name}: {error}");
-    }
+    })?;
     match receiver.await {
-        Ok(Ok(result)) => result,
+        Ok(Ok(result)) => Ok(result),
         Ok(Err(panic)) => resume_unwind(panic),
-        Err(_) => unreachable!("the thread of {name} sends its result or its panic"),
+        Err(_) => Err(io::Error::other(format!("the thread {name} ended without a result"))),
     }
 }
 
@@ -140,13 +140,14 @@ mod tests {
     async fn background_work_runs_on_a_thread_of_its_own() {
         let name =
             run_in_background("aquifer-back", || thread::current().name().map(str::to_owned));
-        assert_eq!(name.await.as_deref(), Some("aquifer-back"));
+        assert_eq!(name.await.unwrap().as_deref(), Some("aquifer-back"));
+        assert!(run_in_background("a\0b", || ()).await.is_err());
     }
 
     #[tokio::test]
     #[should_panic(expected = "told")]
     async fn a_panic_in_the_background_reaches_the_caller() {
-        run_in_background("aquifer-back", || panic!("told")).await
+        let _ = run_in_background("aquifer-back", || panic!("told")).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

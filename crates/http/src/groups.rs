@@ -8,7 +8,7 @@ mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aquifer_stream::{DocumentKind, GroupPosition};
+use aquifer_stream::{DocumentKind, GroupPosition, POSITION_METADATA_BYTES_MAX};
 use aquifer_types::{ErrorKind, GroupName, Offset, PartitionIndex, StreamName, StreamPath};
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
@@ -26,8 +26,6 @@ use stored::{MemberJson, StoredGroup};
 
 /// How often a change is tried that a coordinator overtakes.
 const ATTEMPTS_MAX: usize = 5;
-/// The largest note beside a position.
-const METADATA_BYTES_MAX: usize = 4096;
 
 /// The segment `{group}` of the path.
 pub(crate) struct GroupAt(GroupName);
@@ -189,13 +187,13 @@ fn checked(
                 "the offset of partition {number} is negative, offsets begin at 0"
             )));
         }
-        if metadata.len() > METADATA_BYTES_MAX {
+        if metadata.len() > POSITION_METADATA_BYTES_MAX {
             return Err(Problem::invalid(format!(
-                "the metadata of partition {number} has {} bytes, at most {METADATA_BYTES_MAX} \
+                "the metadata of partition {number} has {} bytes, at most {POSITION_METADATA_BYTES_MAX} \
                  are kept",
                 metadata.len()
             ))
-            .member("limit", METADATA_BYTES_MAX));
+            .member("limit", POSITION_METADATA_BYTES_MAX));
         }
         checked.insert(PartitionIndex(number), (Offset(offset), metadata));
     }

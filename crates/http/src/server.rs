@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer_env::{Clock, Random};
+use aquifer_env::{Clock, Random, prepare_connection};
 use aquifer_stream::StreamStore;
 use axum::Router;
 use axum::body::Body;
@@ -17,7 +17,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use prometheus_client::registry::Registry;
-use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -146,7 +145,7 @@ fn serve(
     app: &App,
     router: Router,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + use<> {
-    if let Err(error) = prepare(&stream, app.options.peer_ms_max) {
+    if let Err(error) = prepare_connection(&stream, app.options.peer_ms_max) {
         tracing::debug!(%peer, %error, "a connection's options could not be set");
     }
     let service = service_fn(move |request: Request<Incoming>| {
@@ -159,18 +158,6 @@ fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(app.options.header_ms_max))
         .serve_connection(TokioIo::new(stream), service)
-}
-
-fn prepare(stream: &TcpStream, peer_ms_max: u32) -> io::Result<()> {
-    // Answers are written whole: waiting for more would only delay them.
-    stream.set_nodelay(true)?;
-    // Peers that vanished, and those that stopped reading (RFC 5482): a tail
-    // would hold its place for ever.
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, Duration::from_millis((peer_ms_max / 2).max(1000).into()))?;
-    #[cfg(target_os = "linux")]
-    sockopt::set_tcp_user_timeout(stream, peer_ms_max)?;
-    Ok(())
 }
 
 fn unwrap<T>(result: Result<T, Infallible>) -> T {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aquifer_stream::{Error, GroupPosition, Operation};
+use aquifer_stream::{Error, GroupPosition, Operation, POSITION_METADATA_BYTES_MAX};
 use aquifer_types::{Offset, Partition, PartitionIndex, StreamPath};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_response::{
@@ -28,8 +28,6 @@ use crate::groups::GroupKey;
 use crate::membership::{asker, key, readable};
 use crate::topic::Topic;
 
-/// The longest note beside a position, in bytes; the store's rule.
-const METADATA_BYTES_MAX: usize = 4096;
 /// The first version of `OffsetFetch` for many groups.
 const FETCH_BATCHED: i16 = 8;
 /// What stands where there is no position.
@@ -74,17 +72,14 @@ pub(crate) async fn commit(call: &Call, request: OffsetCommitRequest) -> OffsetC
     let mut positions = Vec::new();
     let mut topics: Vec<OffsetCommitResponseTopic> = Vec::with_capacity(request.topics.len());
     for asked in &request.topics {
-        let found = topic(call, Action::Read, &asked.name);
-        let partitions = asked.partitions.iter().map(|asked| {
-            let note = asked.committed_metadata.as_ref();
-            let checked = partition(&found, asked.partition_index).and_then(|at| {
-                let (offset, note) = check_position(asked.committed_offset, note)?;
-                Ok((at, offset, note))
-            });
-            let code = checked.as_ref().err().map_or(0, |error| error.code());
-            positions.extend(checked);
+        let of_topic = asked
+            .partitions
+            .iter()
+            .map(|of| (of.partition_index, of.committed_offset, of.committed_metadata.as_ref()));
+        let codes = check_positions(call, &asked.name, of_topic, &mut positions);
+        let partitions = codes.into_iter().map(|(index, code)| {
             OffsetCommitResponsePartition::default()
-                .with_partition_index(asked.partition_index)
+                .with_partition_index(index)
                 .with_error_code(code)
         });
         let partitions = partitions.collect();
@@ -106,17 +101,27 @@ pub(crate) async fn commit(call: &Call, request: OffsetCommitRequest) -> OffsetC
     OffsetCommitResponse::default().with_topics(topics)
 }
 
-/// A position as the store takes it. As in Kafka, no offset is refused: clients
-/// take a negative one for none.
-pub(crate) fn check_position(
-    offset: i64,
-    note: Option<&StrBytes>,
-) -> Result<(Offset, String), ResponseError> {
-    let note = note.map(ToString::to_string).unwrap_or_default();
-    if note.len() > METADATA_BYTES_MAX {
-        return Err(ResponseError::OffsetMetadataTooLarge);
-    }
-    Ok((Offset(offset), note))
+/// Checks what a client commits of one topic: partitions, offsets and notes. As
+/// in Kafka, no offset is refused: clients take a negative one for none. What
+/// can be committed goes to `positions`; answered is a code for each partition.
+pub(crate) fn check_positions<'a>(
+    call: &Call,
+    name: &str,
+    asked: impl Iterator<Item = (i32, i64, Option<&'a StrBytes>)>,
+    positions: &mut Vec<(Partition, Offset, String)>,
+) -> Vec<(i32, i16)> {
+    let found = topic(call, Action::Read, name);
+    let check = |(index, offset, note): (i32, i64, Option<&StrBytes>)| {
+        let note = note.map(ToString::to_string).unwrap_or_default();
+        let checked = partition(&found, index).and_then(|at| match note.len() {
+            0..=POSITION_METADATA_BYTES_MAX => Ok((at, Offset(offset), note)),
+            _ => Err(ResponseError::OffsetMetadataTooLarge),
+        });
+        let code = checked.as_ref().err().map_or(0, |error| error.code());
+        positions.extend(checked);
+        (index, code)
+    };
+    asked.map(check).collect()
 }
 
 async fn commit_positions(

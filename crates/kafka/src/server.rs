@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aquifer_env::{Clock, Random};
+use aquifer_env::{Clock, Random, prepare_connection};
 use aquifer_stream::StreamStore;
 use aquifer_users::sasl::TokenValidator;
-use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -168,7 +167,7 @@ async fn accept(door: Arc<Door>, listener: Listener, socket: TcpListener) {
             tracing::debug!(%peer, "its address has connections_per_address_max connections");
             continue;
         };
-        if let Err(error) = prepare(&stream, door.broker.options.peer_ms_max) {
+        if let Err(error) = prepare_connection(&stream, door.broker.options.peer_ms_max) {
             tracing::debug!(%peer, %error, "a connection's options could not be set");
         }
         let id = door.sessions.fetch_add(1, Ordering::Relaxed);
@@ -237,15 +236,4 @@ async fn welcome(
         None => None,
     };
     connection::serve(stream, broker, session(certified), budget).await
-}
-
-fn prepare(stream: &TcpStream, peer_ms_max: u32) -> io::Result<()> {
-    // Answers are written whole: waiting for more would only delay them.
-    stream.set_nodelay(true)?;
-    // Peers that vanished, and those that stopped reading (RFC 5482).
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, Duration::from_millis((peer_ms_max / 2).max(1000).into()))?;
-    #[cfg(target_os = "linux")]
-    sockopt::set_tcp_user_timeout(stream, peer_ms_max)?;
-    Ok(())
 }

@@ -9,10 +9,9 @@ use kafka_protocol::messages::txn_offset_commit_response::{
 };
 use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
-use crate::authorizer::Action;
 use crate::call::Call;
 use crate::membership::{asker, readable};
-use crate::offsets::{check_position, partition, topic};
+use crate::offsets::check_positions;
 use crate::transactions::{Writer, transaction_code};
 
 /// The first version whose clients know what can be mended by an abort
@@ -28,17 +27,14 @@ pub(crate) async fn commit(
     let mut positions = Vec::new();
     let mut topics: Vec<TxnOffsetCommitResponseTopic> = Vec::with_capacity(request.topics.len());
     for asked in &request.topics {
-        let found = topic(call, Action::Read, &asked.name);
-        let partitions = asked.partitions.iter().map(|asked| {
-            let note = asked.committed_metadata.as_ref();
-            let checked = partition(&found, asked.partition_index).and_then(|at| {
-                let (offset, note) = check_position(asked.committed_offset, note)?;
-                Ok((at, offset, note))
-            });
-            let code = checked.as_ref().err().map_or(0, |error| error.code());
-            positions.extend(checked);
+        let of_topic = asked
+            .partitions
+            .iter()
+            .map(|of| (of.partition_index, of.committed_offset, of.committed_metadata.as_ref()));
+        let codes = check_positions(call, &asked.name, of_topic, &mut positions);
+        let partitions = codes.into_iter().map(|(index, code)| {
             TxnOffsetCommitResponsePartition::default()
-                .with_partition_index(asked.partition_index)
+                .with_partition_index(index)
                 .with_error_code(code)
         });
         let partitions = partitions.collect();

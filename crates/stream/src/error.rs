@@ -212,6 +212,9 @@ pub enum Error {
     /// Tier 2 did not answer.
     #[error("tier 2 is unavailable: {0}")]
     Tier2(String),
+    /// The system has no thread left to encode a chunk.
+    #[error("a chunk could not be encoded: {0}")]
+    NotEncoded(String),
     /// A newer server has taken tier 2 over.
     #[error("{0}")]
     Fenced(String),
@@ -264,6 +267,7 @@ impl Error {
             | Self::NotWritten(_)
             | Self::Stopping
             | Self::Tier2(_)
+            | Self::NotEncoded(_)
             | Self::Start(_) => ErrorKind::Unavailable,
             Self::StorageFull(_) => ErrorKind::StorageFull,
             Self::Indefinite(_) => ErrorKind::Indefinite,

@@ -40,7 +40,7 @@ pub use options::Options;
 pub use read::{Cursor, Cut, HotRead, View};
 pub use recover::{Gap, RecoverReport, recover_from};
 pub use store::{
-    EachAppend, EachAppended, Environment, Lease, PartitionHandle, PartitionOffsets, StreamHandle,
-    StreamStore, SubmittedAppends,
+    EachAppend, EachAppended, Environment, Lease, POSITION_METADATA_BYTES_MAX, PartitionHandle,
+    PartitionOffsets, StreamHandle, StreamStore, SubmittedAppends,
 };
 pub use verify::{Finding, OnProgress, VerifyProgress, VerifyReport, verify};

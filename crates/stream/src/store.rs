@@ -42,6 +42,7 @@ use crate::tier::Tier;
 
 use self::transactions::Expiry;
 pub use each::{EachAppend, EachAppended, SubmittedAppends};
+pub use groups::POSITION_METADATA_BYTES_MAX;
 pub use handle::{PartitionHandle, PartitionOffsets, StreamHandle};
 
 /// The longest idempotency key, in bytes.

@@ -59,6 +59,18 @@ impl TailEntry {
             },
         }
     }
+
+    /// The first entries that hold at most `bytes_max` together, but one at
+    /// least, and the rest.
+    pub(crate) fn split(entries: &[Self], bytes_max: usize) -> (&[Self], &[Self]) {
+        let mut bytes = 0;
+        let fits = |entry: &&Self| {
+            let is_first = bytes == 0;
+            bytes += entry.len as usize;
+            is_first || bytes <= bytes_max
+        };
+        entries.split_at(entries.iter().take_while(fits).count())
+    }
 }
 
 /// Live chunks in order of their offsets, side by side. Never changed, only

@@ -14,7 +14,7 @@ use crate::ledger::{
 };
 
 /// The longest note that a group may leave beside a position, in bytes.
-const POSITION_METADATA_BYTES_MAX: usize = 4096;
+pub const POSITION_METADATA_BYTES_MAX: usize = 4096;
 
 impl StreamStore {
     /// All positions of a group; empty where there is no such group.

@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use aquifer_chunk::{ChunkEncoder, ChunkSpec, ReadOptions};
-use aquifer_env::tasks;
 use aquifer_types::{ChunkId, Epoch, Offset, Timestamp};
 use futures::StreamExt;
 
 use super::Tier;
 use super::newest::Keep;
-use super::upload::{ENCODING_THREAD, Encoded, meta};
+use super::upload::{Encoded, aside, meta};
 use crate::Error;
 use crate::chunk_meta::ChunkMeta;
 use crate::index::{ChunkList, PartitionLog, StreamIndex};
@@ -153,17 +152,16 @@ impl Tier {
             while let Some(rows) = windows.next().await {
                 let rows = rows.map_err(from_chunk)?;
                 let keep = run.keep.clone();
-                encoder = tasks::run_in_background(ENCODING_THREAD, move || {
+                encoder = aside(move || {
                     let rows = keep.map_or_else(|| Ok(rows.clone()), |keep| keep.filter(&rows))?;
                     encoder.push_rows(&rows)?;
                     Ok(encoder)
                 })
-                .await
+                .await?
                 .map_err(from_chunk)?;
             }
         }
-        let chunk = tasks::run_in_background(ENCODING_THREAD, move || encoder.finish()).await;
-        let chunk = chunk.map_err(from_chunk)?;
+        let chunk = aside(move || encoder.finish()).await?.map_err(from_chunk)?;
         Ok(Encoded { spec, chunk })
     }
 }

@@ -20,7 +20,6 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use aquifer_chunk::{ReadOptions, Rows};
-use aquifer_env::tasks;
 use aquifer_types::{ChunkId, Offset, Partition, Timestamp};
 use futures::StreamExt;
 
@@ -28,7 +27,7 @@ use super::Tier;
 use super::compact::{OWNER_CHECK_MS, ROUND_MS_MAX, Run};
 use super::compaction_rules::CompactionRules;
 use super::newest_keys::NewestKeys;
-use super::upload::ENCODING_THREAD;
+use super::upload::aside;
 use crate::Error;
 use crate::chunk_meta::ChunkMeta;
 use crate::index::{ChunkList, PartitionLog, StreamIndex, chunk_at};
@@ -297,11 +296,11 @@ impl Tier {
             while let Some(rows) = windows.next().await {
                 let rows = rows.map_err(from_chunk)?.before(limit);
                 let full_at;
-                (keys, full_at) = tasks::run_in_background(ENCODING_THREAD, move || {
+                (keys, full_at) = aside(move || {
                     let full_at = keys.add(&rows);
                     (keys, full_at)
                 })
-                .await;
+                .await?;
                 if let Some(full_at) = full_at {
                     pass.limit = full_at;
                     break;
@@ -361,10 +360,10 @@ impl Tier {
             while let Some(rows) = windows.next().await {
                 let rows = rows.map_err(from_chunk)?;
                 let keep = keep.clone();
-                let all_stay = tasks::run_in_background(ENCODING_THREAD, move || {
+                let all_stay = aside(move || {
                     keep.keys.select(&rows, keep.tombstones_before).iter().all(|stays| *stays)
                 });
-                if !all_stay.await {
+                if !all_stay.await? {
                     return Ok(true);
                 }
             }

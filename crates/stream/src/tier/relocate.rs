@@ -85,16 +85,7 @@ impl Tier {
         let partition: Partition = stuck.log.partition;
         let mut rest = stuck.entries.as_slice();
         while !rest.is_empty() {
-            let mut bytes = 0;
-            let count = rest
-                .iter()
-                .take_while(|entry| {
-                    let is_first = bytes == 0;
-                    bytes += entry.len as usize;
-                    is_first || bytes <= COMMIT_BYTES
-                })
-                .count();
-            let (piece, behind) = rest.split_at(count);
+            let (piece, behind) = TailEntry::split(rest, COMMIT_BYTES);
             rest = behind;
             // Truncated or deleted meanwhile.
             let Some(batches) = self.reader.read_tail(piece).await? else { return Ok(()) };

@@ -21,7 +21,7 @@ use crate::ledger::Operation;
 use crate::read::from_chunk;
 
 /// What threads that encode are called.
-pub(super) const ENCODING_THREAD: &str = "aq-encode";
+const ENCODING_THREAD: &str = "aq-encode";
 /// Journal bytes that are read and encoded at once.
 const PIECE_BYTES: usize = 4 << 20;
 /// What is stored was let in under `batch_decompressed_bytes_max`, whose bound
@@ -43,6 +43,14 @@ struct Cut {
 pub(super) struct Encoded {
     pub(super) spec: ChunkSpec,
     pub(super) chunk: EncodedChunk,
+}
+
+/// Runs what takes long beside everything else, on a thread that gives way.
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    let done = tasks::run_in_background(ENCODING_THREAD, work).await;
+    done.map_err(|error| Error::NotEncoded(error.to_string()))
 }
 
 impl Tier {
@@ -226,23 +234,14 @@ impl Tier {
             ChunkEncoder::new(spec.clone(), self.encode_options()).map_err(from_chunk)?;
         let mut rest = entries;
         while !rest.is_empty() {
-            let mut bytes = 0;
-            let count = rest
-                .iter()
-                .take_while(|entry| {
-                    let is_first = bytes == 0;
-                    bytes += entry.len as usize;
-                    is_first || bytes <= PIECE_BYTES
-                })
-                .count();
-            let (piece, behind) = rest.split_at(count);
+            let (piece, behind) = TailEntry::split(rest, PIECE_BYTES);
             rest = behind;
             let Some(batches) = self.reader.read_tail(piece).await? else {
                 return Err(Error::Overtaken("the stream was truncated".into()));
             };
             let appended: Vec<Timestamp> = piece.iter().map(|entry| entry.appended).collect();
             let (base, partition) = (spec.base, spec.partition);
-            encoder = tasks::run_in_background(ENCODING_THREAD, move || {
+            encoder = aside(move || {
                 for (batch, appended) in batches.iter().zip(appended) {
                     if batch.header().base_offset >= base {
                         encoder.push_batch(batch, appended)?;
@@ -255,11 +254,10 @@ impl Tier {
                 }
                 Ok(encoder)
             })
-            .await
+            .await?
             .map_err(from_chunk)?;
         }
-        let chunk = tasks::run_in_background(ENCODING_THREAD, move || encoder.finish()).await;
-        let chunk = chunk.map_err(from_chunk)?;
+        let chunk = aside(move || encoder.finish()).await?.map_err(from_chunk)?;
         let elapsed = self.environment.clock.monotonic_ns().saturating_sub(started);
         self.metrics.chunk_encode_seconds.observe(elapsed as f64 / 1e9);
         Ok(Encoded { spec, chunk })

@@ -25,7 +25,7 @@ const ROUNDS: (u64, u64) = (3, 40);
 /// Records that each round brings.
 const ROUND_RECORDS: u64 = 400;
 
-pub(super) fn run(context: &Context) -> Result<Report> {
+pub(crate) fn run(context: &Context) -> Result<Report> {
     let directory = context.directory("kafka_exactly_once")?;
     let scripts = match Scripts::write(context, directory.path())? {
         Ok(scripts) => scripts,

@@ -18,7 +18,7 @@ const SOURCE: &str = include_str!("java/Scenarios.java");
 /// Scenarios of Scenarios.java.
 const SCENARIOS: &[&[&str]] = &[&["round_trip"], &["group"], &["transactions"]];
 
-pub(super) fn run(context: &Context) -> Result<Report> {
+pub(crate) fn run(context: &Context) -> Result<Report> {
     for program in ["java", "javac", "mvn"] {
         if Command::new(program).arg("-version").output().is_err() {
             return Ok(Report::could_not_run(format!("there is no {program}")));

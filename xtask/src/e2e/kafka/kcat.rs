@@ -14,7 +14,7 @@ use crate::workspace::run_within;
 const COMPRESSIONS: &[&str] = &["none", "gzip", "snappy", "lz4", "zstd"];
 const RECORDS: usize = 500;
 
-pub(super) fn run(context: &Context) -> Result<Report> {
+pub(crate) fn run(context: &Context) -> Result<Report> {
     if Command::new("kcat").arg("-V").output().is_err() {
         return Ok(Report::could_not_run("there is no kcat (Debian's package kcat)"));
     }

@@ -26,7 +26,7 @@ const KILLS: (u64, u64) = (3, 50);
 /// Producers are known to be back once so many new records are there.
 const PROGRESS: u64 = 100;
 
-pub(super) fn run(context: &Context) -> Result<Report> {
+pub(crate) fn run(context: &Context) -> Result<Report> {
     let directory = context.directory("kafka_kill9")?;
     let scripts = match Scripts::write(context, directory.path())? {
         Ok(scripts) => scripts,

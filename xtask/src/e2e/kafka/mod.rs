@@ -4,7 +4,6 @@
 //! back and ends with a status; here servers are started, killed and started
 //! again, and clients that hang are ended.
 
-mod confluent;
 mod exactly_once;
 mod java;
 mod kcat;
@@ -13,42 +12,9 @@ mod node;
 mod python;
 mod scripts;
 
-use anyhow::Result;
-
-use crate::e2e::Context;
-use crate::steps::Report;
-
-/// confluent-kafka, which is librdkafka.
-pub(crate) fn confluent(context: &Context) -> Result<Report> {
-    confluent::run(context)
-}
-
-/// Consume, transform, produce, with kills.
-pub(crate) fn exactly_once(context: &Context) -> Result<Report> {
-    exactly_once::run(context)
-}
-
-/// Idempotent producers while the server dies.
-pub(crate) fn kill9(context: &Context) -> Result<Report> {
-    kill9::run(context)
-}
-
-/// kcat's pipes.
-pub(crate) fn kcat(context: &Context) -> Result<Report> {
-    kcat::run(context)
-}
-
-/// kafkajs, on Node.
-pub(crate) fn js(context: &Context) -> Result<Report> {
-    node::run(context)
-}
-
-/// kafka-python.
-pub(crate) fn python(context: &Context) -> Result<Report> {
-    python::run(context)
-}
-
-/// Kafka's client for Java.
-pub(crate) fn java(context: &Context) -> Result<Report> {
-    java::run(context)
-}
+pub(crate) use exactly_once::run as exactly_once;
+pub(crate) use java::run as java;
+pub(crate) use kcat::run as kcat;
+pub(crate) use kill9::run as kill9;
+pub(crate) use node::run as js;
+pub(crate) use python::{confluent, kafka_python as python};

@@ -18,7 +18,7 @@ const SCRIPT: &str = include_str!("node/kafkajs.js");
 /// Scenarios of kafkajs.js.
 const SCENARIOS: &[&[&str]] = &[&["round_trip"], &["group"]];
 
-pub(super) fn run(context: &Context) -> Result<Report> {
+pub(crate) fn run(context: &Context) -> Result<Report> {
     for program in ["node", "npm"] {
         if Command::new(program).arg("--version").output().is_err() {
             return Ok(Report::could_not_run(format!("there is no {program}")));

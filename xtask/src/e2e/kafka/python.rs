@@ -1,4 +1,5 @@
-//! Scenario `kafka_python`: kafka-python.
+//! Scenarios `kafka_confluent` and `kafka_python`: scripts of Python clients,
+//! one scenario of a script after the other.
 
 use anyhow::Result;
 
@@ -7,20 +8,40 @@ use crate::e2e::Context;
 use crate::e2e::server::Server;
 use crate::steps::Report;
 
-/// Scenarios of kafka_python.py, with their arguments.
-const SCENARIOS: &[&[&str]] = &[&["round_trip"], &["administration"], &["group"]];
+/// Scenarios of confluent.py, with their arguments.
+const CONFLUENT: &[&[&str]] = &[
+    &["round_trip"],
+    &["offsets"],
+    &["administration"],
+    &["group", "classic", "range"],
+    &["group", "classic", "cooperative-sticky"],
+    &["transactions"],
+    &["fencing"],
+];
 
-pub(super) fn run(context: &Context) -> Result<Report> {
-    let directory = context.directory("kafka_python")?;
+/// Scenarios of kafka_python.py, with their arguments.
+const KAFKA_PYTHON: &[&[&str]] = &[&["round_trip"], &["administration"], &["group"]];
+
+/// confluent-kafka, which is librdkafka.
+pub(crate) fn confluent(context: &Context) -> Result<Report> {
+    run(context, "kafka_confluent", "confluent.py", CONFLUENT)
+}
+
+/// kafka-python.
+pub(crate) fn kafka_python(context: &Context) -> Result<Report> {
+    run(context, "kafka_python", "kafka_python.py", KAFKA_PYTHON)
+}
+
+fn run(context: &Context, name: &str, script: &str, scenarios: &[&[&str]]) -> Result<Report> {
+    let directory = context.directory(name)?;
     let scripts = match Scripts::write(context, directory.path())? {
         Ok(scripts) => scripts,
         Err(reason) => return Ok(Report::could_not_run(reason)),
     };
     let server = Server::start(&context.options(directory.path()))?;
     let bootstrap = server.kafka()?;
-    let report = run_each(&server, SCENARIOS, |arguments| {
-        scripts.run("kafka_python.py", &bootstrap, arguments)
-    });
+    let report =
+        run_each(&server, scenarios, |arguments| scripts.run(script, &bootstrap, arguments));
     server.stop()?;
     Ok(report)
 }
