@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod debian;
 mod dependencies;
 mod e2e;
 mod layers;

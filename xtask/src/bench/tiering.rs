@@ -22,6 +22,9 @@ const REQUEST_BYTES: usize = 256 << 10;
 const OFFERED: f64 = 100e6;
 /// The default of a stream.
 const CHUNK_TARGET_BYTES: f64 = (64 << 20) as f64;
+/// Kept of a partition, in bytes of records: half an hour of the offered rate
+/// would fill the disk of many a machine.
+const RETAINED_BYTES: u64 = 8 << 30;
 /// A rate counts as sustained if so much of it was acknowledged in its time.
 const SUSTAINED: f64 = 0.97;
 const SAMPLE_EVERY: Duration = Duration::from_millis(200);
@@ -108,7 +111,7 @@ fn targets(untiered: f64) -> f64 {
 }
 
 fn step(context: &Context) -> Duration {
-    seconds(context.pick(5, 30, 120))
+    seconds(context.pick(5, 30, 60))
 }
 
 /// Goes up from the offered rate while that is sustained, else down until one
@@ -194,7 +197,7 @@ fn paced(
     let server = Server::start(&options(context, directory.path())?)?;
     let client = server.client();
     let config = if is_tiered {
-        json!({})
+        json!({ "retention_bytes": RETAINED_BYTES })
     } else {
         json!({ "chunk_target_bytes": 1 << 30, "chunk_max_age_ms": 3_600_000 })
     };
