@@ -2,12 +2,21 @@
 
 use std::time::Duration;
 
-use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_producers_request::TopicRequest;
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use kafka_protocol::messages::{
+    ApiVersionsRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeProducersRequest,
+    DescribeTransactionsRequest, GroupId, MetadataRequest, OffsetFetchRequest, TransactionalId,
+};
+use kafka_protocol::protocol::StrBytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
 use super::client::{Client, Server, frame};
+use super::metadata::create;
 use crate::KafkaOptions;
+use crate::topic::topic_name;
 
 /// Whatever is waited for is there long before.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -196,4 +205,34 @@ async fn a_stop_does_not_wait_for_clients_that_ask_for_nothing() {
     for client in &mut clients {
         assert!(is_closed(client).await);
     }
+}
+
+#[tokio::test]
+async fn what_is_named_often_is_answered_once() {
+    const TIMES: usize = 100;
+    let server = Server::start(KafkaOptions::default()).await;
+    let mut client = server.client().await;
+    create(&server, "a", 1).await;
+    let name = StrBytes::from_static_str("a");
+    let groups = vec![GroupId(name.clone()); TIMES];
+    let request = DescribeGroupsRequest::default().with_groups(groups);
+    assert_eq!(client.call(5, request).await.groups.len(), 1);
+    // All of the group's positions.
+    let group = OffsetFetchRequestGroup::default().with_group_id(GroupId(name.clone()));
+    let request = OffsetFetchRequest::default().with_groups(vec![group.with_topics(None); TIMES]);
+    assert_eq!(client.call(8, request).await.groups.len(), 1);
+    let resource = DescribeConfigsResource::default().with_resource_type(2);
+    let resource = resource.with_resource_name(name.clone()).with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource; TIMES]);
+    assert_eq!(client.call(4, request).await.results.len(), 1);
+    let topic = TopicRequest::default().with_name(topic_name("a"));
+    let topic = topic.with_partition_indexes(vec![0; TIMES]);
+    let request = DescribeProducersRequest::default().with_topics(vec![topic; 2]);
+    let topics = client.call(0, request).await.topics;
+    let partitions: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
+    assert_eq!((topics.len(), partitions), (2, 1));
+    let ids = vec![TransactionalId(name); TIMES];
+    let request = DescribeTransactionsRequest::default().with_transactional_ids(ids);
+    assert_eq!(client.call(0, request).await.transaction_states.len(), 1);
+    server.stop().await;
 }
