@@ -149,6 +149,9 @@ pub struct KafkaOptions {
     pub fetch_bytes_max: usize,
     /// Bytes of fetches' answers in memory at a time, over all connections;
     /// beyond them fetches wait.
+    /// The most bytes that the batches of one produce request may have together
+    /// when they are decompressed.
+    pub produce_decompressed_bytes_max: usize,
     pub fetches_bytes_max: usize,
     /// How far reads of disk and tier 2 go ahead of a fetching client.
     pub cold_read_bytes: usize,
@@ -227,6 +230,7 @@ impl Default for KafkaOptions {
             fetch_session_partitions_max: 200_000,
             fetch_session_idle_ms_min: 120_000,
             drain_ms_max: 5_000,
+            produce_decompressed_bytes_max: 512 << 20,
             auto_create_topics: true,
             partitions_default: 1,
             groups_max: 10_000,
@@ -324,6 +328,7 @@ impl KafkaOptions {
                 self.group_session_ms_max as usize,
                 self.group_session_ms_min as usize,
             ),
+            ("produce_decompressed_bytes_max", self.produce_decompressed_bytes_max, 1 << 20),
             ("offsets_retention_ms", self.offsets_retention_ms as usize, 60_000),
             ("partitions_default", self.partitions_default as usize, 1),
             ("idle_ms_max", self.idle_ms_max as usize, 1_000),

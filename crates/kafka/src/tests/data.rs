@@ -418,6 +418,28 @@ fn fetch_in(version: i16, session_id: i32, epoch: i32) -> FetchRequest {
 }
 
 #[tokio::test]
+async fn a_request_is_decompressed_up_to_a_limit() {
+    let options =
+        KafkaOptions { produce_decompressed_bytes_max: 1 << 20, ..KafkaOptions::default() };
+    let server = Server::start(options).await;
+    let mut client = server.client().await;
+    create(&server, "a", 3).await;
+    let mut builder = BatchBuilder::default().compression(Compression::Zstd);
+    builder.push(Timestamp(1), None, &[], Some(&vec![0; 600_000]));
+    let small = builder.finish().bytes().clone();
+    assert!(small.len() < 1_000);
+    let data: Vec<_> = (0..3).map(|index| (index, small.clone())).collect();
+    let response = client.call(9, produce(9, "a", Uuid::nil(), &data)).await;
+    let codes: Vec<_> = answers(&response).iter().map(|of| of.error_code).collect();
+    assert_eq!(codes, [0, 10, 10]);
+    let why = answers(&response)[2].error_message.as_deref().unwrap();
+    assert!(why.contains("produce_decompressed_bytes_max"), "{why}");
+    // Each request begins anew.
+    append(&mut client, "a", &data[1..2]).await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_streams_rules_hold_for_its_batches() {
     let server = Server::start(KafkaOptions::default()).await;
     let mut client = server.client().await;
