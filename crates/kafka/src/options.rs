@@ -181,6 +181,8 @@ pub struct KafkaOptions {
     pub group_session_ms_min: u64,
     /// The longest session timeout that a member may ask for; in ms.
     pub group_session_ms_max: u64,
+    /// The most protocols that a member names, from which the group chooses one.
+    pub group_protocols_max: usize,
     /// How long the first rebalance of an empty group waits for more members;
     /// it begins anew with each that comes. In ms; 0: not at all.
     pub group_initial_delay_ms: u64,
@@ -241,6 +243,7 @@ impl Default for KafkaOptions {
             offsets_retention_ms: 7 * 24 * 3600 * 1000,
         }
     }
+            group_protocols_max: 16,
 }
 
 impl KafkaOptions {
@@ -334,6 +337,7 @@ impl KafkaOptions {
             ("idle_ms_max", self.idle_ms_max as usize, 1_000),
             ("peer_ms_max", self.peer_ms_max as usize, 1_000),
             ("tls_handshake_ms_max", self.tls_handshake_ms_max as usize, 100),
+            ("group_protocols_max", self.group_protocols_max, 1),
             ("tls_reload_interval_ms", self.tls_reload_interval_ms as usize, 10),
             ("login_addresses_max", self.login_addresses_max, 1),
         ];
