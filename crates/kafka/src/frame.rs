@@ -128,6 +128,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// The next frame; none where the peer closed the connection between two.
     pub(crate) async fn next(&mut self, limits: &FrameLimits) -> Result<Option<Frame>, FrameError> {
+    /// Holds what arrives from now on in another budget; false where something is
+    /// held in the one before.
+    pub(crate) fn charge(&mut self, budget: &Budget) -> bool {
+        let is_free = self.arriving.held.is_empty();
+        if is_free {
+            self.arriving.budget = budget.clone();
+        }
+        is_free
+    }
+
         let Self { arriving, deadline } = self;
         // Between two requests a client may take its time.
         if arriving.is_empty() && !arriving.read(FIRST_BYTES).await? {

@@ -134,12 +134,14 @@ pub struct KafkaOptions {
     /// The largest request; a connection that announces a larger one is closed.
     pub request_bytes_max: usize,
     /// A request must arrive within this, from its first byte to its last, and
-    /// a connection that has not proved its user asks within it; in ms.
+    /// a connection must prove its user within it; in ms.
     pub request_ms_max: u64,
     /// The largest request of a connection that has not proved its user.
     pub request_bytes_max_before_login: usize,
     /// The most elements of all lists in one request together.
     pub request_elements_max: usize,
+    /// Bytes of requests in memory at a time, of all such connections together.
+    pub requests_bytes_max_before_login: usize,
     /// Bytes of requests in memory at a time, over all connections; beyond them
     /// connections are not read from.
     pub requests_bytes_max: usize,
@@ -224,6 +226,7 @@ impl Default for KafkaOptions {
             request_elements_max: 200_000,
             requests_bytes_max: 256 << 20,
             pipeline_max: 16,
+            requests_bytes_max_before_login: 16 << 20,
             fetch_bytes_max: 8 << 20,
             fetches_bytes_max: 64 << 20,
             cold_read_bytes: 2 << 20,
@@ -317,6 +320,11 @@ impl KafkaOptions {
             ("request_elements_max", self.request_elements_max, 1_000),
             ("requests_bytes_max", self.requests_bytes_max, self.request_bytes_max),
             ("pipeline_max", self.pipeline_max, 1),
+            (
+                "requests_bytes_max_before_login",
+                self.requests_bytes_max_before_login,
+                self.request_bytes_max_before_login,
+            ),
             ("fetch_bytes_max", self.fetch_bytes_max, 64 << 10),
             ("fetches_bytes_max", self.fetches_bytes_max, self.fetch_bytes_max),
             ("cold_read_bytes", self.cold_read_bytes, 64 << 10),

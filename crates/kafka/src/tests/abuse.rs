@@ -15,6 +15,7 @@ use tokio::net::TcpSocket;
 
 use super::client::{Client, Server, frame};
 use super::metadata::create;
+use super::sasl;
 use crate::KafkaOptions;
 use crate::topic::topic_name;
 
@@ -234,5 +235,42 @@ async fn what_is_named_often_is_answered_once() {
     let ids = vec![TransactionalId(name); TIMES];
     let request = DescribeTransactionsRequest::default().with_transactional_ids(ids);
     assert_eq!(client.call(0, request).await.transaction_states.len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_holds_up_nobody_who_is() {
+    let options = KafkaOptions {
+        request_bytes_max: 64 << 10,
+        requests_bytes_max: 64 << 10,
+        request_bytes_max_before_login: 64 << 10,
+        requests_bytes_max_before_login: 64 << 10,
+        ..sasl::options()
+    };
+    let server = Server::start(options).await;
+    sasl::create(&server, "alice", "pencil").await;
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        let mut stranger = server.client().await;
+        stranger.stream.write_all(&60_000_i32.to_be_bytes()).await.unwrap();
+        stranger.stream.write_all(&[0; 59_000]).await.unwrap();
+        strangers.push(stranger);
+    }
+    let let_in = async {
+        let mut client = server.client().await;
+        let done = sasl::log_in(&mut client, 1, "SCRAM-SHA-256", "alice", "pencil").await;
+        assert_eq!(done.error_code, 0);
+        // More than a login, so that it needs room.
+        let names = (0..1_000).map(|_| topic_name(&"x".repeat(20)));
+        let topics = names.map(|name| {
+            kafka_protocol::messages::metadata_request::MetadataRequestTopic::default()
+                .with_name(Some(name))
+        });
+        let request = MetadataRequest::default().with_topics(Some(topics.collect()));
+        client.call(4, request.with_allow_auto_topic_creation(false)).await
+    };
+    let answer = tokio::time::timeout(PATIENCE, let_in).await;
+    assert_eq!(answer.unwrap().topics.len(), 1);
+    drop(strangers);
     server.stop().await;
 }
