@@ -227,11 +227,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         };
         let bytes: usize = pieces.iter().map(Bytes::len).sum();
         self.broker.metrics.bytes_out.inc_by(bytes as u64);
-        let mut pieces = Pieces(pieces.into());
+        // A client may take its answer slowly, but not for ever: it holds a part of
+        // what all share.
+        let limit = Duration::from_millis(self.broker.options.answer_ms_max);
+        let written = tokio::time::timeout(limit, self.write(Pieces(pieces.into()))).await;
+        written.map_err(|_| FrameError::Lingering(limit))??;
+        Ok(!self.session.is_over())
+    }
+
+    /// Writes all pieces. A client that takes nothing is given up, and what it
+    /// holds with it.
+    async fn write(&mut self, mut pieces: Pieces) -> Result<(), FrameError> {
         let patience = Duration::from_millis(self.broker.options.peer_ms_max.into());
         let stalled = || FrameError::Stalled(patience);
-        // A client that takes its answers slowly may do so; one that takes
-        // nothing is given up, and what it holds with it.
         while pieces.has_remaining() {
             let written = self.writer.write_buf(&mut pieces);
             let count = tokio::time::timeout(patience, written).await.map_err(|_| stalled())??;
@@ -240,7 +248,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
         }
         tokio::time::timeout(patience, self.writer.flush()).await.map_err(|_| stalled())??;
-        Ok(!self.session.is_over())
+        Ok(())
     }
 
     /// The client has sent its last, or the server stops: what changes

@@ -46,6 +46,8 @@ pub(crate) enum FrameError {
     Slow(Duration),
     #[error("nothing of an answer was taken within {0:?} (peer_ms_max)")]
     Stalled(Duration),
+    #[error("an answer was not taken whole within {0:?} (answer_ms_max)")]
+    Lingering(Duration),
     #[error("api key {0} is not known")]
     UnknownApi(i16),
     #[error("{api:?} version {version} is not supported")]
@@ -126,8 +128,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { arriving: Arriving { from, buffer, budget, held, whole: None }, deadline: None }
     }
 
-    /// The next frame; none where the peer closed the connection between two.
-    pub(crate) async fn next(&mut self, limits: &FrameLimits) -> Result<Option<Frame>, FrameError> {
     /// Holds what arrives from now on in another budget; false where something is
     /// held in the one before.
     pub(crate) fn charge(&mut self, budget: &Budget) -> bool {
@@ -138,6 +138,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         is_free
     }
 
+    /// The next frame; none where the peer closed the connection between two.
+    pub(crate) async fn next(&mut self, limits: &FrameLimits) -> Result<Option<Frame>, FrameError> {
         let Self { arriving, deadline } = self;
         // Between two requests a client may take its time.
         if arriving.is_empty() && !arriving.read(FIRST_BYTES).await? {

@@ -12,8 +12,10 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
+use uuid::Uuid;
 
 use super::client::{Client, Server, frame};
+use super::data::{append, batch, fetch, found, records};
 use super::metadata::create;
 use super::sasl;
 use crate::KafkaOptions;
@@ -272,5 +274,51 @@ async fn who_is_not_let_in_holds_up_nobody_who_is() {
     let answer = tokio::time::timeout(PATIENCE, let_in).await;
     assert_eq!(answer.unwrap().topics.len(), 1);
     drop(strangers);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_takes_a_fetch_slowly_leaves_room_for_others_and_is_given_up() {
+    let options = KafkaOptions {
+        fetch_bytes_max: 8 << 20,
+        fetches_bytes_max: 8 << 20,
+        answer_ms_max: 2_000,
+        ..KafkaOptions::default()
+    };
+    let server = Server::start(options).await;
+    let mut good = server.client().await;
+    create(&server, "a", 1).await;
+    let value = "x".repeat(200_000);
+    for _ in 0..60 {
+        append(&mut good, "a", &[(0, batch(&[&value]))]).await;
+    }
+    let mut request = fetch(12, "a", Uuid::nil(), &[(0, 0)]);
+    request.topics[0].partitions[0].partition_max_bytes = i32::MAX;
+    // Answers of fetches, one behind the other, that no socket has room for.
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+        let mut client = Client::over(socket.connect(server.address()).await.unwrap());
+        for _ in 0..20 {
+            client.send(12, &request).await;
+        }
+        slow.push(client);
+    }
+    let sent = server.metrics.bytes_out.get();
+    eventually("they are answered", || server.metrics.bytes_out.get() > sent + (4 << 20)).await;
+    let answer = tokio::time::timeout(PATIENCE, good.call(12, request)).await.unwrap();
+    assert!(!records(found(&answer)[0]).is_empty());
+    // A little at a time is not enough.
+    let given_up = async {
+        let mut bytes = [0; 64];
+        while server.metrics.connections.get() > 1 {
+            for client in &mut slow {
+                let _ = client.stream.read(&mut bytes).await;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, given_up).await.is_ok());
     server.stop().await;
 }

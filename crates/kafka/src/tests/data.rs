@@ -1,5 +1,7 @@
 //! `Produce`, `Fetch` and `ListOffsets` over a socket.
 
+use std::time::Duration;
+
 use aquifer_stream::NewStream;
 use aquifer_types::batch::split_batches;
 use aquifer_types::{
@@ -415,6 +417,40 @@ fn fetch_in(version: i16, session_id: i32, epoch: i32) -> FetchRequest {
     let mut request = fetch(version, "", Uuid::nil(), &[]);
     (request.session_id, request.session_epoch, request.max_wait_ms) = (session_id, epoch, 0);
     request
+}
+
+#[tokio::test]
+async fn a_full_answer_does_not_wait_for_more() {
+    let options = KafkaOptions { fetch_bytes_max: 64 << 10, ..KafkaOptions::default() };
+    let server = Server::start(options).await;
+    let mut client = server.client().await;
+    create(&server, "a", 1).await;
+    // Two of them do not fit, one does not fill the answer.
+    let value = "x".repeat(40_000);
+    for _ in 0..3 {
+        append(&mut client, "a", &[(0, batch(&[&value]))]).await;
+    }
+    let mut request = fetch(12, "a", Uuid::nil(), &[(0, 0)]);
+    (request.min_bytes, request.max_wait_ms) = (i32::MAX, 300_000);
+    let answer = tokio::time::timeout(Duration::from_secs(20), client.call(12, request)).await;
+    assert_eq!(records(found(&answer.unwrap())[0]).len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_is_answered_at_once() {
+    let server = Server::start(KafkaOptions::default()).await;
+    let mut client = server.client().await;
+    create(&server, "a", 1).await;
+    let mut request = fetch(12, "a", Uuid::nil(), &[(0, 0)]);
+    (request.session_epoch, request.max_wait_ms) = (0, 0);
+    let session_id = client.call(12, request).await.session_id;
+    assert_ne!(session_id, 0);
+    let mut request = fetch(12, "a", Uuid::nil(), &[]);
+    (request.session_id, request.session_epoch, request.max_wait_ms) = (session_id, -1, 300_000);
+    let answer = tokio::time::timeout(Duration::from_secs(20), client.call(12, request)).await;
+    assert_eq!((answer.as_ref().unwrap().error_code, answer.unwrap().session_id), (0, 0));
+    server.stop().await;
 }
 
 #[tokio::test]
