@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_env::store::TierStore;
-use aquifer_env::{MockClock, Random, SeededRandom};
+use aquifer_env::{FaultyStore, MockClock, Random, SeededRandom};
 use aquifer_stream::{
     AppendRequest, Block, Error, Form, Isolation, NewTransactional, Options, PartitionAppend,
     Position, ReadAnswer, ReadRequest, StreamStore, TransactionState, recover_from, verify,
@@ -440,6 +440,60 @@ async fn a_transaction_is_aborted_when_its_own_time_is_over_and_not_earlier() {
     let late = store.end_transaction(&tenant(), &id("one"), one, false).await;
     assert!(matches!(late, Err(Error::ProducerFenced { .. })), "{late:?}");
     assert_eq!(init(&store, "one").await, (one.0, ProducerEpoch(2)));
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_that_cannot_be_aborted_yet_keeps_no_other_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = FaultyStore::new(&TierStore::in_memory(), 9);
+    let clock = Arc::new(MockClock::new(1_700_000_000_000));
+    let options = Options { manifest_offsets_ahead: 1_024, ..options(dir.path()) };
+    let store = open(options, with_clock(&faulty.store(), 9, &clock)).await;
+    for name in ["audit", "bills"] {
+        create(&store, name, 1, resting()).await;
+        append(&store, name, 0, &["plain".into()]).await;
+    }
+    let (first, second) = (init(&store, "a").await, init(&store, "b").await);
+    enlist(&store, "a", first, "bills").await;
+    enlist(&store, "b", second, "audit").await;
+    try_write(&store, "bills", batch(first, 0, &["v"])).await.unwrap();
+    write(&store, second, 0, &["v"]).await;
+    // The second manifest from here on was begun when all that was there.
+    for name in ["c", "d"] {
+        let before = listed(&faulty.store(), "_meta").await;
+        create(&store, name, 1, resting()).await;
+        let is_next = async || listed(&faulty.store(), "_meta").await != before;
+        until("a manifest follows", is_next).await;
+    }
+    // Without another there are no more offsets, for a marker neither.
+    faulty.set_down(true);
+    for count in [50, 1] {
+        let values = vec!["x".to_owned(); count];
+        let refused = loop {
+            match try_append(&store, "bills", 0, &values).await {
+                Ok(end) => assert!(end < Offset(10_000), "no ceiling holds"),
+                Err(error) => break error,
+            }
+        };
+        let is_full = matches!(refused, Error::Throttled { .. });
+        assert!(is_full, "{refused}");
+    }
+    let is_open = |name: &str| {
+        let state = store.describe_transaction(&tenant(), &id(name)).unwrap().state;
+        state == TransactionState::Ongoing
+    };
+    assert_eq!(store.expire_transactions().await.unwrap(), 0);
+    clock.advance(Duration::from_secs(60));
+    // The background may have been faster.
+    let _ = store.expire_transactions().await;
+    assert!(is_open("a") && !is_open("b"), "{} {}", is_open("a"), is_open("b"));
+    faulty.set_down(false);
+    let both_are_over = async || {
+        let _ = store.expire_transactions().await;
+        !is_open("a")
+    };
+    until("the other follows when there is room", both_are_over).await;
     store.shutdown().await.unwrap();
 }
 
