@@ -747,3 +747,56 @@ async fn an_open_transaction_does_not_keep_the_journal_for_itself() {
     assert!(committed(&store).await == values);
     store.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_relocated_is_tiered_early_when_its_transaction_has_ended() {
+    const JOURNAL_BYTES: u64 = 12 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let options = Options { journal_bytes_max: JOURNAL_BYTES, ..options(dir.path()) };
+    let store = open(options, environment(&tier2, 310)).await;
+    // By its own configuration it would wait for longer than the test.
+    let slow = StreamConfig { chunk_target_bytes: 1 << 30, ..resting() };
+    create(&store, "audit", 1, slow).await;
+    create(&store, "bills", 1, config()).await;
+    let one = init(&store, "one").await;
+    enlist(&store, "one", one, "audit").await;
+    let is_in = |result: Result<Offset, Error>| match result {
+        Ok(_) => true,
+        Err(Error::Backpressure { .. }) => false,
+        Err(error) => panic!("{error}"),
+    };
+    let line = vec!["y".repeat(200_000)];
+    let flow = async |bytes: u64| {
+        for _ in 0..bytes / 200_000 {
+            let write = async || is_in(try_append(&store, "bills", 0, &line).await);
+            until("there is room in the journal again", write).await;
+        }
+    };
+    // Records in each part of the journal, until the first ones are relocated.
+    let mut number = 0;
+    let first_file = || listed_first(dir.path());
+    let first = first_file();
+    while first_file() == first {
+        let value = format!("{number}");
+        let batch = batch(one, number, &[&value]);
+        let write = async || is_in(try_write(&store, "audit", batch.clone()).await);
+        until("there is room in the journal again", write).await;
+        number += 1;
+        flow(600_000).await;
+        assert!(number < 1_000, "the journal's first file stays");
+    }
+    end(&store, "one", one, true).await;
+    flow(3 * JOURNAL_BYTES).await;
+    let expected: Vec<String> = (0..number).map(|number| number.to_string()).collect();
+    assert_eq!(committed(&store).await, expected);
+    store.shutdown().await.unwrap();
+}
+
+/// The first of the journal's files.
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
+fn listed_first(data: &Path) -> Option<std::ffi::OsString> {
+    let entries = std::fs::read_dir(data.join("journal")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".journal")).min()
+}

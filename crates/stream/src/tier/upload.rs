@@ -99,16 +99,19 @@ impl Tier {
         for stream in self.reader.index.all_streams() {
             let config = stream.config();
             for log in stream.partitions().iter() {
-                let Some((oldest, file, bytes)) = log.with(|state| {
+                let Some((oldest, bytes, is_in_the_way)) = log.with(|state| {
                     let first = state.tail.front()?;
-                    Some((first.appended, first.file, state.tail_bytes))
+                    // Any of them: what was relocated lies further on than what
+                    // follows it.
+                    let is_in_the_way = is_pressed
+                        && state.tail.iter().any(|entry| Some(entry.file) == oldest_file);
+                    Some((first.appended, state.tail_bytes, is_in_the_way))
                 }) else {
                     continue;
                 };
                 let age = age(oldest);
                 lag = lag.max(age);
-                let is_forced =
-                    age >= config.chunk_max_age_ms || (is_pressed && Some(file) == oldest_file);
+                let is_forced = age >= config.chunk_max_age_ms || is_in_the_way;
                 if is_forced || bytes >= config.chunk_target_bytes {
                     due.push((oldest, stream.clone(), log.clone(), is_forced));
                 }
