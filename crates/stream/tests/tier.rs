@@ -6,11 +6,12 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aquifer_env::store::TierStore;
-use aquifer_env::{Fault, FaultRates, FaultyStore, MockClock};
-use aquifer_stream::{Error, Isolation, Options, StreamStore, Truncation};
+use aquifer_env::{Fault, FaultRates, FaultyStore, MockClock, Random, SeededRandom};
+use aquifer_stream::{Environment, Error, Isolation, Options, StreamStore, Truncation};
 use aquifer_types::{Offset, PartitionIndex, StreamConfig};
 use support::*;
 
@@ -78,6 +79,38 @@ async fn old_records_go_from_chunks_and_journal_and_a_jump_of_the_clock_takes_no
     drop(store);
     let store = open(options(dir.path()), with_clock(&tier2, 2, &clock)).await;
     assert_eq!((start_of(&store, "journal", 0), start_of(&store, "tiered", 0)), (40, 50));
+    store.shutdown().await.unwrap();
+}
+
+/// Random numbers, and a panic once it is asked for.
+#[derive(Debug)]
+struct Panicking {
+    random: SeededRandom,
+    is_due: AtomicBool,
+}
+
+impl Random for Panicking {
+    fn fill(&self, buffer: &mut [u8]) {
+        assert!(!self.is_due.swap(false, Ordering::SeqCst), "a panic that was asked for");
+        self.random.fill(buffer);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tiering_goes_on_after_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let random =
+        Arc::new(Panicking { random: SeededRandom::new(1), is_due: AtomicBool::new(false) });
+    let environment = Environment { random: random.clone(), ..environment(&tier2, 1) };
+    let store = open(options(dir.path()), environment).await;
+    create(&store, "a", 1, config()).await;
+    // The next number is drawn for a chunk.
+    random.is_due.store(true, Ordering::SeqCst);
+    append(&store, "a", 0, &values(0..10)).await;
+    tiered(&store, "a").await;
+    assert!(!random.is_due.load(Ordering::SeqCst), "it has not panicked");
+    assert_eq!(texts(&read_all(&store, "a", 0).await), values(0..10));
     store.shutdown().await.unwrap();
 }
 
