@@ -115,6 +115,31 @@ async fn tiering_goes_on_after_a_panic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
+async fn an_object_that_cannot_be_deleted_keeps_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let environment = Environment { tier2: None, ..environment(&TierStore::in_memory(), 1) };
+    let store = open(options(dir.path()), environment).await;
+    create(&store, "a", 1, config()).await;
+    for round in 0..3 {
+        append(&store, "a", 0, &values(round * 10..round * 10 + 10)).await;
+        tiered(&store, "a").await;
+    }
+    let file = |path: &String| dir.path().join("tier2").join(path);
+    let objects: Vec<_> = live(&store, &["a"]).iter().map(file).collect();
+    assert_eq!(objects.len(), 3);
+    // In the place of the first there is what is no object.
+    std::fs::remove_file(&objects[0]).unwrap();
+    std::fs::create_dir(&objects[0]).unwrap();
+    std::fs::write(objects[0].join("strange"), "").unwrap();
+    store.truncate_stream(&path("a"), Truncation::All).await.unwrap();
+    until("the others go", async || !objects[1].exists() && !objects[2].exists()).await;
+    until("the failure is told", async || store.health().tier2.is_err()).await;
+    assert!(objects[0].exists());
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_chunks_go_while_there_are_too_many_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let tier2 = TierStore::in_memory();

@@ -5,6 +5,8 @@
 //! recovers from tier 2 misses nothing. Then the ledger forgets it. A crash
 //! between the two deletes it again, which does no harm.
 
+use aquifer_env::store::StoreErrorKind;
+
 use super::{Tier, from_store};
 use crate::Error;
 use crate::ledger::Operation;
@@ -34,10 +36,24 @@ impl Tier {
             return Ok(());
         }
         self.owner.check().await?;
-        for path in &due {
-            self.store.delete(path).await.map_err(from_store)?;
+        let (mut deleted, mut failure) = (Vec::with_capacity(due.len()), None);
+        for path in due {
+            match self.store.delete(&path).await {
+                Ok(()) => deleted.push(path),
+                Err(error) => {
+                    // One that may not be deleted keeps no other.
+                    let is_away = error.kind == StoreErrorKind::Unavailable;
+                    failure = Some(from_store(error));
+                    if is_away {
+                        break;
+                    }
+                }
+            }
         }
-        self.metrics.garbage_deleted.inc_by(due.len() as u64);
-        self.commit(Operation::CollectGarbage { object_paths: due }).await.map(|_| ())
+        if !deleted.is_empty() {
+            self.metrics.garbage_deleted.inc_by(deleted.len() as u64);
+            self.commit(Operation::CollectGarbage { object_paths: deleted }).await?;
+        }
+        failure.map_or(Ok(()), Err)
     }
 }
