@@ -140,6 +140,25 @@ async fn an_object_that_cannot_be_deleted_keeps_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_back_keeps_nothing_in_the_journal_for_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let clock = Arc::new(MockClock::new(100 * DAY_MS as i64));
+    let store = open(options(dir.path()), with_clock(&tier2, 1, &clock)).await;
+    create(&store, "a", 1, config()).await;
+    append(&store, "a", 0, &values(0..10)).await;
+    clock.set_now_ms(99 * DAY_MS as i64);
+    append(&store, "a", 0, &values(10..20)).await;
+    until("what was stamped ahead is tiered", async || {
+        clock.advance(Duration::from_millis(10));
+        is_tiered(&store, "a")
+    })
+    .await;
+    assert_eq!(texts(&read_all(&store, "a", 0).await), values(0..20));
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_chunks_go_while_there_are_too_many_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let tier2 = TierStore::in_memory();
