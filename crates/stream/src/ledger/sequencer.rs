@@ -437,6 +437,7 @@ impl Sequencer {
                 Event::ChunksReplaced { removed: removed.clone(), added: added.clone(), at: now }
             }
             Operation::SetCeilings { ceilings } => {
+                self.check_ceilings(ceilings)?;
                 Event::CeilingsSet { ceilings: ceilings.clone() }
             }
             Operation::CollectGarbage { object_paths } => {
@@ -596,6 +597,19 @@ impl Sequencer {
             return Ok(());
         }
         Err(Error::Overtaken(format!("the upload of chunk {chunk} was given up")))
+    }
+
+    /// Whoever recovers from a manifest gives offsets from its ceiling on: none
+    /// may have been given there while it was made.
+    fn check_ceilings(&self, ceilings: &[(Partition, Offset)]) -> Result<(), Error> {
+        for (at, ceiling) in ceilings {
+            let Ok((_, partition)) = self.hot.require(*at) else { continue };
+            if partition.end > *ceiling {
+                let end = partition.end;
+                return Err(Error::Overtaken(format!("{at} ends at {end}, not below {ceiling}")));
+            }
+        }
+        Ok(())
     }
 
     fn check_partitions(&self, more: u64) -> Result<(), Error> {
