@@ -443,6 +443,10 @@ impl Sequencer {
             Operation::CollectGarbage { object_paths } => {
                 Event::GarbageCollected { object_paths: object_paths.clone() }
             }
+            // A group without positions would count against no limit.
+            Operation::CommitPositions { positions, .. } if positions.is_empty() => {
+                return Ok(Outcome::Done);
+            }
             Operation::CommitPositions { tenant, group, positions } => {
                 self.commit_positions(tenant, group, positions, now)?
             }
