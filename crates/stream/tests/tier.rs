@@ -159,6 +159,49 @@ async fn a_clock_that_was_set_back_keeps_nothing_in_the_journal_for_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_takes_no_object_early() {
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let clock = Arc::new(MockClock::new(100 * DAY_MS as i64));
+    let grace = Duration::from_secs(600);
+    let chunk_grace_ms = grace.as_millis() as u64;
+    let options =
+        Options { chunk_grace_ms, view_lease_ms: 2 * chunk_grace_ms, ..options(dir.path()) };
+    let store = open(options, with_clock(&tier2, 1, &clock)).await;
+    create(&store, "a", 1, config()).await;
+    create(&store, "b", 1, config()).await;
+    let mut count = 0;
+    // Whole rounds of tiering pass by.
+    let mut rounds = async || {
+        for _ in 0..3 {
+            append(&store, "b", 0, &values(count..count + 1)).await;
+            count += 1;
+            clock.advance(Duration::from_secs(1));
+            tiered(&store, "b").await;
+        }
+    };
+    append(&store, "a", 0, &values(0..10)).await;
+    clock.advance(Duration::from_secs(1));
+    tiered(&store, "a").await;
+    let object = live(&store, &["a"]).remove(0);
+    let is_there = async || chunks_in(&tier2).await.contains(&object);
+    let view = store.view(&[path("a")], Isolation::Committed).unwrap();
+    store.truncate_stream(&path("a"), Truncation::All).await.unwrap();
+    rounds().await;
+    for day in [130, 70] {
+        clock.set_now_ms(day * DAY_MS as i64);
+        rounds().await;
+        assert!(is_there().await, "on day {day}");
+    }
+    clock.advance(grace);
+    rounds().await;
+    assert!(is_there().await, "there is a lease");
+    drop(view);
+    until("it goes", async || !is_there().await).await;
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_chunks_go_while_there_are_too_many_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let tier2 = TierStore::in_memory();
