@@ -9,13 +9,38 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::KafkaOptions;
 use crate::frame::FrameError;
+
+/// A login's messages are smaller: so many bytes of a request need no room, where
+/// its connection has not proved its user. All connections together are bounded.
+const LOGIN_BYTES: usize = 4 << 10;
 
 /// What connections share. Cloning shares it.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
     bytes: Arc<Semaphore>,
     overdraft: Arc<Semaphore>,
+    /// Bytes of each request that need no room.
+    free_bytes: usize,
+}
+
+/// The budgets of all connections. Those that have not proved their user have one
+/// of their own: nobody who is not let in holds up those who are.
+#[derive(Debug, Clone)]
+pub(crate) struct Budgets {
+    pub(crate) before_login: Budget,
+    pub(crate) after_login: Budget,
+}
+
+impl Budgets {
+    pub(crate) fn new(options: &KafkaOptions) -> Self {
+        let before_login = Budget::new(options.requests_bytes_max_before_login);
+        Self {
+            before_login: Budget { free_bytes: LOGIN_BYTES, ..before_login },
+            after_login: Budget::new(options.requests_bytes_max),
+        }
+    }
 }
 
 /// What one request holds; dropping it gives it back.
@@ -28,13 +53,14 @@ pub(crate) struct Held {
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Self {
         let bytes = Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
-        Self { bytes, overdraft: Arc::new(Semaphore::new(1)) }
+        Self { bytes, overdraft: Arc::new(Semaphore::new(1)), free_bytes: 0 }
     }
 
     /// Waits until `held` has `bytes`, or may go beyond the budget.
     pub(crate) async fn hold(&self, held: &mut Held, bytes: usize) -> Result<(), FrameError> {
         let has = held.bytes.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = u32::try_from(bytes.saturating_sub(has)).unwrap_or(u32::MAX);
+        let missing = bytes.saturating_sub(self.free_bytes).saturating_sub(has);
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
         if missing == 0 {
             return Ok(());
         }
@@ -60,6 +86,10 @@ impl Budget {
 }
 
 impl Held {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.bytes.is_none() && self.overdraft.is_none()
+    }
+
     fn add(&mut self, permit: OwnedSemaphorePermit) {
         match &mut self.bytes {
             Some(bytes) => bytes.merge(permit),

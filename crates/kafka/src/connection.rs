@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use crate::api::{self, Order};
 use crate::authorizer::Principal;
 use crate::broker::Broker;
-use crate::budget::Budget;
+use crate::budget::{Budget, Budgets};
 use crate::call::{Answer, Call};
 use crate::frame::{BARE_VERSION, Frame, FrameError, FrameLimits, FrameReader};
 use crate::metrics::ApiLabels;
@@ -41,6 +41,10 @@ struct Connection<R, W> {
     /// The order of what is running; all of it is of one kind.
     order: Order,
     next: Option<Frame>,
+    /// What requests are held in from the login on, until they are.
+    after_login: Option<Budget>,
+    /// On the monotonic clock.
+    begun_ns: u64,
 }
 
 /// Serves a connection until its client goes, breaks the protocol or is idle
@@ -49,13 +53,19 @@ pub(crate) async fn serve<S>(
     stream: S,
     broker: Arc<Broker>,
     session: Arc<Session>,
-    budget: Budget,
+    budgets: Budgets,
 ) -> Result<(), FrameError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let (reader, writer) = tokio::io::split(stream);
+    let Budgets { before_login, after_login } = budgets;
+    let (budget, after_login) = match session.principal() {
+        Some(_) => (after_login, None),
+        None => (before_login, Some(after_login)),
+    };
     let reader = FrameReader::new(reader, budget);
+    let begun_ns = broker.clock.monotonic_ns();
     let mut connection = Connection {
         broker,
         session,
@@ -64,6 +74,8 @@ where
         running: FuturesOrdered::new(),
         order: Order::Alone,
         next: None,
+        after_login,
+        begun_ns,
     };
     let ended = connection.run().await;
     // Under TLS this says that nothing was cut off. The connection is given up
@@ -105,11 +117,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 
     async fn turn(&mut self) -> Turn {
         let options = &self.broker.options;
-        let (bytes_max, bytes_name, idle_ms) = if self.session.principal().is_some() {
-            (options.request_bytes_max, "request_bytes_max", options.idle_ms_max)
+        let (bytes_max, bytes_name, idle) = if self.session.principal().is_some() {
+            if self.after_login.as_ref().is_some_and(|budget| self.reader.charge(budget)) {
+                self.after_login = None;
+            }
+            let idle = Duration::from_millis(options.idle_ms_max);
+            (options.request_bytes_max, "request_bytes_max", idle)
         } else {
             let bytes_max = options.request_bytes_max_before_login;
-            (bytes_max, "request_bytes_max_before_login", options.request_ms_max)
+            (bytes_max, "request_bytes_max_before_login", self.login_left())
         };
         let limits = FrameLimits {
             bytes_max,
@@ -118,7 +134,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             arrival_max: Duration::from_millis(options.request_ms_max),
             is_bare: self.session.expects_bare_message(),
         };
-        let idle = Duration::from_millis(idle_ms);
         let mut stopping = self.broker.stopping.clone();
         let is_running = !self.running.is_empty();
         let reads = self.next.is_none();
@@ -131,11 +146,20 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         }
     }
 
+    /// How much longer the client may take to prove its user.
+    fn login_left(&self) -> Duration {
+        let elapsed = self.broker.clock.monotonic_ns().saturating_sub(self.begun_ns);
+        let limit = Duration::from_millis(self.broker.options.request_ms_max);
+        limit.saturating_sub(Duration::from_nanos(elapsed))
+    }
+
     /// Takes a frame in, to be begun when its turn comes.
     fn take(&mut self, frame: Frame) -> Result<(), FrameError> {
         self.broker.metrics.bytes_in.inc_by(frame.bytes as u64);
         let is_open = api::find(frame.api).is_some_and(|api| api.is_open);
-        if !is_open && self.session.principal().is_none() {
+        // Whoever talks and never logs in does not keep a place for ever.
+        let may_ask = is_open && !self.login_left().is_zero();
+        if !may_ask && self.session.principal().is_none() {
             return Err(FrameError::NoLogin { api: frame.api });
         }
         // Only a new login is answered then (KIP-368).
@@ -203,11 +227,19 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         };
         let bytes: usize = pieces.iter().map(Bytes::len).sum();
         self.broker.metrics.bytes_out.inc_by(bytes as u64);
-        let mut pieces = Pieces(pieces.into());
+        // A client may take its answer slowly, but not for ever: it holds a part of
+        // what all share.
+        let limit = Duration::from_millis(self.broker.options.answer_ms_max);
+        let written = tokio::time::timeout(limit, self.write(Pieces(pieces.into()))).await;
+        written.map_err(|_| FrameError::Lingering(limit))??;
+        Ok(!self.session.is_over())
+    }
+
+    /// Writes all pieces. A client that takes nothing is given up, and what it
+    /// holds with it.
+    async fn write(&mut self, mut pieces: Pieces) -> Result<(), FrameError> {
         let patience = Duration::from_millis(self.broker.options.peer_ms_max.into());
         let stalled = || FrameError::Stalled(patience);
-        // A client that takes its answers slowly may do so; one that takes
-        // nothing is given up, and what it holds with it.
         while pieces.has_remaining() {
             let written = self.writer.write_buf(&mut pieces);
             let count = tokio::time::timeout(patience, written).await.map_err(|_| stalled())??;
@@ -216,7 +248,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             }
         }
         tokio::time::timeout(patience, self.writer.flush()).await.map_err(|_| stalled())??;
-        Ok(!self.session.is_over())
+        Ok(())
     }
 
     /// The client has sent its last, or the server stops: what changes

@@ -38,11 +38,16 @@ pub(crate) async fn handle(call: &Call, request: CreateTopicsRequest) -> CreateT
     for topic in &request.topics {
         *mentions.entry(topic.name.clone()).or_default() += 1;
     }
+    // Each that is only looked at would be answered with all of its settings.
+    let is_too_many = mentions.len() as u64 > call.store().options().streams_max;
     let (mentions, validate_only) = (&mentions, request.validate_only);
     let topics = request.topics.into_iter().map(|topic| async move {
         let is_repeated = mentions.get(&topic.name).is_some_and(|count| *count > 1);
         let created = if is_repeated {
             Err(Refusal::new(ResponseError::InvalidRequest, "the topic is named twice"))
+        } else if is_too_many {
+            let why = "the request names more topics than there may be (streams_max)";
+            Err(Refusal::new(ResponseError::PolicyViolation, why))
         } else {
             create(call, &topic, validate_only).await
         };

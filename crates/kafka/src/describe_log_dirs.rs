@@ -1,6 +1,6 @@
 //! `DescribeLogDirs`: what partitions take in the journal and in tier 2.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_log_dirs_response::{
@@ -24,9 +24,14 @@ pub(crate) async fn handle(
         return if call.version >= 3 { response.with_error_code(code) } else { response };
     }
     // The partitions that are asked for, of the topics that are; none are all.
-    let asked: BTreeMap<TopicName, Option<Vec<i32>>> = match request.topics {
+    let asked: BTreeMap<TopicName, Option<HashSet<i32>>> = match request.topics {
         Some(topics) => {
-            topics.into_iter().map(|topic| (topic.topic, Some(topic.partitions))).collect()
+            let mut asked = BTreeMap::new();
+            for topic in topics {
+                let indexes = asked.entry(topic.topic).or_insert_with(|| Some(HashSet::new()));
+                indexes.iter_mut().for_each(|of| of.extend(&topic.partitions));
+            }
+            asked
         }
         None => {
             let streams = call.store().list_stream_shapes(&call.principal.tenant);
@@ -48,7 +53,7 @@ pub(crate) async fn handle(
 fn described(
     call: &Call,
     name: TopicName,
-    indexes: Option<Vec<i32>>,
+    indexes: Option<HashSet<i32>>,
 ) -> Option<DescribeLogDirsTopic> {
     let stream = call.store().describe_stream(&call.path(&name).ok()?).ok()?;
     let partitions = stream.partitions.iter().filter_map(|partition| {

@@ -1,6 +1,8 @@
 //! `DescribeProducers`: who appended to a partition, and which transactions are
 //! open in it (KIP-664).
 
+use std::collections::HashSet;
+
 use aquifer_stream::ProducerDescription;
 use aquifer_types::{Offset, PartitionIndex};
 use kafka_protocol::ResponseError;
@@ -17,8 +19,12 @@ pub(crate) async fn handle(
     call: &Call,
     request: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
+    // A partition with many producers that is named often is described once.
+    let mut seen = HashSet::new();
     let topics = request.topics.into_iter().map(|topic| {
-        let partitions = topic.partition_indexes.iter().map(|index| {
+        let asked = topic.partition_indexes.iter();
+        let asked = asked.filter(|index| seen.insert((topic.name.clone(), **index)));
+        let partitions = asked.map(|index| {
             let answer = PartitionResponse::default().with_partition_index(*index);
             match describe(call, &topic.name, *index) {
                 Ok(producers) => answer.with_active_producers(producers),

@@ -46,6 +46,8 @@ pub(crate) enum FrameError {
     Slow(Duration),
     #[error("nothing of an answer was taken within {0:?} (peer_ms_max)")]
     Stalled(Duration),
+    #[error("an answer was not taken whole within {0:?} (answer_ms_max)")]
+    Lingering(Duration),
     #[error("api key {0} is not known")]
     UnknownApi(i16),
     #[error("{api:?} version {version} is not supported")]
@@ -124,6 +126,16 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(crate) fn new(from: R, budget: Budget) -> Self {
         let (buffer, held) = (BytesMut::new(), Held::default());
         Self { arriving: Arriving { from, buffer, budget, held, whole: None }, deadline: None }
+    }
+
+    /// Holds what arrives from now on in another budget; false where something is
+    /// held in the one before.
+    pub(crate) fn charge(&mut self, budget: &Budget) -> bool {
+        let is_free = self.arriving.held.is_empty();
+        if is_free {
+            self.arriving.budget = budget.clone();
+        }
+        is_free
     }
 
     /// The next frame; none where the peer closed the connection between two.

@@ -1,5 +1,7 @@
 //! `ListGroups`, `DescribeGroups` and `DeleteGroups`.
 
+use std::collections::HashSet;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
@@ -25,15 +27,20 @@ const GROUP_OPERATIONS: &[(Action, u8)] =
     &[(Action::Read, 3), (Action::Delete, 6), (Action::Describe, 8)];
 
 pub(crate) async fn list(call: &Call, request: ListGroupsRequest) -> ListGroupsResponse {
-    let is_in = |filter: &[StrBytes], value: &str| {
-        filter.is_empty() || filter.iter().any(|of| of.eq_ignore_ascii_case(value))
+    // Sets: there may be as many filters as groups.
+    let set = |filters: &[StrBytes]| -> HashSet<String> {
+        filters.iter().map(|of| of.to_ascii_lowercase()).collect()
+    };
+    let (states, types) = (set(&request.states_filter), set(&request.types_filter));
+    let is_in = |filter: &HashSet<String>, value: &str| {
+        filter.is_empty() || filter.contains(&value.to_ascii_lowercase())
     };
     let sees_all = call.allows(Action::Describe, Resource::Cluster);
     let groups = call.broker.groups.list(&call.principal.tenant);
     let groups = groups
         .into_iter()
-        .filter(|of| is_in(&request.states_filter, of.state))
-        .filter(|of| is_in(&request.types_filter, of.kind))
+        .filter(|of| is_in(&states, of.state))
+        .filter(|of| is_in(&types, of.kind))
         .filter(|of| sees_all || call.allows(Action::Describe, Resource::Group(of.group.as_str())));
     let groups = groups.map(|of| {
         ListedGroup::default()
@@ -50,7 +57,10 @@ pub(crate) async fn describe(
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
     let with_operations = request.include_authorized_operations;
-    let groups = request.groups.into_iter().map(|group| {
+    // A large group that is named often is described once.
+    let mut seen = HashSet::new();
+    let asked = request.groups.into_iter().filter(|group| seen.insert(group.clone()));
+    let groups = asked.map(|group| {
         let described = match describe_one(call, &group) {
             Ok(described) => described,
             Err(error) => not_described(call, error),

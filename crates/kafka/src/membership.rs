@@ -16,6 +16,8 @@ use crate::call::Call;
 use crate::groups::GroupKey;
 use crate::groups::classic::{Asker, Join, Joined, Protocol, Sync, Synced};
 
+/// The longest beginning of a member's id: names may have 32 KiB.
+const ID_PREFIX_BYTES_MAX: usize = 256;
 /// The first version of `JoinGroup` with a rebalance timeout.
 const JOIN_REBALANCE_TIMEOUT: i16 = 1;
 /// The first version of `JoinGroup` whose clients take an id first (KIP-394).
@@ -54,7 +56,8 @@ pub(crate) const fn code(result: Result<(), ResponseError>) -> i16 {
 
 pub(crate) async fn join(call: &Call, request: JoinGroupRequest) -> JoinGroupResponse {
     let member = request.member_id.to_string();
-    let joined = match readable(call, &request.group_id) {
+    let key = readable(call, &request.group_id);
+    let joined = match key.and_then(|key| check_size(call, &request).map(|()| key)) {
         Ok(key) => {
             let join = to_join(call, request);
             call.broker.groups.join(&key, join).await
@@ -82,6 +85,33 @@ pub(crate) async fn join(call: &Call, request: JoinGroupRequest) -> JoinGroupRes
         .with_members(members.collect())
 }
 
+/// Members live for long, those of a group are looked at together, and what they
+/// say is a part of the group's document.
+fn check_size(call: &Call, request: &JoinGroupRequest) -> Result<(), ResponseError> {
+    let length = |text: Option<&StrBytes>| text.map_or(0, |text| text.len());
+    let protocols = request.protocols.iter().map(|of| of.name.len() + of.metadata.len());
+    let bytes = protocols.sum::<usize>()
+        + length(call.client_id.as_ref())
+        + length(request.group_instance_id.as_ref())
+        + request.member_id.len()
+        + request.protocol_type.len();
+    let count = request.protocols.len();
+    if count <= call.broker.options.group_protocols_max
+        && bytes <= call.store().options().document_bytes_max
+    {
+        return Ok(());
+    }
+    let group = request.group_id.as_str();
+    tracing::info!(group, bytes, protocols = count, "a member that is too large is refused");
+    Err(ResponseError::InvalidRequest)
+}
+
+/// What a member's id keeps of the name before it.
+fn id_prefix(name: &str) -> &str {
+    let end = name.char_indices().map(|(at, _)| at).find(|at| *at > ID_PREFIX_BYTES_MAX - 4);
+    end.map_or(name, |end| &name[..end])
+}
+
 fn to_join(call: &Call, request: JoinGroupRequest) -> Join {
     let session_ms = u64::try_from(request.session_timeout_ms).unwrap_or(0);
     let rebalance_ms = if call.version < JOIN_REBALANCE_TIMEOUT {
@@ -91,7 +121,7 @@ fn to_join(call: &Call, request: JoinGroupRequest) -> Join {
     };
     let client_id = call.client_id.as_ref().map(ToString::to_string).unwrap_or_default();
     let prefix = request.group_instance_id.as_ref().map_or(client_id.as_str(), |of| of.as_str());
-    let fresh_id = call.broker.groups.fresh_id(prefix);
+    let fresh_id = call.broker.groups.fresh_id(id_prefix(prefix));
     let protocols = request.protocols.into_iter().map(|protocol| Protocol {
         name: protocol.name.to_string(),
         // A copy: the request's whole frame must not live as long as the member.
@@ -112,7 +142,12 @@ fn to_join(call: &Call, request: JoinGroupRequest) -> Join {
 }
 
 pub(crate) async fn sync(call: &Call, request: SyncGroupRequest) -> SyncGroupResponse {
+    let bytes: usize = request.assignments.iter().map(|of| of.assignment.len()).sum();
     let synced = match readable(call, &request.group_id) {
+        // It could not be stored.
+        Ok(_) if bytes > call.store().options().document_bytes_max => {
+            Synced::refused(ResponseError::InvalidRequest)
+        }
         Ok(key) => {
             let assignments = request.assignments.iter().map(|of| {
                 (of.member_id.to_string(), bytes::Bytes::copy_from_slice(&of.assignment))

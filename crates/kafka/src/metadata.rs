@@ -72,7 +72,10 @@ async fn named(
     let mut seen = HashSet::with_capacity(topics.len());
     let mut answers = Vec::with_capacity(topics.len());
     for topic in topics {
-        if !seen.insert((topic.topic_id, topic.name.clone())) {
+        // Where there is a name, that alone says which topic it is: one that comes
+        // with ever other ids is not described as often.
+        let id = if topic.name.is_some() { Uuid::nil() } else { topic.topic_id };
+        if !seen.insert((id, topic.name.clone())) {
             continue;
         }
         let found = match &topic.name {

@@ -166,7 +166,11 @@ pub(crate) async fn fetch(call: &Call, request: OffsetFetchRequest) -> OffsetFet
     if call.version < FETCH_BATCHED {
         return fetch_one(call, request);
     }
-    let groups = request.groups.into_iter().map(|of| {
+    // All positions of a group are answered once, however often it is named.
+    let mut told = BTreeSet::new();
+    let groups = request.groups.into_iter();
+    let groups = groups.filter(|of| of.topics.is_some() || told.insert(of.group_id.clone()));
+    let groups = groups.map(|of| {
         let asked = of.topics.map(|topics| {
             topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
         });

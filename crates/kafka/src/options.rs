@@ -131,13 +131,17 @@ pub struct KafkaOptions {
     /// A connection whose peer takes nothing and answers nothing for this long
     /// is cut off; in ms.
     pub peer_ms_max: u32,
+    /// An answer must be taken whole within this; in ms.
+    pub answer_ms_max: u64,
     /// The largest request; a connection that announces a larger one is closed.
     pub request_bytes_max: usize,
     /// A request must arrive within this, from its first byte to its last, and
-    /// a connection that has not proved its user asks within it; in ms.
+    /// a connection must prove its user within it; in ms.
     pub request_ms_max: u64,
     /// The largest request of a connection that has not proved its user.
     pub request_bytes_max_before_login: usize,
+    /// Bytes of requests in memory at a time, of all such connections together.
+    pub requests_bytes_max_before_login: usize,
     /// The most elements of all lists in one request together.
     pub request_elements_max: usize,
     /// Bytes of requests in memory at a time, over all connections; beyond them
@@ -145,6 +149,9 @@ pub struct KafkaOptions {
     pub requests_bytes_max: usize,
     /// Produce requests of one connection that are under way at a time.
     pub pipeline_max: usize,
+    /// The most bytes that the batches of one produce request may have together
+    /// when they are decompressed.
+    pub produce_decompressed_bytes_max: usize,
     /// The most bytes of one fetch's answer, one batch that is larger apart.
     pub fetch_bytes_max: usize,
     /// Bytes of fetches' answers in memory at a time, over all connections;
@@ -174,6 +181,8 @@ pub struct KafkaOptions {
     pub groups_max: usize,
     /// The most members of one group.
     pub group_members_max: usize,
+    /// The most protocols that a member names, from which the group chooses one.
+    pub group_protocols_max: usize,
     /// The shortest session timeout that a member may ask for; in ms.
     pub group_session_ms_min: u64,
     /// The longest session timeout that a member may ask for; in ms.
@@ -213,12 +222,15 @@ impl Default for KafkaOptions {
             connections_per_address_max: 1024,
             idle_ms_max: 600_000,
             peer_ms_max: 60_000,
+            answer_ms_max: 300_000,
             request_bytes_max: 100 << 20,
             request_ms_max: 60_000,
             request_bytes_max_before_login: 512 << 10,
+            requests_bytes_max_before_login: 16 << 20,
             request_elements_max: 200_000,
             requests_bytes_max: 256 << 20,
             pipeline_max: 16,
+            produce_decompressed_bytes_max: 512 << 20,
             fetch_bytes_max: 8 << 20,
             fetches_bytes_max: 64 << 20,
             cold_read_bytes: 2 << 20,
@@ -231,6 +243,7 @@ impl Default for KafkaOptions {
             partitions_default: 1,
             groups_max: 10_000,
             group_members_max: 1_000,
+            group_protocols_max: 16,
             group_session_ms_min: 6_000,
             group_session_ms_max: 1_800_000,
             group_initial_delay_ms: 500,
@@ -307,9 +320,15 @@ impl KafkaOptions {
             ("request_ms_max", self.request_ms_max as usize, 100),
             ("request_bytes_max", self.request_bytes_max, 64 << 10),
             ("request_bytes_max_before_login", self.request_bytes_max_before_login, 4 << 10),
+            (
+                "requests_bytes_max_before_login",
+                self.requests_bytes_max_before_login,
+                self.request_bytes_max_before_login,
+            ),
             ("request_elements_max", self.request_elements_max, 1_000),
             ("requests_bytes_max", self.requests_bytes_max, self.request_bytes_max),
             ("pipeline_max", self.pipeline_max, 1),
+            ("produce_decompressed_bytes_max", self.produce_decompressed_bytes_max, 1 << 20),
             ("fetch_bytes_max", self.fetch_bytes_max, 64 << 10),
             ("fetches_bytes_max", self.fetches_bytes_max, self.fetch_bytes_max),
             ("cold_read_bytes", self.cold_read_bytes, 64 << 10),
@@ -318,6 +337,7 @@ impl KafkaOptions {
             ("fetch_session_partitions_max", self.fetch_session_partitions_max, 1),
             ("groups_max", self.groups_max, 1),
             ("group_members_max", self.group_members_max, 1),
+            ("group_protocols_max", self.group_protocols_max, 1),
             ("group_session_ms_min", self.group_session_ms_min as usize, 1),
             (
                 "group_session_ms_max",
@@ -328,6 +348,7 @@ impl KafkaOptions {
             ("partitions_default", self.partitions_default as usize, 1),
             ("idle_ms_max", self.idle_ms_max as usize, 1_000),
             ("peer_ms_max", self.peer_ms_max as usize, 1_000),
+            ("answer_ms_max", self.answer_ms_max as usize, 1_000),
             ("tls_handshake_ms_max", self.tls_handshake_ms_max as usize, 100),
             ("tls_reload_interval_ms", self.tls_reload_interval_ms as usize, 10),
             ("login_addresses_max", self.login_addresses_max, 1),

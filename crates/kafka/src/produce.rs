@@ -3,8 +3,9 @@
 //! Each partition of a request answers for itself. All of a request's batches
 //! go to the ledger in one submission, and requests of one connection in the
 //! order of their arrival: nothing is awaited before the connection's turn, and
-//! whoever has the turn keeps it until its batches stand in the queue. The
-//! answer comes when they are durable, whatever `acks` says.
+//! whoever has the turn keeps it until its batches stand in the queue. To check
+//! them takes as long as to decompress them: others get their turn in between.
+//! The answer comes when they are durable, whatever `acks` says.
 
 use aquifer_stream::{EachAppend, EachAppended, Error, PartitionHandle, StreamHandle};
 use aquifer_types::batch::{BatchError, BatchHeader, BatchLimits, BatchRules};
@@ -31,6 +32,8 @@ use crate::topic::stream;
 /// librdkafka compresses only where 0 is among the versions.
 pub(crate) const ADVERTISED_MIN: i16 = 0;
 
+/// After so many decompressed bytes of one connection, others get their turn.
+const STRETCH_BYTES: usize = 1 << 20;
 /// Clients below it do not know zstd (KIP-110).
 const ZSTD_MIN: i16 = 7;
 /// Messages and single records are named from this version on (KIP-467).
@@ -128,13 +131,13 @@ struct Plan {
 
 pub(crate) async fn handle(call: &Call, request: ProduceRequest) -> Produced {
     let is_asked_for = request.acks != 0;
-    let plan = plan(call, request);
-    let Plan { topics, appends, append_times } = plan;
+    let turn = call.session.producing.lock().await;
+    let Plan { topics, appends, append_times } = plan(call, request).await;
     let handles: Vec<PartitionHandle> = appends.iter().map(|of| of.partition.clone()).collect();
     let answers = if appends.is_empty() {
+        drop(turn);
         Vec::new()
     } else {
-        let turn = call.session.producing.lock().await;
         let submitted = call.store().submit_each(appends).await;
         drop(turn);
         submitted.answers().await
@@ -192,10 +195,35 @@ fn refused(
     partition.with_record_errors(records.into_iter().collect()).with_error_message(message)
 }
 
-/// Checks everything that can be known without the ledger. It awaits nothing:
-/// requests of one connection pass through here in their order.
-fn plan(call: &Call, request: ProduceRequest) -> Plan {
+/// What the batches of one request take when they are decompressed.
+#[derive(Debug)]
+struct Work {
+    left: usize,
+    /// Of this connection alone, since others had their turn.
+    at_a_stretch: usize,
+}
+
+impl Work {
+    /// A few KiB may become many MiB.
+    fn note(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes);
+        self.at_a_stretch += bytes;
+    }
+
+    async fn pause_if_due(&mut self) {
+        if self.at_a_stretch >= STRETCH_BYTES {
+            self.at_a_stretch = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Checks everything that can be known without the ledger, in the connection's
+/// turn: requests of one connection pass through here in their order.
+async fn plan(call: &Call, request: ProduceRequest) -> Plan {
     let mut plan = Plan::default();
+    let left = call.broker.options.produce_decompressed_bytes_max;
+    let mut work = Work { left, at_a_stretch: 0 };
     let refusal = refusal_of_all(call, &request);
     let writer = writer(call, &request);
     for data in request.topic_data {
@@ -209,9 +237,10 @@ fn plan(call: &Call, request: ProduceRequest) -> Plan {
         let mut slots = Vec::with_capacity(data.partition_data.len());
         let config = found.as_ref().ok().map(StreamHandle::config);
         for partition in data.partition_data {
+            work.pause_if_due().await;
             let checked = match (&found, &config) {
                 (Ok(stream), Some(config)) => {
-                    check(call, stream, config, partition.index, partition.records)
+                    check(call, (stream, &**config), partition.index, partition.records, &mut work)
                         .and_then(|checked| allowed_writer(checked, writer))
                 }
                 (Err(code), _) => Err(Refusal::from(*code)),
@@ -272,10 +301,10 @@ fn allowed_stream(call: &Call, data: &TopicProduceData) -> Result<StreamHandle, 
 
 fn check(
     call: &Call,
-    stream: &StreamHandle,
-    config: &StreamConfig,
+    (stream, config): (&StreamHandle, &StreamConfig),
     index: i32,
     records: Option<Bytes>,
+    work: &mut Work,
 ) -> Result<(EachAppend, Option<Timestamp>), Refusal> {
     let unknown = ResponseError::UnknownTopicOrPartition;
     let index = u32::try_from(index).map_err(|_| unknown)?;
@@ -292,8 +321,9 @@ fn check(
     if BatchHeader::peek_total_bytes(&records)? < records.len() {
         return Err(invalid("a partition of a request has one batch, this one has more"));
     }
+    let decompressed_bytes_max = call.store().options().batch_decompressed_bytes_max;
     let limits = BatchLimits {
-        decompressed_bytes_max: call.store().options().batch_decompressed_bytes_max,
+        decompressed_bytes_max: decompressed_bytes_max.min(work.left),
         record_bytes_max: usize::try_from(config.record_bytes_max).unwrap_or(usize::MAX),
     };
     let append_time = match config.timestamp_type {
@@ -301,7 +331,15 @@ fn check(
         TimestampType::Append => Some(Timestamp(call.broker.clock.now_ms())),
     };
     let rules = BatchRules { append_time, needs_keys: config.cleanup_policy.compacts() };
-    let batch = Batch::accept_with(records, limits, rules)?;
+    let mut bytes = 0;
+    let accepted = Batch::accept_measured(records, limits, rules, &mut bytes);
+    work.note(bytes);
+    let batch = match accepted {
+        Err(BatchError::TooLarge { limit }) if limit < decompressed_bytes_max => {
+            return Err(too_much(call));
+        }
+        accepted => accepted?,
+    };
     let header = batch.header();
     if header.is_control {
         return Err(invalid("only the server writes markers"));
@@ -310,4 +348,14 @@ fn check(
         return Err(ResponseError::UnsupportedCompressionType.into());
     }
     Ok((EachAppend { partition, batch }, append_time))
+}
+
+/// The batches before this one have taken what one request may take.
+fn too_much(call: &Call) -> Refusal {
+    let limit = call.broker.options.produce_decompressed_bytes_max;
+    let message = format!(
+        "the batches of the request are larger than {limit} bytes together when decompressed \
+         (produce_decompressed_bytes_max)"
+    );
+    Refusal { code: ResponseError::MessageTooLarge, message: Some(message), record: None }
 }

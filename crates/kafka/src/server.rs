@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::addresses::Addresses;
 use crate::authorizer::Authorizer;
 use crate::broker::Broker;
-use crate::budget::Budget;
+use crate::budget::Budgets;
 use crate::connection;
 use crate::frame::FrameError;
 use crate::metrics::KafkaMetrics;
@@ -57,7 +57,7 @@ struct Door {
     broker: Arc<Broker>,
     connections: Arc<Semaphore>,
     addresses: Addresses,
-    budget: Budget,
+    budgets: Budgets,
     sessions: AtomicU64,
     tls: Option<Arc<Tls>>,
 }
@@ -86,14 +86,14 @@ impl KafkaServer {
         let (stopping, is_stopping) = watch::channel(false);
         let connections = Arc::new(Semaphore::new(options.connections_max));
         let addresses = Addresses::new(options.connections_per_address_max);
-        let budget = Budget::new(options.requests_bytes_max);
+        let budgets = Budgets::new(&options);
         let loaded = Tls::load(&options, environment.metrics.clone()).await;
         let loaded = loaded.map_err(|error| invalid(format!("TLS: {error}")))?;
         let reload_interval = Duration::from_millis(options.tls_reload_interval_ms);
         let broker = Broker::new(store, options, environment, is_stopping.clone());
         let sessions = AtomicU64::new(0);
         let tls = loaded.as_ref().map(|(tls, _)| tls.clone());
-        let door = Arc::new(Door { broker, connections, addresses, budget, sessions, tls });
+        let door = Arc::new(Door { broker, connections, addresses, budgets, sessions, tls });
         let mut bound = Vec::with_capacity(listeners.len());
         for (number, listener) in listeners.iter().enumerate() {
             let is_sasl = listener.security.is_sasl();
@@ -202,11 +202,11 @@ async fn welcome(
     stream: TcpStream,
     peer: SocketAddr,
 ) -> Result<(), FrameError> {
-    let (broker, budget) = (door.broker.clone(), door.budget.clone());
+    let (broker, budgets) = (door.broker.clone(), door.budgets.clone());
     let Listener { number, security, client_certificates } = listener;
     let session = |certified| Arc::new(Session::new(id, peer, number, security, certified));
     if !security.is_tls() {
-        return connection::serve(stream, broker, session(None), budget).await;
+        return connection::serve(stream, broker, session(None), budgets).await;
     }
     let config = door.tls.as_ref().and_then(|tls| tls.config(client_certificates));
     let config = config.ok_or_else(|| io::Error::other("the listener has no certificate"))?;
@@ -235,5 +235,5 @@ async fn welcome(
         })?),
         None => None,
     };
-    connection::serve(stream, broker, session(certified), budget).await
+    connection::serve(stream, broker, session(certified), budgets).await
 }

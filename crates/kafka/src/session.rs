@@ -18,8 +18,8 @@ pub(crate) struct Session {
     /// Which listener it came through.
     pub(crate) listener: usize,
     pub(crate) security: ListenerSecurity,
-    /// Whose batches go to the ledger next; held from then until they stand in
-    /// its queue.
+    /// Whose batches go to the ledger next; held from their check until they
+    /// stand in its queue.
     pub(crate) producing: tokio::sync::Mutex<()>,
     state: RwLock<SessionState>,
 }

@@ -1,7 +1,7 @@
 //! `DescribeTransactions` and `ListTransactions`: how transactional ids stand
 //! (KIP-664).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use aquifer_stream::{TransactionDescription, TransactionState};
 use aquifer_types::{Timestamp, TransactionalId};
@@ -45,7 +45,10 @@ pub(crate) async fn describe(
     call: &Call,
     request: DescribeTransactionsRequest,
 ) -> DescribeTransactionsResponse {
-    let states = request.transactional_ids.into_iter().map(|id| {
+    // A large transaction that is named often is described once.
+    let mut seen = HashSet::new();
+    let asked = request.transactional_ids.into_iter().filter(|id| seen.insert(id.clone()));
+    let states = asked.map(|id| {
         let answer = match describe_one(call, &id) {
             Ok(described) => state(call, &described),
             Err(error) => describe_transactions_response::TransactionState::default()
@@ -98,12 +101,14 @@ pub(crate) async fn list(
     let unknown = request.state_filters.iter().filter(|of| !STATES.contains(&of.as_str()));
     let unknown = unknown.cloned().collect();
     let now_ms = call.broker.clock.now_ms();
+    // Sets: there may be as many filters as transactions.
+    let states: HashSet<&str> = request.state_filters.iter().map(StrBytes::as_str).collect();
+    let producers: HashSet<i64> = request.producer_id_filters.iter().map(|id| id.0).collect();
     let is_listed = |of: &TransactionDescription| {
-        let (states, producers) = (&request.state_filters, &request.producer_id_filters);
         let is_long =
             |started: Timestamp| now_ms.saturating_sub(started.get()) > request.duration_filter;
-        (states.is_empty() || states.iter().any(|state| state.as_str() == name(of.state)))
-            && (producers.is_empty() || producers.iter().any(|id| id.0 == of.producer.0.get()))
+        (states.is_empty() || states.contains(name(of.state)))
+            && (producers.is_empty() || producers.contains(&of.producer.0.get()))
             && (request.duration_filter < 0 || of.started.is_some_and(is_long))
             && call.allows(Action::Describe, Resource::TransactionalId(of.transactional.as_str()))
     };

@@ -14,10 +14,7 @@ use crate::steady::SteadyClock;
 
 /// A clock that a jump of the wall clock cannot hasten.
 #[derive(Debug)]
-pub(crate) struct BelievedClock {
-    clock: Arc<dyn Clock>,
-    steady: SteadyClock,
-}
+pub(crate) struct BelievedClock(SteadyClock);
 
 impl BelievedClock {
     /// To be made before anything is appended: what is there says how far time
@@ -33,11 +30,11 @@ impl BelievedClock {
     }
 
     pub(crate) fn new(clock: Arc<dyn Clock>, newest_append: Option<Timestamp>) -> Self {
-        Self { steady: SteadyClock::new(clock.clone(), newest_append), clock }
+        Self(SteadyClock::new(clock, newest_append))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.steady.now().min(Timestamp(self.clock.now_ms()))
+        self.0.believed()
     }
 }
 

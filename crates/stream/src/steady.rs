@@ -27,4 +27,10 @@ impl SteadyClock {
         let elapsed_ms = self.clock.monotonic_ns().saturating_sub(self.base_ns) / 1_000_000;
         Timestamp(self.base.get().saturating_add_unsigned(elapsed_ms))
     }
+
+    /// The lower of this and of the wall clock: whichever of them is ahead, what
+    /// is aged by it is not old too early.
+    pub(crate) fn believed(&self) -> Timestamp {
+        self.now().min(Timestamp(self.clock.now_ms()))
+    }
 }

@@ -236,6 +236,32 @@ async fn the_newest_of_each_key_stays_whatever_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_is_lost_keeps_no_other_stream_from_being_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(MockClock::new(1_000_000));
+    let tier2 = TierStore::in_memory();
+    let store = open(options(dir.path()), with_clock(&tier2, 1, &clock)).await;
+    let value = |text: &str| (Some("key".to_owned()), Some(text.to_owned()));
+    for name in ["a", "b"] {
+        let eager = compacted(&[("min.cleanable.dirty.ratio", "0")]);
+        create(&store, name, 1, eager).await;
+        append_entries(&store, name, &[value("1"), value("2")]).await;
+        let is_compacted = async || read_all(&store, name, 0).await.len() == 1;
+        until_later(&clock, "the newest is left", is_compacted).await;
+    }
+    let lost = live(&store, &["a"]).remove(0);
+    store.shutdown().await.unwrap();
+    drop(store);
+    tier2.delete(&lost).await.unwrap();
+    let store = open(options(dir.path()), with_clock(&tier2, 2, &clock)).await;
+    append_entries(&store, "b", &[value("3"), value("4")]).await;
+    let is_compacted = async || texts(&read_all(&store, "b", 0).await) == ["4"];
+    until_later(&clock, "the newest is left", is_compacted).await;
+    assert!(try_read_all(&store, "a", 0).await.is_err());
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_ratio_and_the_lags_say_when() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(MockClock::new(1_000_000));

@@ -70,6 +70,20 @@ async fn lag_is_among_the_metrics_up_to_its_limit() {
 }
 
 #[tokio::test]
+async fn a_commit_of_no_positions_makes_no_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(options(dir.path()), environment(&TierStore::in_memory(), 7)).await;
+    create(&store, "s", 1, StreamConfig::default()).await;
+    let stream = StreamName::new("s").unwrap();
+    for name in ["a", "b", "c"] {
+        let (tenant, group) = group(name);
+        store.commit_positions(&tenant, &group, &stream, BTreeMap::new()).await.unwrap();
+    }
+    assert!(store.list_groups(&TenantName::default_tenant()).is_empty());
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_group_whose_document_changed_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let tier2 = TierStore::in_memory();

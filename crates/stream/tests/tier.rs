@@ -6,11 +6,12 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aquifer_env::store::TierStore;
-use aquifer_env::{Fault, FaultRates, FaultyStore, MockClock};
-use aquifer_stream::{Error, Isolation, Options, StreamStore, Truncation};
+use aquifer_env::{Fault, FaultRates, FaultyStore, MockClock, Random, SeededRandom};
+use aquifer_stream::{Environment, Error, Isolation, Options, StreamStore, Truncation};
 use aquifer_types::{Offset, PartitionIndex, StreamConfig};
 use support::*;
 
@@ -78,6 +79,125 @@ async fn old_records_go_from_chunks_and_journal_and_a_jump_of_the_clock_takes_no
     drop(store);
     let store = open(options(dir.path()), with_clock(&tier2, 2, &clock)).await;
     assert_eq!((start_of(&store, "journal", 0), start_of(&store, "tiered", 0)), (40, 50));
+    store.shutdown().await.unwrap();
+}
+
+/// Random numbers, and a panic once it is asked for.
+#[derive(Debug)]
+struct Panicking {
+    random: SeededRandom,
+    is_due: AtomicBool,
+}
+
+impl Random for Panicking {
+    fn fill(&self, buffer: &mut [u8]) {
+        assert!(!self.is_due.swap(false, Ordering::SeqCst), "a panic that was asked for");
+        self.random.fill(buffer);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tiering_goes_on_after_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let random =
+        Arc::new(Panicking { random: SeededRandom::new(1), is_due: AtomicBool::new(false) });
+    let environment = Environment { random: random.clone(), ..environment(&tier2, 1) };
+    let store = open(options(dir.path()), environment).await;
+    create(&store, "a", 1, config()).await;
+    // The next number is drawn for a chunk.
+    random.is_due.store(true, Ordering::SeqCst);
+    append(&store, "a", 0, &values(0..10)).await;
+    tiered(&store, "a").await;
+    assert!(!random.is_due.load(Ordering::SeqCst), "it has not panicked");
+    assert_eq!(texts(&read_all(&store, "a", 0).await), values(0..10));
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
+async fn an_object_that_cannot_be_deleted_keeps_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let environment = Environment { tier2: None, ..environment(&TierStore::in_memory(), 1) };
+    let store = open(options(dir.path()), environment).await;
+    create(&store, "a", 1, config()).await;
+    for round in 0..3 {
+        append(&store, "a", 0, &values(round * 10..round * 10 + 10)).await;
+        tiered(&store, "a").await;
+    }
+    let file = |path: &String| dir.path().join("tier2").join(path);
+    let objects: Vec<_> = live(&store, &["a"]).iter().map(file).collect();
+    assert_eq!(objects.len(), 3);
+    // In the place of the first there is what is no object.
+    std::fs::remove_file(&objects[0]).unwrap();
+    std::fs::create_dir(&objects[0]).unwrap();
+    std::fs::write(objects[0].join("strange"), "").unwrap();
+    store.truncate_stream(&path("a"), Truncation::All).await.unwrap();
+    until("the others go", async || !objects[1].exists() && !objects[2].exists()).await;
+    until("the failure is told", async || store.health().tier2.is_err()).await;
+    assert!(objects[0].exists());
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_back_keeps_nothing_in_the_journal_for_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let clock = Arc::new(MockClock::new(100 * DAY_MS as i64));
+    let store = open(options(dir.path()), with_clock(&tier2, 1, &clock)).await;
+    create(&store, "a", 1, config()).await;
+    append(&store, "a", 0, &values(0..10)).await;
+    clock.set_now_ms(99 * DAY_MS as i64);
+    append(&store, "a", 0, &values(10..20)).await;
+    until("what was stamped ahead is tiered", async || {
+        clock.advance(Duration::from_millis(10));
+        is_tiered(&store, "a")
+    })
+    .await;
+    assert_eq!(texts(&read_all(&store, "a", 0).await), values(0..20));
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_takes_no_object_early() {
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let clock = Arc::new(MockClock::new(100 * DAY_MS as i64));
+    let grace = Duration::from_secs(600);
+    let chunk_grace_ms = grace.as_millis() as u64;
+    let options =
+        Options { chunk_grace_ms, view_lease_ms: 2 * chunk_grace_ms, ..options(dir.path()) };
+    let store = open(options, with_clock(&tier2, 1, &clock)).await;
+    create(&store, "a", 1, config()).await;
+    create(&store, "b", 1, config()).await;
+    let mut count = 0;
+    // Whole rounds of tiering pass by.
+    let mut rounds = async || {
+        for _ in 0..3 {
+            append(&store, "b", 0, &values(count..count + 1)).await;
+            count += 1;
+            clock.advance(Duration::from_secs(1));
+            tiered(&store, "b").await;
+        }
+    };
+    append(&store, "a", 0, &values(0..10)).await;
+    clock.advance(Duration::from_secs(1));
+    tiered(&store, "a").await;
+    let object = live(&store, &["a"]).remove(0);
+    let is_there = async || chunks_in(&tier2).await.contains(&object);
+    let view = store.view(&[path("a")], Isolation::Committed).unwrap();
+    store.truncate_stream(&path("a"), Truncation::All).await.unwrap();
+    rounds().await;
+    for day in [130, 70] {
+        clock.set_now_ms(day * DAY_MS as i64);
+        rounds().await;
+        assert!(is_there().await, "on day {day}");
+    }
+    clock.advance(grace);
+    rounds().await;
+    assert!(is_there().await, "there is a lease");
+    drop(view);
+    until("it goes", async || !is_there().await).await;
     store.shutdown().await.unwrap();
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_env::store::TierStore;
-use aquifer_env::{MockClock, Random, SeededRandom};
+use aquifer_env::{FaultyStore, MockClock, Random, SeededRandom};
 use aquifer_stream::{
     AppendRequest, Block, Error, Form, Isolation, NewTransactional, Options, PartitionAppend,
     Position, ReadAnswer, ReadRequest, StreamStore, TransactionState, recover_from, verify,
@@ -443,6 +443,60 @@ async fn a_transaction_is_aborted_when_its_own_time_is_over_and_not_earlier() {
     store.shutdown().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_transaction_that_cannot_be_aborted_yet_keeps_no_other_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = FaultyStore::new(&TierStore::in_memory(), 9);
+    let clock = Arc::new(MockClock::new(1_700_000_000_000));
+    let options = Options { manifest_offsets_ahead: 1_024, ..options(dir.path()) };
+    let store = open(options, with_clock(&faulty.store(), 9, &clock)).await;
+    for name in ["audit", "bills"] {
+        create(&store, name, 1, resting()).await;
+        append(&store, name, 0, &["plain".into()]).await;
+    }
+    let (first, second) = (init(&store, "a").await, init(&store, "b").await);
+    enlist(&store, "a", first, "bills").await;
+    enlist(&store, "b", second, "audit").await;
+    try_write(&store, "bills", batch(first, 0, &["v"])).await.unwrap();
+    write(&store, second, 0, &["v"]).await;
+    // The second manifest from here on was begun when all that was there.
+    for name in ["c", "d"] {
+        let before = listed(&faulty.store(), "_meta").await;
+        create(&store, name, 1, resting()).await;
+        let is_next = async || listed(&faulty.store(), "_meta").await != before;
+        until("a manifest follows", is_next).await;
+    }
+    // Without another there are no more offsets, for a marker neither.
+    faulty.set_down(true);
+    for count in [50, 1] {
+        let values = vec!["x".to_owned(); count];
+        let refused = loop {
+            match try_append(&store, "bills", 0, &values).await {
+                Ok(end) => assert!(end < Offset(10_000), "no ceiling holds"),
+                Err(error) => break error,
+            }
+        };
+        let is_full = matches!(refused, Error::Throttled { .. });
+        assert!(is_full, "{refused}");
+    }
+    let is_open = |name: &str| {
+        let state = store.describe_transaction(&tenant(), &id(name)).unwrap().state;
+        state == TransactionState::Ongoing
+    };
+    assert_eq!(store.expire_transactions().await.unwrap(), 0);
+    clock.advance(Duration::from_secs(60));
+    // The background may have been faster.
+    let _ = store.expire_transactions().await;
+    assert!(is_open("a") && !is_open("b"), "{} {}", is_open("a"), is_open("b"));
+    faulty.set_down(false);
+    let both_are_over = async || {
+        let _ = store.expire_transactions().await;
+        !is_open("a")
+    };
+    until("the other follows when there is room", both_are_over).await;
+    store.shutdown().await.unwrap();
+}
+
 /// What the writers of a run were told.
 #[derive(Debug, Default)]
 struct Told {
@@ -692,4 +746,57 @@ async fn an_open_transaction_does_not_keep_the_journal_for_itself() {
     tiered(&store).await;
     assert!(committed(&store).await == values);
     store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_relocated_is_tiered_early_when_its_transaction_has_ended() {
+    const JOURNAL_BYTES: u64 = 12 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let tier2 = TierStore::in_memory();
+    let options = Options { journal_bytes_max: JOURNAL_BYTES, ..options(dir.path()) };
+    let store = open(options, environment(&tier2, 310)).await;
+    // By its own configuration it would wait for longer than the test.
+    let slow = StreamConfig { chunk_target_bytes: 1 << 30, ..resting() };
+    create(&store, "audit", 1, slow).await;
+    create(&store, "bills", 1, config()).await;
+    let one = init(&store, "one").await;
+    enlist(&store, "one", one, "audit").await;
+    let is_in = |result: Result<Offset, Error>| match result {
+        Ok(_) => true,
+        Err(Error::Backpressure { .. }) => false,
+        Err(error) => panic!("{error}"),
+    };
+    let line = vec!["y".repeat(200_000)];
+    let flow = async |bytes: u64| {
+        for _ in 0..bytes / 200_000 {
+            let write = async || is_in(try_append(&store, "bills", 0, &line).await);
+            until("there is room in the journal again", write).await;
+        }
+    };
+    // Records in each part of the journal, until the first ones are relocated.
+    let mut number = 0;
+    let first_file = || listed_first(dir.path());
+    let first = first_file();
+    while first_file() == first {
+        let value = format!("{number}");
+        let batch = batch(one, number, &[&value]);
+        let write = async || is_in(try_write(&store, "audit", batch.clone()).await);
+        until("there is room in the journal again", write).await;
+        number += 1;
+        flow(600_000).await;
+        assert!(number < 1_000, "the journal's first file stays");
+    }
+    end(&store, "one", one, true).await;
+    flow(3 * JOURNAL_BYTES).await;
+    let expected: Vec<String> = (0..number).map(|number| number.to_string()).collect();
+    assert_eq!(committed(&store).await, expected);
+    store.shutdown().await.unwrap();
+}
+
+/// The first of the journal's files.
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
+fn listed_first(data: &Path) -> Option<std::ffi::OsString> {
+    let entries = std::fs::read_dir(data.join("journal")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".journal")).min()
 }

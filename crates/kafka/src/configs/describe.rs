@@ -1,5 +1,7 @@
 //! `DescribeConfigs`: the settings of topics and of the broker.
 
+use std::collections::HashSet;
+
 use aquifer_types::StreamConfig;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -30,7 +32,11 @@ pub(crate) async fn describe(
 ) -> DescribeConfigsResponse {
     let wants =
         Wants { synonyms: request.include_synonyms, documentation: request.include_documentation };
-    let results = request.resources.into_iter().map(|resource| {
+    // All settings of a resource that is named often are told once.
+    let mut seen = HashSet::new();
+    let asked = request.resources.into_iter();
+    let asked = asked.filter(|of| seen.insert((of.resource_type, of.resource_name.clone())));
+    let results = asked.map(|resource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());

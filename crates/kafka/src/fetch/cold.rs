@@ -17,6 +17,9 @@ use parking_lot::Mutex;
 
 /// A walk that nobody came back to for this long makes room for another.
 const IDLE_NS_MIN: u64 = 1_000_000_000;
+/// A walk that has given its reader so many windows makes room for those who
+/// found none: who reads for hours does not keep all others waiting.
+const TURN_WINDOWS: usize = 4;
 /// Fetches that wait for room; when there are more, all look again.
 const STARVING_MAX: usize = 1024;
 /// Rows become batches of at most this size.
@@ -46,6 +49,8 @@ struct State {
 struct Walk {
     ready: VecDeque<Piece>,
     ready_bytes: usize,
+    /// What its readers took.
+    given_bytes: usize,
     progress: Progress,
     last_used_ns: u64,
     /// Who waits at its position; several clients may read the same.
@@ -121,6 +126,13 @@ impl ColdReads {
             // The others begin a walk of their own where this one was.
             inner.wake();
         }
+        // Its reader begins another behind it, when there is room again.
+        let is_turn_over =
+            !state.starving.is_empty() && inner.given_bytes >= TURN_WINDOWS * self.window_bytes;
+        if is_turn_over && !batches.is_empty() {
+            state.wake_starving();
+            return ColdRead::Batches(batches);
+        }
         if inner.ready_bytes < self.window_bytes
             && let Some(cursor) = inner.resume()
         {
@@ -155,6 +167,7 @@ impl ColdReads {
         let walk = Arc::new(Mutex::new(Walk {
             ready: VecDeque::new(),
             ready_bytes: 0,
+            given_bytes: 0,
             progress: Progress::Running,
             last_used_ns: now,
             waiting: vec![request.waker.clone()],
@@ -313,6 +326,7 @@ impl Walk {
             batches.push(piece.bytes);
         }
         self.ready_bytes -= bytes;
+        self.given_bytes += bytes;
         (batches, next)
     }
 }

@@ -34,6 +34,11 @@ pub(crate) use self::sessions::FetchSessions;
 /// The waiting time of a client that names a longer one.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
+/// A fetch takes at most one of so many parts of the room that is left.
+const BUDGET_PARTS: usize = 4;
+/// The least that a fetch has room for, unless it asks for less.
+const ROOM_MIN: usize = 64 << 10;
+
 /// What holds for all partitions of a request.
 struct Fetch<'a> {
     call: &'a Call,
@@ -52,6 +57,8 @@ struct Look {
     has_failed: bool,
     /// Something was taken that has to be answered, or it is lost.
     has_taken: bool,
+    /// More is there than the whole answer may hold: waiting adds nothing.
+    is_full: bool,
 }
 
 pub(crate) async fn handle(call: &Call, request: FetchRequest) -> FetchAnswer {
@@ -84,13 +91,14 @@ impl Fetch<'_> {
     async fn run(&self, context: &mut Context) -> (Look, Option<OwnedSemaphorePermit>) {
         let deadline = tokio::time::sleep(self.wait);
         tokio::pin!(deadline);
-        let mut is_over = self.wait.is_zero();
+        // Who asks for no partition, as to end a session, waits for nothing.
+        let mut is_over = self.wait.is_zero() || context.wanted.len() == 0;
         let mut watch = None;
         loop {
-            let budget = self.budget().await;
-            let mut look = self.look(context);
-            if look.is_due(self.bytes_min) || is_over {
-                let spare = self.bytes_max.saturating_sub(look.bytes);
+            let (room, budget) = self.budget().await;
+            let mut look = self.look(context, room);
+            if look.is_due(self.bytes_min.min(room)) || is_over {
+                let spare = room.saturating_sub(look.bytes);
                 return (look, budget.and_then(|budget| without(budget, spare)));
             }
             // What was read is read again, with what comes: nothing is held
@@ -108,16 +116,21 @@ impl Fetch<'_> {
         }
     }
 
-    /// Room in memory for as much as will be read at most.
-    async fn budget(&self) -> Option<OwnedSemaphorePermit> {
-        let room = u32::try_from(self.bytes_max).unwrap_or(u32::MAX);
-        self.call.broker.fetch_budget.clone().acquire_many_owned(room).await.ok()
+    /// Room in memory for as much as will be read at most: what the client asks
+    /// for, or a part of what is left, so that some who take their answers slowly
+    /// leave something for all others.
+    async fn budget(&self) -> (usize, Option<OwnedSemaphorePermit>) {
+        let budget = &self.call.broker.fetch_budget;
+        let share = (budget.available_permits() / BUDGET_PARTS).max(ROOM_MIN);
+        let room = self.bytes_max.min(share);
+        let permits = u32::try_from(room).unwrap_or(u32::MAX);
+        (room, budget.clone().acquire_many_owned(permits).await.ok())
     }
 
-    fn look(&self, context: &mut Context) -> Look {
+    fn look(&self, context: &mut Context, room: usize) -> Look {
         let mut look = Look::default();
         for wanted in context.wanted.iter_mut() {
-            let answer = match self.look_at(wanted, &mut look) {
+            let answer = match self.look_at(wanted, &mut look, room) {
                 Ok(answer) => answer,
                 Err(error) => PartitionAnswer::failed(wanted.topic.clone(), wanted.index, error),
             };
@@ -132,6 +145,7 @@ impl Fetch<'_> {
         &self,
         wanted: &mut Wanted,
         look: &mut Look,
+        room: usize,
     ) -> Result<PartitionAnswer, ResponseError> {
         let (stream, partition) = wanted.find(self.call)?;
         let name = stream.path().name.as_str();
@@ -140,11 +154,13 @@ impl Fetch<'_> {
         }
         check_epoch(self.call, wanted.leader_epoch)?;
         let offsets = partition.offsets();
-        let mut found = Found::default();
-        let room = self.bytes_max.saturating_sub(look.bytes);
+        let mut found = Found::records(Vec::new(), Offset(wanted.offset));
+        let room = room.saturating_sub(look.bytes);
         if look.bytes == 0 || room > 0 {
             let bytes_max = wanted.bytes_max.min(room);
             found = self.read(&partition, Offset(wanted.offset), bytes_max, look)?;
+            let is_cut = found.next < offsets.visible(self.isolation);
+            look.is_full |= is_cut && room <= wanted.bytes_max;
         }
         let PartitionOffsets { start, stable, end, .. } = offsets;
         Ok(PartitionAnswer {
@@ -174,13 +190,15 @@ impl Fetch<'_> {
                 if batches.is_empty() && next_offset > from =>
             {
                 // A gap, maybe to the end: it moves the client on.
-                Ok(Found::records(vec![empty_batch(from, next_offset, store.epoch())]))
+                let gap = empty_batch(from, next_offset, store.epoch());
+                Ok(Found::records(vec![gap], next_offset))
             }
-            HotRead::Batches { batches, aborted, .. } => {
+            HotRead::Batches { batches, next_offset, aborted } => {
                 let aborted =
                     aborted.iter().map(|of| (of.producer_id.get(), of.first_offset.get()));
                 let records = batches.into_iter().map(|batch| batch.bytes().clone());
-                Ok(Found { records: records.collect(), aborted: aborted.collect() })
+                let (records, aborted) = (records.collect(), aborted.collect());
+                Ok(Found { records, next: next_offset, aborted })
             }
             HotRead::Cold => {
                 let (isolation, waker) = (self.isolation, &self.waker);
@@ -190,9 +208,10 @@ impl Fetch<'_> {
                     ColdRead::Batches(batches) => {
                         look.has_taken |= !batches.is_empty();
                         // A walk leaves aborted records out.
-                        Ok(Found::records(batches))
+                        Ok(Found::records(batches, from))
                     }
-                    ColdRead::Pending => Ok(Found::default()),
+                    // What is there is not known yet.
+                    ColdRead::Pending => Ok(Found::records(Vec::new(), Offset::MAX)),
                     ColdRead::Failed(error) => Err(failed(&error)),
                 }
             }
@@ -223,23 +242,24 @@ impl Fetch<'_> {
 }
 
 /// What one partition has.
-#[derive(Default)]
 struct Found {
     records: Vec<Bytes>,
+    /// Where the client goes on behind them.
+    next: Offset,
     /// Producer ids and first offsets of aborted transactions among them.
     aborted: Vec<(i64, i64)>,
 }
 
 impl Found {
-    fn records(records: Vec<Bytes>) -> Self {
-        Self { records, ..Self::default() }
+    fn records(records: Vec<Bytes>, next: Offset) -> Self {
+        Self { records, next, aborted: Vec::new() }
     }
 }
 
 impl Look {
     /// Whether it is to be answered before the client's time is over.
     fn is_due(&self, bytes_min: usize) -> bool {
-        self.has_failed || self.has_taken || self.bytes >= bytes_min
+        self.has_failed || self.has_taken || self.is_full || self.bytes >= bytes_min
     }
 }
 

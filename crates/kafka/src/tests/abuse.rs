@@ -2,12 +2,24 @@
 
 use std::time::Duration;
 
-use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_producers_request::TopicRequest;
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use kafka_protocol::messages::{
+    ApiVersionsRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeProducersRequest,
+    DescribeTransactionsRequest, GroupId, MetadataRequest, OffsetFetchRequest, TransactionalId,
+};
+use kafka_protocol::protocol::StrBytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
+use uuid::Uuid;
 
 use super::client::{Client, Server, frame};
+use super::data::{append, batch, fetch, found, records};
+use super::metadata::create;
+use super::sasl;
 use crate::KafkaOptions;
+use crate::topic::topic_name;
 
 /// Whatever is waited for is there long before.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -196,4 +208,117 @@ async fn a_stop_does_not_wait_for_clients_that_ask_for_nothing() {
     for client in &mut clients {
         assert!(is_closed(client).await);
     }
+}
+
+#[tokio::test]
+async fn what_is_named_often_is_answered_once() {
+    const TIMES: usize = 100;
+    let server = Server::start(KafkaOptions::default()).await;
+    let mut client = server.client().await;
+    create(&server, "a", 1).await;
+    let name = StrBytes::from_static_str("a");
+    let groups = vec![GroupId(name.clone()); TIMES];
+    let request = DescribeGroupsRequest::default().with_groups(groups);
+    assert_eq!(client.call(5, request).await.groups.len(), 1);
+    // All of the group's positions.
+    let group = OffsetFetchRequestGroup::default().with_group_id(GroupId(name.clone()));
+    let request = OffsetFetchRequest::default().with_groups(vec![group.with_topics(None); TIMES]);
+    assert_eq!(client.call(8, request).await.groups.len(), 1);
+    let resource = DescribeConfigsResource::default().with_resource_type(2);
+    let resource = resource.with_resource_name(name.clone()).with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource; TIMES]);
+    assert_eq!(client.call(4, request).await.results.len(), 1);
+    let topic = TopicRequest::default().with_name(topic_name("a"));
+    let topic = topic.with_partition_indexes(vec![0; TIMES]);
+    let request = DescribeProducersRequest::default().with_topics(vec![topic; 2]);
+    let topics = client.call(0, request).await.topics;
+    let partitions: usize = topics.iter().map(|topic| topic.partitions.len()).sum();
+    assert_eq!((topics.len(), partitions), (2, 1));
+    let ids = vec![TransactionalId(name); TIMES];
+    let request = DescribeTransactionsRequest::default().with_transactional_ids(ids);
+    assert_eq!(client.call(0, request).await.transaction_states.len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_holds_up_nobody_who_is() {
+    let options = KafkaOptions {
+        request_bytes_max: 64 << 10,
+        requests_bytes_max: 64 << 10,
+        request_bytes_max_before_login: 64 << 10,
+        requests_bytes_max_before_login: 64 << 10,
+        ..sasl::options()
+    };
+    let server = Server::start(options).await;
+    sasl::create(&server, "alice", "pencil").await;
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        let mut stranger = server.client().await;
+        stranger.stream.write_all(&60_000_i32.to_be_bytes()).await.unwrap();
+        stranger.stream.write_all(&[0; 59_000]).await.unwrap();
+        strangers.push(stranger);
+    }
+    let let_in = async {
+        let mut client = server.client().await;
+        let done = sasl::log_in(&mut client, 1, "SCRAM-SHA-256", "alice", "pencil").await;
+        assert_eq!(done.error_code, 0);
+        // More than a login, so that it needs room.
+        let names = (0..1_000).map(|_| topic_name(&"x".repeat(20)));
+        let topics = names.map(|name| {
+            kafka_protocol::messages::metadata_request::MetadataRequestTopic::default()
+                .with_name(Some(name))
+        });
+        let request = MetadataRequest::default().with_topics(Some(topics.collect()));
+        client.call(4, request.with_allow_auto_topic_creation(false)).await
+    };
+    let answer = tokio::time::timeout(PATIENCE, let_in).await;
+    assert_eq!(answer.unwrap().topics.len(), 1);
+    drop(strangers);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_takes_a_fetch_slowly_leaves_room_for_others_and_is_given_up() {
+    let options = KafkaOptions {
+        fetch_bytes_max: 8 << 20,
+        fetches_bytes_max: 8 << 20,
+        answer_ms_max: 2_000,
+        ..KafkaOptions::default()
+    };
+    let server = Server::start(options).await;
+    let mut good = server.client().await;
+    create(&server, "a", 1).await;
+    let value = "x".repeat(200_000);
+    for _ in 0..60 {
+        append(&mut good, "a", &[(0, batch(&[&value]))]).await;
+    }
+    let mut request = fetch(12, "a", Uuid::nil(), &[(0, 0)]);
+    request.topics[0].partitions[0].partition_max_bytes = i32::MAX;
+    // Answers of fetches, one behind the other, that no socket has room for.
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+        let mut client = Client::over(socket.connect(server.address()).await.unwrap());
+        for _ in 0..20 {
+            client.send(12, &request).await;
+        }
+        slow.push(client);
+    }
+    let sent = server.metrics.bytes_out.get();
+    eventually("they are answered", || server.metrics.bytes_out.get() > sent + (4 << 20)).await;
+    let answer = tokio::time::timeout(PATIENCE, good.call(12, request)).await.unwrap();
+    assert!(!records(found(&answer)[0]).is_empty());
+    // A little at a time is not enough.
+    let given_up = async {
+        let mut bytes = [0; 64];
+        while server.metrics.connections.get() > 1 {
+            for client in &mut slow {
+                let _ = client.stream.read(&mut bytes).await;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, given_up).await.is_ok());
+    server.stop().await;
 }

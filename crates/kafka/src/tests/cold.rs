@@ -114,6 +114,47 @@ async fn walks_take_turns_where_there_is_room_for_one() {
 }
 
 #[tokio::test]
+async fn who_reads_for_long_leaves_turns_to_others() {
+    const MANY: i64 = 3_000;
+    let options = KafkaOptions {
+        cold_read_bytes: 64 << 10,
+        cold_reads_bytes_max: 64 << 10,
+        ..KafkaOptions::default()
+    };
+    let server = Server::start(options).await;
+    let mut client = server.client().await;
+    create(&server, "a", 2).await;
+    for first in (0..MANY).step_by(100) {
+        let values: Vec<String> = (first..first + 100).map(value).collect();
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        append(&mut client, "a", &[(0, batch(&values)), (1, batch(&values))]).await;
+    }
+    tiered(&server, "a").await;
+    let mut first = server.client().await;
+    let mut at = 0;
+    let mut next = async || {
+        let mut request = fetch(12, "a", Uuid::nil(), &[(0, at)]);
+        request.max_bytes = 16 << 10;
+        let response = first.call(12, request).await;
+        at = records(found(&response)[0]).last().map_or(at, |last| last.offset.get() + 1);
+        at
+    };
+    // There is room for one walk, and it has begun.
+    assert!(next().await > 0);
+    let mut client = server.client().await;
+    let second = client.call(12, fetch(12, "a", Uuid::nil(), &[(1, 0)]));
+    tokio::pin!(second);
+    let response = loop {
+        tokio::select! {
+            response = &mut second => break response,
+            at = next() => assert!(at < MANY, "the second waited until the first had all"),
+        }
+    };
+    assert!(!records(found(&response)[0]).is_empty());
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn what_was_deleted_is_out_of_range_in_chunks_and_journal_alike() {
     let server = Server::start(KafkaOptions::default()).await;
     let mut client = server.client().await;

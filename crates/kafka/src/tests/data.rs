@@ -1,5 +1,7 @@
 //! `Produce`, `Fetch` and `ListOffsets` over a socket.
 
+use std::time::Duration;
+
 use aquifer_stream::NewStream;
 use aquifer_types::batch::split_batches;
 use aquifer_types::{
@@ -415,6 +417,62 @@ fn fetch_in(version: i16, session_id: i32, epoch: i32) -> FetchRequest {
     let mut request = fetch(version, "", Uuid::nil(), &[]);
     (request.session_id, request.session_epoch, request.max_wait_ms) = (session_id, epoch, 0);
     request
+}
+
+#[tokio::test]
+async fn a_full_answer_does_not_wait_for_more() {
+    let options = KafkaOptions { fetch_bytes_max: 64 << 10, ..KafkaOptions::default() };
+    let server = Server::start(options).await;
+    let mut client = server.client().await;
+    create(&server, "a", 1).await;
+    // Two of them do not fit, one does not fill the answer.
+    let value = "x".repeat(40_000);
+    for _ in 0..3 {
+        append(&mut client, "a", &[(0, batch(&[&value]))]).await;
+    }
+    let mut request = fetch(12, "a", Uuid::nil(), &[(0, 0)]);
+    (request.min_bytes, request.max_wait_ms) = (i32::MAX, 300_000);
+    let answer = tokio::time::timeout(Duration::from_secs(20), client.call(12, request)).await;
+    assert_eq!(records(found(&answer.unwrap())[0]).len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_is_answered_at_once() {
+    let server = Server::start(KafkaOptions::default()).await;
+    let mut client = server.client().await;
+    create(&server, "a", 1).await;
+    let mut request = fetch(12, "a", Uuid::nil(), &[(0, 0)]);
+    (request.session_epoch, request.max_wait_ms) = (0, 0);
+    let session_id = client.call(12, request).await.session_id;
+    assert_ne!(session_id, 0);
+    let mut request = fetch(12, "a", Uuid::nil(), &[]);
+    (request.session_id, request.session_epoch, request.max_wait_ms) = (session_id, -1, 300_000);
+    let answer = tokio::time::timeout(Duration::from_secs(20), client.call(12, request)).await;
+    assert_eq!((answer.as_ref().unwrap().error_code, answer.unwrap().session_id), (0, 0));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_is_decompressed_up_to_a_limit() {
+    let options =
+        KafkaOptions { produce_decompressed_bytes_max: 1 << 20, ..KafkaOptions::default() };
+    let server = Server::start(options).await;
+    let mut client = server.client().await;
+    create(&server, "a", 3).await;
+    let mut builder = BatchBuilder::default().compression(Compression::Zstd);
+    builder.push(Timestamp(1), None, &[], Some(&vec![0; 600_000]));
+    let small = builder.finish().bytes().clone();
+    assert!(small.len() < 1_000);
+    let data: Vec<_> = (0..3).map(|index| (index, small.clone())).collect();
+    let response = client.call(9, produce(9, "a", Uuid::nil(), &data)).await;
+    let codes: Vec<_> = answers(&response).iter().map(|of| of.error_code).collect();
+    assert_eq!(codes, [0, 10, 10]);
+    let why = answers(&response)[2].error_message.as_deref().unwrap();
+    assert!(why.contains("produce_decompressed_bytes_max"), "{why}");
+    // Each request begins anew.
+    append(&mut client, "a", &data[1..2]).await;
+    server.stop().await;
 }
 
 #[tokio::test]

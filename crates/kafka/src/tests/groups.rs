@@ -264,6 +264,36 @@ async fn fetch(client: &mut Client, version: i16, asks_all: bool) -> Vec<(i32, i
 }
 
 #[tokio::test]
+async fn members_are_bounded() {
+    let server = Server::start(options()).await;
+    let mut client = server.client().await;
+    let with = |protocols: usize, bytes: usize| {
+        let protocol = |at: usize| {
+            JoinGroupRequestProtocol::default()
+                .with_name(StrBytes::from_string(format!("p{at}")))
+                .with_metadata(Bytes::from(vec![0; bytes / protocols]))
+        };
+        let protocols = (0..protocols).map(protocol).collect();
+        join_request(&StrBytes::default()).with_protocols(protocols)
+    };
+    let invalid = ResponseError::InvalidRequest.code();
+    let id_first = ResponseError::MemberIdRequired.code();
+    for (protocols, bytes, code) in
+        [(16, 1 << 10, id_first), (17, 1 << 10, invalid), (1, 1 << 20, invalid)]
+    {
+        let answer = client.call(9, with(protocols, bytes)).await;
+        assert_eq!(answer.error_code, code, "{protocols} {bytes}");
+    }
+    // An id keeps only the beginning of a long name.
+    let mut long = join_request(&StrBytes::default()).with_group_id(group("h"));
+    long.group_instance_id = Some(StrBytes::from_string("ü".repeat(1_000)));
+    let joined = client.call(9, long).await;
+    assert_eq!(joined.error_code, 0);
+    assert!(joined.member_id.len() < 300 && joined.member_id.starts_with("üü"));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_generation_outlives_a_restart() {
     let server = Server::start(options()).await;
     create(&server, "s", 3).await;

@@ -86,6 +86,12 @@ async fn every_version_names_topics_and_partitions() {
             let epoch = if version >= 7 { 1 } else { -1 };
             assert_eq!(partition.leader_epoch, epoch, "{version}");
         }
+        if version >= 10 {
+            // Ids beside a name do not make more topics of it.
+            let ids = (0..50).map(|id| topic("a").with_topic_id(Uuid::from_u128(id)));
+            let found = topics(&mut client, &server, version, ask(ids.collect())).await;
+            assert_eq!(found.len(), 1, "{version}");
+        }
         if version >= 1 {
             let none = topics(&mut client, &server, version, ask(Vec::new())).await;
             assert_eq!(none, [], "{version}");

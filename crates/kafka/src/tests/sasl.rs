@@ -1,6 +1,7 @@
 //! Logins over a socket.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aquifer_types::TenantName;
 use aquifer_users::sasl::{TokenRefused, TokenValidator, ValidatedToken};
@@ -130,6 +131,26 @@ async fn nothing_but_a_login_opens_the_door() {
         };
         assert_eq!(server.metrics.logins.get_or_create(&labels("ok")).get(), 3);
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_only_talks_and_never_logs_in_is_closed() {
+    let server = Server::start(KafkaOptions { request_ms_max: 500, ..options() }).await;
+    create(&server, "alice", "pencil").await;
+    let mut let_in = server.client().await;
+    assert_eq!(log_in(&mut let_in, 1, "PLAIN", "alice", "pencil").await.error_code, 0);
+    let mut talks = server.client().await;
+    let closed = async {
+        loop {
+            talks.send(0, &ApiVersionsRequest::default()).await;
+            if talks.receive::<ApiVersionsRequest>(0).await.is_none() {
+                break;
+            }
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), closed).await.is_ok());
+    assert!(is_served(&mut let_in).await, "its time is over, and it has logged in");
     server.stop().await;
 }
 

@@ -101,6 +101,20 @@ async fn topics_are_created_by_every_version() {
 }
 
 #[tokio::test]
+async fn more_topics_than_there_may_be_are_not_looked_at() {
+    let server = Server::start(KafkaOptions::default()).await;
+    let mut client = server.client().await;
+    let topics: Vec<_> = (0..=10_000).map(|at| topic(&format!("t{at}"), 1, 1)).collect();
+    let answers = call(&mut client, 7, topics, true).await;
+    assert_eq!(answers.len(), 10_001);
+    for answer in answers {
+        assert_eq!(answer.error_code, 44);
+        assert!(answer.configs.is_none_or(|configs| configs.is_empty()));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn topics_that_cannot_be_are_refused() {
     let options = KafkaOptions { partitions_default: 5, ..KafkaOptions::default() };
     let server = Server::start(options).await;

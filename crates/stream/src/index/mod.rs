@@ -72,6 +72,8 @@ pub(crate) struct Garbage {
     pub(crate) since: Timestamp,
     pub(crate) due: Timestamp,
     pub(crate) reason: &'static str,
+    /// Since when this run counts its grace time, on the monotonic clock.
+    pub(crate) counted_ns: Option<u64>,
 }
 
 /// A stream that was deleted, for the manifest.

@@ -277,7 +277,7 @@ impl Index {
 
     fn due(&self, since: Timestamp, reason: &'static str) -> Garbage {
         let due = Timestamp(since.get().saturating_add_unsigned(self.chunk_grace_ms));
-        Garbage { since, due, reason }
+        Garbage { since, due, reason, counted_ns: None }
     }
 
     pub(crate) fn add_garbage(&self, path: String, garbage: Garbage, changes: &mut Vec<Change>) {

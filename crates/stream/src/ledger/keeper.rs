@@ -16,8 +16,10 @@ use aquifer_journal::FileId;
 use aquifer_types::GroupSequence;
 use parking_lot::{Condvar, Mutex};
 
+use super::event::Operation;
 use super::local::Shared;
 use super::recovery::Places;
+use super::sequencer::Commit;
 use super::snapshot;
 use crate::Error;
 
@@ -292,11 +294,17 @@ impl Keeper {
         // Read under the lock: every fact of the state is in a group through it,
         // but for relaxed appends, which are replayed to no effect.
         let synced = GroupSequence(self.shared.last_synced.load(Ordering::Acquire));
-        if synced <= self.snapshot_newest {
-            return;
-        }
         if !core.in_flight.is_empty() || !core.assembly.replies.is_empty() {
             core.wants_snapshot = true;
+            return;
+        }
+        if synced <= self.snapshot_newest {
+            // It is the one before that keeps them, and appends may wait for the
+            // room: the next one is cut behind a fact that says nothing.
+            let nothing = Operation::CollectGarbage { object_paths: Vec::new() };
+            core.add(Commit::of(vec![nothing]), Box::new(|_| ()), self.shared.now());
+            drop(core);
+            self.shared.work.notify_one();
             return;
         }
         let hot = core.sequencer.hot.clone();

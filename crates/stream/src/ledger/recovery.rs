@@ -469,6 +469,7 @@ impl Index {
                 since: Timestamp(row.since_ms),
                 due: Timestamp(row.due_ms),
                 reason: garbage_reason::known(&row.reason),
+                counted_ns: None,
             };
             garbage.insert(row.object_path, kept);
         }

@@ -151,12 +151,9 @@ impl Sequencer {
         let mut frames = Frames { facts: Vec::new(), must_sync: false };
         let committed = self.decide_new(commit, now, &mut frames, &mut assembly.undos)?;
         if let Some(id) = commit.id {
-            let outcomes = committed.outcomes.clone();
-            self.apply(
-                Event::CommitKept { id, outcomes, at: now },
-                &mut frames,
-                &mut assembly.undos,
-            );
+            let (outcomes, at) = (committed.outcomes.clone(), self.aged_from(now));
+            let event = Event::CommitKept { id, outcomes, at };
+            self.apply(event, &mut frames, &mut assembly.undos);
         }
         write_frames(frames, assembly, self.options.commit_bytes_max)?;
         Ok(committed)
@@ -207,7 +204,7 @@ impl Sequencer {
                 answer: KeptAnswer {
                     stream: idempotency.stream,
                     appends: appends.collect(),
-                    at: now,
+                    at: self.aged_from(now),
                     request_checksum: idempotency.request_checksum,
                 },
             };
@@ -298,7 +295,8 @@ impl Sequencer {
         }
         // Asking must work where no more commits are remembered.
         self.check_attempts(2 * self.options.commit_outcomes_max)?;
-        self.apply(Event::CommitFenced { id, at: now }, frames, undos);
+        let at = self.aged_from(now);
+        self.apply(Event::CommitFenced { id, at }, frames, undos);
         Ok(Outcome::Resolved(Resolution::Absent))
     }
 
@@ -437,10 +435,15 @@ impl Sequencer {
                 Event::ChunksReplaced { removed: removed.clone(), added: added.clone(), at: now }
             }
             Operation::SetCeilings { ceilings } => {
+                self.check_ceilings(ceilings)?;
                 Event::CeilingsSet { ceilings: ceilings.clone() }
             }
             Operation::CollectGarbage { object_paths } => {
                 Event::GarbageCollected { object_paths: object_paths.clone() }
+            }
+            // A group without positions would count against no limit.
+            Operation::CommitPositions { positions, .. } if positions.is_empty() => {
+                return Ok(Outcome::Done);
             }
             Operation::CommitPositions { tenant, group, positions } => {
                 self.commit_positions(tenant, group, positions, now)?
@@ -598,6 +601,19 @@ impl Sequencer {
         Err(Error::Overtaken(format!("the upload of chunk {chunk} was given up")))
     }
 
+    /// Whoever recovers from a manifest gives offsets from its ceiling on: none
+    /// may have been given there while it was made.
+    fn check_ceilings(&self, ceilings: &[(Partition, Offset)]) -> Result<(), Error> {
+        for (at, ceiling) in ceilings {
+            let Ok((_, partition)) = self.hot.require(*at) else { continue };
+            if partition.end > *ceiling {
+                let end = partition.end;
+                return Err(Error::Overtaken(format!("{at} ends at {end}, not below {ceiling}")));
+            }
+        }
+        Ok(())
+    }
+
     fn check_partitions(&self, more: u64) -> Result<(), Error> {
         if self.hot.partitions + more > self.options.partitions_max {
             return Err(Error::Throttled {
@@ -672,13 +688,20 @@ impl Sequencer {
         })
     }
 
+    /// The stamp of what is forgotten by age. A wall clock that was set back does
+    /// not make it older than it is.
+    fn aged_from(&self, now: Timestamp) -> Timestamp {
+        now.max(self.steady.now())
+    }
+
     /// Forgets what has aged: the answers kept for idempotency keys, the outcomes
     /// of attempts, leases that ran out, idle producers and idle
     /// transactional ids.
     pub(crate) fn forget_aged(&mut self) {
-        // A wall clock that jumps forgets nothing early.
-        let now = self.steady.now();
-        let before = |ms: u64| Timestamp(now.get().saturating_sub_unsigned(ms));
+        // A wall clock that jumps forgets nothing early, now or at the next start,
+        // which takes its stamps for the time.
+        let (now, believed) = (self.steady.now(), self.steady.believed());
+        let before = |ms: u64| Timestamp(believed.get().saturating_sub_unsigned(ms));
         self.hot
             .answers
             .forget(before(self.options.idempotency_key_ms), self.options.idempotency_keys_max);

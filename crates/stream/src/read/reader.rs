@@ -30,12 +30,13 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn now(&self) -> Timestamp {
-        Timestamp(self.clock.now_ms())
+    /// On the monotonic clock.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.clock.monotonic_ns()
     }
 
     pub(crate) fn lease(&self) -> Lease {
-        self.leases.take(self.now())
+        self.leases.take(self.now_ns())
     }
 
     /// Reads batches of the tail. `None`: a journal file went meanwhile, the

@@ -50,7 +50,7 @@ impl View {
         streams: &[Arc<StreamIndex>],
         isolation: Isolation,
     ) -> Self {
-        let lease = Arc::new(reader.leases.take(reader.now()));
+        let lease = Arc::new(reader.leases.take(reader.now_ns()));
         let mut cuts = BTreeMap::new();
         let sequence = reader.index.at_cut(|sequence| {
             for log in streams.iter().flat_map(|stream| stream.partitions().to_vec()) {

@@ -1,8 +1,11 @@
 //! The tasks that run beside serving.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use futures::FutureExt;
 
 use super::{Inner, StreamStore};
 
@@ -10,51 +13,69 @@ use super::{Inner, StreamStore};
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often gauges are set.
 const GAUGES_INTERVAL: Duration = Duration::from_millis(1000);
+/// The pause behind a panic.
+const PANIC_PAUSE: Duration = Duration::from_secs(5);
 
 impl StreamStore {
     pub(super) fn spawn_background(&self) {
         let tier = self.inner.tier.clone();
-        self.spawn(async move { tier.run().await });
+        self.spawn("tiering", move || tier.clone().run());
         let weak = Arc::downgrade(&self.inner);
         let interval = Duration::from_millis(self.inner.options.retention_interval_ms.max(10));
-        self.spawn(async move {
-            loop {
-                tokio::time::sleep(interval).await;
-                let Some(inner) = weak.upgrade() else { return };
-                if let Err(error) = inner.retention.lock().await.enforce().await {
-                    tracing::warn!(%error, "retention could not be enforced, it is tried again");
-                }
-            }
-        });
+        self.spawn("retention", move || enforce_retention(weak.clone(), interval));
         let weak = Arc::downgrade(&self.inner);
-        self.spawn(async move {
-            loop {
-                tokio::time::sleep(EXPIRY_INTERVAL).await;
-                let Some(inner) = weak.upgrade() else { return };
-                if let Err(error) = (StreamStore { inner }).expire_transactions().await {
-                    tracing::warn!(%error, "a transaction could not be aborted, it is tried again");
-                }
-            }
-        });
+        self.spawn("expiry", move || expire_transactions(weak.clone()));
         let weak = Arc::downgrade(&self.inner);
-        self.spawn(async move {
-            loop {
-                tokio::time::sleep(GAUGES_INTERVAL).await;
-                let Some(inner) = weak.upgrade() else { return };
-                inner.set_gauges();
-            }
-        });
+        self.spawn("gauges", move || set_gauges(weak.clone()));
     }
 
-    /// Runs a task until it ends or the store stops.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    /// Runs a task until it ends or the store stops. One that panics is begun
+    /// anew: without tiering the journal would only grow, and nobody would know.
+    fn spawn<F>(&self, name: &'static str, task: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let mut stopping = self.inner.stopping.subscribe();
+        let watched = async move {
+            while AssertUnwindSafe(task()).catch_unwind().await.is_err() {
+                tracing::error!(name, "a task panicked, it is begun anew");
+                tokio::time::sleep(PANIC_PAUSE).await;
+            }
+        };
         self.inner.tasks.lock().spawn(async move {
             tokio::select! {
-                () = task => {}
+                () = watched => {}
                 _ = stopping.wait_for(|is_stopping| *is_stopping) => {}
             }
         });
+    }
+}
+
+async fn enforce_retention(weak: Weak<Inner>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let Some(inner) = weak.upgrade() else { return };
+        if let Err(error) = inner.retention.lock().await.enforce().await {
+            tracing::warn!(%error, "retention could not be enforced, it is tried again");
+        }
+    }
+}
+
+async fn expire_transactions(weak: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(EXPIRY_INTERVAL).await;
+        let Some(inner) = weak.upgrade() else { return };
+        if let Err(error) = (StreamStore { inner }).expire_transactions().await {
+            tracing::warn!(%error, "a transaction could not be aborted, it is tried again");
+        }
+    }
+}
+
+async fn set_gauges(weak: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(GAUGES_INTERVAL).await;
+        let Some(inner) = weak.upgrade() else { return };
+        inner.set_gauges();
     }
 }
 

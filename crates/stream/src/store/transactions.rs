@@ -262,14 +262,17 @@ impl StreamStore {
                 expiry.seen.insert(seen, since_ns);
             }
         });
-        let mut expired = 0;
+        let (mut expired, mut failure) = (0, None);
         for ((tenant, transactional), producer) in due {
             tracing::info!(%tenant, %transactional, "the transaction's time is over, it is aborted");
             let operation = Operation::ExpireTransaction { tenant, transactional, producer };
-            self.commit(vec![operation]).await?;
-            expired += 1;
+            // One that has no room for its markers yet keeps no other open.
+            match self.commit(vec![operation]).await {
+                Ok(_) => expired += 1,
+                Err(error) => failure = Some(error),
+            }
         }
-        Ok(expired)
+        failure.map_or(Ok(expired), Err)
     }
 
     /// The largest epoch up to `epoch` that a partition knows, and the offset

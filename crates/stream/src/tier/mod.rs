@@ -62,6 +62,8 @@ pub(crate) struct Tier {
     is_pressed: AtomicBool,
     pressed: Notify,
     lag_ms: AtomicU64,
+    /// The first batch of each tail, and when it was first seen there.
+    waiting: Mutex<upload::Waiting>,
     pub(crate) owner: Owner,
     published: tokio::sync::Mutex<Published>,
     sweep: tokio::sync::Mutex<Sweep>,
@@ -101,6 +103,7 @@ impl Tier {
             is_pressed: AtomicBool::new(false),
             pressed: Notify::new(),
             lag_ms: AtomicU64::new(0),
+            waiting: Mutex::default(),
             owner,
             published: tokio::sync::Mutex::default(),
             sweep: tokio::sync::Mutex::default(),

@@ -150,6 +150,7 @@ impl Tier {
     async fn look(&self, newest: &mut Newest) -> Result<(), Error> {
         let now = self.believed.now();
         let (mut live, mut dirtiest) = (HashSet::new(), 0.0_f64);
+        let mut failure = None;
         for stream in self.reader.index.all_streams() {
             let config = stream.config();
             if !config.cleanup_policy.compacts() {
@@ -167,8 +168,10 @@ impl Tier {
                     Ok(clean_to) => clean_to,
                     Err(_) if !is_current(log, &list) => continue,
                     Err(error) => {
+                        // One that cannot be read now keeps no other.
                         newest.refuse_if_damaged(log.partition, &error);
-                        return Err(error);
+                        failure = Some(error);
+                        continue;
                     }
                 };
                 let survey = survey(&list, clean_to, &rules, config.chunk_max_age_ms, now);
@@ -182,7 +185,7 @@ impl Tier {
         newest.due.make_contiguous().sort_by(dirtier);
         self.metrics.compaction_dirty_percent.set((dirtiest * 100.0).round() as i64);
         self.marks.lock().retain(|id, _| live.contains(id));
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Up to where a partition is clean, from its first chunk on.

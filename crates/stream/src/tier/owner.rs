@@ -87,7 +87,11 @@ impl Owner {
         }
         let superfluous = older.len().saturating_sub(CLAIMS_KEPT).min(CLAIMS_DELETED_MAX);
         for epoch in older.iter().take(superfluous) {
-            self.store.delete(&path_of(*epoch)).await.map_err(from_store)?;
+            // A store that deletes nothing is claimed all the same.
+            if let Err(error) = self.store.delete(&path_of(*epoch)).await {
+                tracing::warn!(%error, %epoch, "an old claim could not be deleted");
+                break;
+            }
         }
         Ok(())
     }
@@ -138,7 +142,7 @@ impl Owner {
 mod tests {
     use std::sync::Arc;
 
-    use aquifer_env::{MockClock, RealDisk, SeededRandom};
+    use aquifer_env::{Fault, FaultyStore, MockClock, RealDisk, SeededRandom};
 
     use super::*;
 
@@ -150,6 +154,21 @@ mod tests {
             tier2: None,
         };
         Owner::new(store.clone(), environment, Epoch(epoch))
+    }
+
+    #[tokio::test]
+    async fn an_old_claim_that_cannot_be_deleted_keeps_nobody_from_claiming() {
+        let inner = TierStore::in_memory();
+        for epoch in 1..=CLAIMS_KEPT as u32 + 1 {
+            owner(&inner, epoch, 1).claim().await.unwrap();
+        }
+        let faulty = FaultyStore::new(&inner, 1);
+        // It lists, puts and deletes.
+        faulty.plan(3, Fault::Refused);
+        let newest = owner(&faulty.store(), 20, 1);
+        newest.claim().await.unwrap();
+        assert_eq!(faulty.injected(Fault::Refused), 1);
+        newest.check().await.unwrap();
     }
 
     #[tokio::test]

@@ -5,12 +5,13 @@
 //! after the commit leaves a live chunk. A put whose answer was lost is decided
 //! by comparing what is there.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use aquifer_chunk::{ChunkEncoder, ChunkSpec, EncodeOptions, EncodedChunk, Rows, TimestampType};
 use aquifer_env::tasks;
-use aquifer_types::{ChunkId, Epoch, Offset, Timestamp};
+use aquifer_types::{ChunkId, Epoch, Offset, Partition, Timestamp};
 use futures::StreamExt;
 
 use super::Tier;
@@ -29,6 +30,9 @@ const PIECE_BYTES: usize = 4 << 20;
 const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;
 /// Above this part of its limit the journal's oldest files are emptied early.
 const PRESSURE_PERCENT: u64 = 70;
+
+/// By partition: an offset, and a time on the monotonic clock.
+pub(super) type Waiting = HashMap<Partition, (Offset, u64)>;
 
 /// A run of batches that is to become a chunk.
 struct Cut {
@@ -90,7 +94,9 @@ impl Tier {
     /// The partitions with a chunk to cut, the one with the oldest record first.
     fn find_due(&self) -> Vec<(Arc<StreamIndex>, Arc<PartitionLog>, bool)> {
         let now = self.now();
-        let age = |at: Timestamp| now.get().saturating_sub(at.get()).max(0) as u64;
+        let now_ns = self.environment.clock.monotonic_ns();
+        let mut known = std::mem::take(&mut *self.waiting.lock());
+        let mut waiting = Waiting::with_capacity(known.len());
         let is_asked = self.is_pressed.swap(false, Ordering::Relaxed);
         let is_pressed = is_asked || self.is_journal_pressed();
         let oldest_file = self.ledger.oldest_live_file();
@@ -99,21 +105,30 @@ impl Tier {
         for stream in self.reader.index.all_streams() {
             let config = stream.config();
             for log in stream.partitions().iter() {
-                let Some((oldest, file, bytes)) = log.with(|state| {
+                let Some((base, oldest, bytes, is_in_the_way)) = log.with(|state| {
                     let first = state.tail.front()?;
-                    Some((first.appended, first.file, state.tail_bytes))
+                    // Any of them: what was relocated lies further on than what
+                    // follows it.
+                    let is_in_the_way = is_pressed
+                        && state.tail.iter().any(|entry| Some(entry.file) == oldest_file);
+                    Some((first.base, first.appended, state.tail_bytes, is_in_the_way))
                 }) else {
                     continue;
                 };
-                let age = age(oldest);
+                let seen = known.remove(&log.partition).filter(|(first, _)| *first == base);
+                let since_ns = seen.map_or(now_ns, |(_, since_ns)| since_ns);
+                waiting.insert(log.partition, (base, since_ns));
+                // A wall clock that was set back lets nothing wait for longer.
+                let waited = now_ns.saturating_sub(since_ns) / 1_000_000;
+                let age = waited.max(now.get().saturating_sub(oldest.get()).max(0) as u64);
                 lag = lag.max(age);
-                let is_forced =
-                    age >= config.chunk_max_age_ms || (is_pressed && Some(file) == oldest_file);
+                let is_forced = age >= config.chunk_max_age_ms || is_in_the_way;
                 if is_forced || bytes >= config.chunk_target_bytes {
                     due.push((oldest, stream.clone(), log.clone(), is_forced));
                 }
             }
         }
+        *self.waiting.lock() = waiting;
         self.lag_ms.store(lag, Ordering::Relaxed);
         due.sort_by_key(|(oldest, ..)| *oldest);
         due.into_iter().map(|(_, stream, log, is_forced)| (stream, log, is_forced)).collect()
@@ -207,7 +222,7 @@ impl Tier {
     pub(super) async fn announce(&self, spec: &ChunkSpec) -> Result<(), Error> {
         let operation = Operation::IntendUpload {
             chunk: spec.chunk_id,
-            partition: aquifer_types::Partition::new(spec.stream_id, spec.partition),
+            partition: Partition::new(spec.stream_id, spec.partition),
             object_path: spec.object_path(),
         };
         self.commit(operation).await.map(|_| ())
@@ -315,7 +330,7 @@ pub(super) fn meta(encoded: &Encoded) -> ChunkMeta {
     let Encoded { spec, chunk } = encoded;
     ChunkMeta {
         id: spec.chunk_id,
-        partition: aquifer_types::Partition::new(spec.stream_id, spec.partition),
+        partition: Partition::new(spec.stream_id, spec.partition),
         base: spec.base,
         next: spec.next,
         object_path: spec.object_path(),

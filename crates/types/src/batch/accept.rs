@@ -47,6 +47,22 @@ impl Batch {
         limits: BatchLimits,
         rules: BatchRules,
     ) -> Result<Self, BatchError> {
+        Self::accept_measured(bytes, limits, rules, &mut 0)
+    }
+
+    /// [`Batch::accept_with`] for those who bound what many batches take: the
+    /// bytes of the records when decompressed are added to `measured`, also where
+    /// the batch is refused. Where they were too many, or could not be
+    /// decompressed, that is the limit.
+    ///
+    /// # Errors
+    /// As [`Batch::accept_with`].
+    pub fn accept_measured(
+        bytes: Bytes,
+        limits: BatchLimits,
+        rules: BatchRules,
+        measured: &mut usize,
+    ) -> Result<Self, BatchError> {
         let batch = Self::read(bytes)?;
         let header = &batch.header;
         let wrong = |field, value: i64, why| Err(BatchError::Field { field, value, why });
@@ -64,7 +80,7 @@ impl Batch {
             let sequence = header.base_sequence.get().into();
             return wrong("base sequence", sequence, "an idempotent producer counts from 0");
         }
-        let timestamp_max = batch.walk(limits, rules)?;
+        let timestamp_max = batch.walk(limits, rules, measured)?;
         match rules.append_time {
             Some(time) => batch.corrected(|bytes| header::set_append_time(bytes, time)),
             None if batch.header.max_timestamp == timestamp_max => Ok(batch),
@@ -73,9 +89,16 @@ impl Batch {
     }
 
     /// Checks all records; returns their highest timestamp.
-    fn walk(&self, limits: BatchLimits, rules: BatchRules) -> Result<Timestamp, BatchError> {
+    fn walk(
+        &self,
+        limits: BatchLimits,
+        rules: BatchRules,
+        measured: &mut usize,
+    ) -> Result<Timestamp, BatchError> {
         let raw = self.bytes.slice(super::HEADER_BYTES..);
-        let records = self.header.compression.decompress(raw, limits.decompressed_bytes_max)?;
+        let records = self.header.compression.decompress(raw, limits.decompressed_bytes_max);
+        *measured += records.as_ref().map_or(limits.decompressed_bytes_max, Bytes::len);
+        let records = records?;
         let mut rest = &records[..];
         let mut timestamp_max = Timestamp(i64::MIN);
         for index in 0..self.header.record_count {
@@ -135,12 +158,16 @@ fn walk_record(rest: &mut &[u8]) -> Result<RecordFacts, &'static str> {
     })
 }
 
-/// Returns the bytes of all keys and values.
+/// What a header counts beside its bytes. Decoded it takes more than that, and
+/// two bytes on the wire are one: a batch of a few KiB could hold millions.
+const HEADER_OVERHEAD_BYTES: usize = 32;
+
+/// Returns the bytes of all keys and values, and what the headers count beside.
 fn walk_headers(body: &mut &[u8]) -> Option<usize> {
     let count = take_varint(body).filter(|count| *count >= 0)?;
     let mut bytes = 0;
     for _ in 0..count {
-        bytes += take_bytes(body)??.len();
+        bytes += HEADER_OVERHEAD_BYTES + take_bytes(body)??.len();
         bytes += take_bytes(body)?.map_or(0, <[u8]>::len);
     }
     Some(bytes)
@@ -149,6 +176,7 @@ fn walk_headers(body: &mut &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Header;
     use crate::batch::{BatchBuilder, Compression};
 
     const LIMITS: BatchLimits =
@@ -172,6 +200,18 @@ mod tests {
         // As a producer must not say it of itself.
         let again = Batch::accept(stored.bytes().clone(), LIMITS);
         assert_eq!(again.unwrap_err(), BatchError::TimestampType);
+    }
+
+    #[test]
+    fn headers_without_bytes_count_as_well() {
+        for (count, is_taken) in [(0, true), (1_000, true), (10_000, false), (400_000, false)] {
+            let headers = vec![Header { key: Bytes::new(), value: None }; count];
+            let mut builder = BatchBuilder::default().compression(Compression::Zstd);
+            builder.push(Timestamp(5), None, &headers, None);
+            let accepted = Batch::accept(builder.finish().bytes().clone(), LIMITS);
+            let is_too_large = matches!(accepted, Err(BatchError::RecordTooLarge { .. }));
+            assert_eq!((accepted.is_ok(), is_too_large), (is_taken, !is_taken), "{count}");
+        }
     }
 
     #[test]

@@ -132,7 +132,8 @@ impl BatchError {
 pub struct BatchLimits {
     /// The most bytes that its records may have when decompressed.
     pub decompressed_bytes_max: usize,
-    /// The most bytes of one record's key, headers and value.
+    /// The most bytes of one record's key, headers and value; each header counts
+    /// 32 bytes more.
     pub record_bytes_max: usize,
 }
 

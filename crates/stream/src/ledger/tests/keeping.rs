@@ -128,6 +128,32 @@ fn a_journal_that_cannot_be_synced_is_not_tried_at_every_turn() {
 }
 
 #[test]
+fn an_old_snapshot_keeps_no_journal_where_nothing_more_is_written() {
+    let mut driver = Driver::new(FaultyDisk::new(1));
+    driver.limit(|options| options.snapshot_journal_bytes = 64 << 10);
+    driver.start("empty").unwrap();
+    driver.add(create(1, 1, StreamClass::Durable));
+    // The keeper is held up meanwhile.
+    for content in 0..100 {
+        driver.add(append(1, content));
+        driver.flush();
+    }
+    driver.add(one(Operation::Truncate { partition: at(1), start: Offset(200) }));
+    driver.flush();
+    let files = |driver: &Driver| driver.parts.as_ref().unwrap().shared.maintenance.files().len();
+    assert!(files(&driver) > 10);
+    for _ in 0..8 {
+        driver.keep(true);
+        let parts = driver.parts.as_mut().unwrap();
+        if let Some(assembly) = parts.writer.take() {
+            assert!(parts.writer.write(assembly, false).is_none());
+            parts.shared.publish_waiting();
+        }
+    }
+    assert!(files(&driver) < 5, "{} files are left", files(&driver));
+}
+
+#[test]
 fn a_damaged_snapshot_is_none_of_those_that_are_kept() {
     let mut driver = driver(StreamClass::Durable);
     let folder = Places::new(&options()).ledger;

@@ -5,6 +5,7 @@
 //! afterwards; [`script`] makes up what is done.
 
 mod attempts;
+mod clocks;
 mod crash_points;
 mod driver;
 mod faults;

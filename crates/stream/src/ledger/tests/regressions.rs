@@ -236,6 +236,23 @@ fn a_known_producer_goes_on_where_no_new_one_is_let_in() {
 }
 
 #[test]
+fn a_ceiling_that_offsets_have_passed_meanwhile_is_refused() {
+    let mut driver = two_streams();
+    let ceiling_of = |driver: &Driver| driver.hot().require(at(1)).unwrap().1.ceiling;
+    let end = driver.hot().require(at(1)).unwrap().1.end;
+    let set = |ceiling| commit(Operation::SetCeilings { ceilings: vec![(at(1), ceiling)] });
+    driver.add(append(1, 300));
+    driver.add(set(end));
+    driver.flush();
+    assert_eq!(ceiling_of(&driver), None, "a manifest would give {end} again");
+    assert_eq!(driver.model.refused, 1);
+    let end = driver.hot().require(at(1)).unwrap().1.end;
+    driver.add(set(end));
+    driver.flush();
+    assert_eq!(ceiling_of(&driver), Some(end));
+}
+
+#[test]
 fn a_commit_that_is_too_large_is_refused_alone_and_whole() {
     let mut driver = two_streams();
     let positions = |count: usize, note: String| {
