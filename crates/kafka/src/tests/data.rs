@@ -13,8 +13,8 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
-    FetchRequest, FetchResponse, ListOffsetsRequest, ProduceRequest, ProduceResponse,
-    ResponseHeader,
+    FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse, ProduceRequest,
+    ProduceResponse, ResponseHeader,
 };
 use kafka_protocol::protocol::Decodable as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -117,7 +117,8 @@ pub(super) async fn listed(
     let topic =
         ListOffsetsTopic::default().with_name(topic_name(name)).with_partitions(vec![partition]);
     let request = ListOffsetsRequest::default().with_topics(vec![topic]);
-    let response = client.call(10, request).await;
+    let mut bytes = client.call_beyond(11, 10, &request).await;
+    let response = ListOffsetsResponse::decode(&mut bytes, 10).unwrap();
     let partition = &response.topics[0].partitions[0];
     (partition.error_code, partition.offset, partition.timestamp)
 }
