@@ -444,12 +444,14 @@ async fn a_streams_rules_hold_for_its_batches() {
     let mut keyless = BatchBuilder::default();
     keyless.push(Timestamp(1), Some(b"k"), &[], Some(b"v"));
     keyless.push(Timestamp(1), None, &[], Some(b"v"));
+    keyless.push(Timestamp(1), Some(b"k"), &[], Some(b"v"));
+    keyless.push(Timestamp(1), None, &[], Some(b"v"));
     let data = [(0, keyless.finish().bytes().clone())];
     let response = client.call(9, produce(9, "compact", Uuid::nil(), &data)).await;
     let refused = answers(&response)[0];
     assert_eq!((refused.error_code, refused.base_offset), (87, -1));
-    assert_eq!(refused.record_errors.len(), 1);
-    assert_eq!(refused.record_errors[0].batch_index, 1);
+    let blamed: Vec<_> = refused.record_errors.iter().map(|record| record.batch_index).collect();
+    assert_eq!(blamed, [1, 3]);
     server.stop().await;
 }
 
