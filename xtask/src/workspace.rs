@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -117,6 +117,29 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result<String> {
 /// Like [`run_quietly`]; a command that is not done within `limit` is killed. All
 /// that it started and left behind is killed in any case.
 pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<String> {
+    let Ended { text, errors, status } = run_to_end(command, limit)?;
+    let line = line_of(command);
+    match status {
+        Some(status) if status.success() => Ok(text),
+        Some(status) => bail!("{line} ended with {status}\n{text}{errors}"),
+        None => bail!("{line} was not done within {limit:?}, killed\n{text}{errors}"),
+    }
+}
+
+/// A command that ended, in whatever way.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// What it wrote to its standard output.
+    pub(crate) text: String,
+    /// The same of its standard error.
+    pub(crate) errors: String,
+    /// None where its time was over.
+    pub(crate) status: Option<ExitStatus>,
+}
+
+/// Runs `command` quietly for at most `limit`, and then kills it with all that it
+/// started.
+pub(crate) fn run_to_end(command: &mut Command, limit: Duration) -> Result<Ended> {
     let mut output = tempfile::tempfile()?;
     let mut errors = tempfile::tempfile()?;
     let mut child = command
@@ -140,13 +163,7 @@ pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<Strin
     // Fails where nobody is left, which is the rule.
     let _ = kill_process_group(group, Signal::KILL);
     child.wait()?;
-    let (text, errors) = (written(&mut output)?, written(&mut errors)?);
-    let line = line_of(command);
-    match status {
-        Some(status) if status.success() => Ok(text),
-        Some(status) => bail!("{line} ended with {status}\n{text}{errors}"),
-        None => bail!("{line} was not done within {limit:?}, killed\n{text}{errors}"),
-    }
+    Ok(Ended { text: written(&mut output)?, errors: written(&mut errors)?, status })
 }
 
 fn written(file: &mut File) -> Result<String> {

@@ -73,7 +73,7 @@ macro_rules! apis {
 apis! {
     Produce(ProduceRequest) 3..=13 Pipelined false => crate::produce::handle;
     Fetch(FetchRequest) 4..=18 Waiting false => crate::fetch::handle;
-    ListOffsets(ListOffsetsRequest) 1..=10 Alone false => crate::list_offsets::handle;
+    ListOffsets(ListOffsetsRequest) 1..=11 Alone false => crate::list_offsets::handle;
     DeleteRecords(DeleteRecordsRequest) 0..=2 Alone false => crate::delete_records::handle;
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest) 2..=4 Alone false => crate::offset_for_leader_epoch::handle;
     DescribeProducers(DescribeProducersRequest) 0..=0 Alone false => crate::describe_producers::handle;
@@ -104,8 +104,9 @@ apis! {
     DescribeConfigs(DescribeConfigsRequest) 1..=4 Alone false => crate::configs::describe;
     AlterConfigs(AlterConfigsRequest) 0..=2 Alone false => crate::configs::alter;
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest) 0..=1 Alone false => crate::configs::incremental_alter;
+    ListConfigResources(ListConfigResourcesRequest) 0..=1 Alone false => crate::configs::list;
     DescribeCluster(DescribeClusterRequest) 0..=2 Alone false => crate::describe_cluster::handle;
-    DescribeLogDirs(DescribeLogDirsRequest) 1..=4 Alone false => crate::describe_log_dirs::handle;
+    DescribeLogDirs(DescribeLogDirsRequest) 1..=5 Alone false => crate::describe_log_dirs::handle;
     DescribeTopicPartitions(DescribeTopicPartitionsRequest) 0..=0 Alone false => crate::describe_topic_partitions::handle;
     DescribeAcls(DescribeAclsRequest) 1..=3 Alone false => crate::acls::describe;
     CreateAcls(CreateAclsRequest) 1..=3 Alone false => crate::acls::create;
@@ -113,6 +114,7 @@ apis! {
     ElectLeaders(ElectLeadersRequest) 0..=2 Alone false => crate::replicas::elect;
     AlterPartitionReassignments(AlterPartitionReassignmentsRequest) 0..=1 Alone false => crate::replicas::alter;
     ListPartitionReassignments(ListPartitionReassignmentsRequest) 0..=0 Alone false => crate::replicas::list;
+    AlterReplicaLogDirs(AlterReplicaLogDirsRequest) 1..=2 Alone false => crate::replicas::alter_directories;
     SaslHandshake(SaslHandshakeRequest) 0..=1 Alone true => crate::sasl::handshake;
     SaslAuthenticate(SaslAuthenticateRequest) 0..=2 Alone true => crate::sasl::authenticate;
     DescribeUserScramCredentials(DescribeUserScramCredentialsRequest) 0..=0 Alone false => crate::scram_credentials::describe;
@@ -130,6 +132,17 @@ pub(crate) fn supports(key: ApiKey, version: i16) -> bool {
     find(key).is_some_and(|api| (api.min..=api.max).contains(&version))
 }
 
+/// The version by which the codec reads and writes one that it does not know: its
+/// fields are the same (`ListOffsets`), or the handler adds what is new to the
+/// answer (`DescribeLogDirs`).
+pub(crate) const fn codec_version(api: ApiKey, version: i16) -> i16 {
+    match api {
+        ApiKey::ListOffsets if version > 10 => 10,
+        ApiKey::DescribeLogDirs if version > 4 => 4,
+        _ => version,
+    }
+}
+
 /// Decodes a body that was walked. What stands behind it is passed over, as Kafka
 /// does: librdkafka asks for all topics with a count of four bytes where one is
 /// due.
@@ -138,7 +151,7 @@ fn decode<R: Decodable>(call: &Call, mut body: Bytes) -> Result<R, FrameError> {
     // An ApiVersions request of a version from the future has no body that can
     // be read; its answer needs none.
     let version = if supports(api, version) { version } else { 0 };
-    R::decode(&mut body, version).map_err(|error| {
+    R::decode(&mut body, codec_version(api, version)).map_err(|error| {
         let why = error.to_string();
         FrameError::Malformed { api, version, why }
     })

@@ -9,6 +9,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{ApiKey, ResponseHeader};
 use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
 
+use crate::api::codec_version;
 use crate::authorizer::{Action, Decision, Principal, Resource};
 use crate::broker::Broker;
 use crate::frame::FrameError;
@@ -68,7 +69,7 @@ pub(crate) trait IntoAnswer {
 impl<R: Encodable + HeaderVersion> IntoAnswer for R {
     fn into_answer(self, call: &Call) -> Result<Answer, FrameError> {
         let header_version = R::header_version(call.version);
-        encode(&self, call, header_version, call.version)
+        encode(&self, call, header_version, codec_version(call.api, call.version))
     }
 }
 

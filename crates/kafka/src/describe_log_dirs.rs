@@ -10,13 +10,43 @@ use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, 
 use kafka_protocol::protocol::StrBytes;
 
 use crate::authorizer::{Action, Resource};
-use crate::call::Call;
+use crate::call::{Answer, Call, IntoAnswer};
+use crate::frame::FrameError;
 use crate::topic::topic_name;
 
-pub(crate) async fn handle(
-    call: &Call,
-    request: DescribeLogDirsRequest,
-) -> DescribeLogDirsResponse {
+/// From this version on a directory says whether new partitions stay away from it
+/// (KIP-1066).
+const CORDONED_MIN: i16 = 5;
+
+/// An answer that the codec writes without what is new in the latest version.
+pub(crate) struct Described(DescribeLogDirsResponse);
+
+impl IntoAnswer for Described {
+    fn into_answer(self, call: &Call) -> Result<Answer, FrameError> {
+        // The flag is the last field of a directory, of which there is one; its
+        // tagged fields and those of the answer follow, without any.
+        const BEHIND: usize = 2;
+        let has_flag = call.version >= CORDONED_MIN && !self.0.results.is_empty();
+        let answer = self.0.into_answer(call)?;
+        let Answer::Frame(pieces) = answer else { return Ok(answer) };
+        if !has_flag {
+            return Ok(Answer::Frame(pieces));
+        }
+        let mut frame = pieces.concat();
+        frame.insert(frame.len().saturating_sub(BEHIND), 0);
+        let length = frame.len().saturating_sub(size_of::<i32>());
+        if let (Ok(length), Some(prefix)) = (i32::try_from(length), frame.first_chunk_mut()) {
+            *prefix = length.to_be_bytes();
+        }
+        Ok(Answer::Frame(vec![frame.into()]))
+    }
+}
+
+pub(crate) async fn handle(call: &Call, request: DescribeLogDirsRequest) -> Described {
+    Described(describe(call, request))
+}
+
+fn describe(call: &Call, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
     let response = DescribeLogDirsResponse::default();
     if !call.allows(Action::Describe, Resource::Cluster) {
         // Earlier versions say it with an empty list.

@@ -22,10 +22,12 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
-/// The versions that know the last three (KIP-734, KIP-405, KIP-1005).
+const EARLIEST_PENDING: i64 = -6;
+/// The versions that know the last four (KIP-734, KIP-405, KIP-1005, KIP-1023).
 const MAX_TIMESTAMP_MIN: i16 = 7;
 const EARLIEST_LOCAL_MIN: i16 = 8;
 const LATEST_TIERED_MIN: i16 = 9;
+const EARLIEST_PENDING_MIN: i16 = 11;
 
 /// An offset and the timestamp that goes with it; −1 for none.
 type Found = (i64, i64);
@@ -93,8 +95,10 @@ async fn find(
     let found = match asked.timestamp {
         LATEST => return Ok((offsets.visible(isolation).get(), -1)),
         EARLIEST => return Ok((offsets.start.get(), -1)),
-        EARLIEST_LOCAL => {
-            needs(EARLIEST_LOCAL_MIN)?;
+        // What is in tier 2 is not in the journal any more, and the other way round.
+        EARLIEST_LOCAL | EARLIEST_PENDING => {
+            let is_local = asked.timestamp == EARLIEST_LOCAL;
+            needs(if is_local { EARLIEST_LOCAL_MIN } else { EARLIEST_PENDING_MIN })?;
             return Ok((offsets.tiered.max(offsets.start).get(), -1));
         }
         LATEST_TIERED => {

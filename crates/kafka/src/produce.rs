@@ -64,38 +64,38 @@ impl IntoAnswer for Produced {
 struct Refusal {
     code: ResponseError,
     message: Option<String>,
-    /// The record that is to blame.
-    record: Option<u32>,
+    /// The records that are to blame.
+    records: Vec<u32>,
 }
 
 impl From<ResponseError> for Refusal {
     fn from(code: ResponseError) -> Self {
-        Self { code, message: None, record: None }
+        Self { code, message: None, records: Vec::new() }
     }
 }
 
 impl From<BatchError> for Refusal {
     fn from(error: BatchError) -> Self {
-        let (code, record) = match &error {
+        let message = Some(error.to_string());
+        let (code, records) = match error {
             BatchError::Length { .. } | BatchError::Checksum { .. } => {
-                (ResponseError::CorruptMessage, None)
+                (ResponseError::CorruptMessage, Vec::new())
             }
             BatchError::Field { field: "compression", .. } => {
-                (ResponseError::UnsupportedCompressionType, None)
+                (ResponseError::UnsupportedCompressionType, Vec::new())
             }
-            BatchError::TooLarge { .. } => (ResponseError::MessageTooLarge, None),
+            BatchError::TooLarge { .. } => (ResponseError::MessageTooLarge, Vec::new()),
             BatchError::RecordTooLarge { index, .. } => {
-                (ResponseError::MessageTooLarge, Some(*index))
+                (ResponseError::MessageTooLarge, vec![index])
             }
-            BatchError::TimestampType => (ResponseError::InvalidTimestamp, None),
-            BatchError::Record { index, .. } | BatchError::KeyMissing { index } => {
-                (ResponseError::InvalidRecord, Some(*index))
-            }
+            BatchError::TimestampType => (ResponseError::InvalidTimestamp, Vec::new()),
+            BatchError::Record { index, .. } => (ResponseError::InvalidRecord, vec![index]),
+            BatchError::KeyMissing { indexes } => (ResponseError::InvalidRecord, indexes),
             BatchError::Magic(_) | BatchError::Field { .. } | BatchError::Decompression { .. } => {
-                (ResponseError::InvalidRecord, None)
+                (ResponseError::InvalidRecord, Vec::new())
             }
         };
-        Self { code, message: Some(error.to_string()), record }
+        Self { code, message, records }
     }
 }
 
@@ -109,7 +109,7 @@ impl Refusal {
             Error::Overtaken(_) => ResponseError::UnknownTopicOrPartition,
             error => error_code(error),
         };
-        Self { code, message: Some(error.to_string()), record: None }
+        Self { code, message: Some(error.to_string()), records: Vec::new() }
     }
 }
 
@@ -180,19 +180,23 @@ fn refused(
     refusal: Refusal,
     version: i16,
 ) -> PartitionProduceResponse {
-    let Refusal { code, message, record } = refusal;
+    let Refusal { code, message, records } = refusal;
     let partition = partition.with_error_code(code.code()).with_base_offset(-1);
     let partition = partition.with_log_append_time_ms(-1).with_log_start_offset(-1);
     if version < MESSAGES_MIN {
         return partition;
     }
     let message = message.map(StrBytes::from_string);
-    let records = record.map(|index| {
+    // The message is about the first; one for each would make an answer that is
+    // many times the size of what was sent.
+    let mut messages = std::iter::once(message.clone()).chain(std::iter::repeat(None));
+    let records = records.into_iter().map(|index| {
         BatchIndexAndErrorMessage::default()
             .with_batch_index(i32::try_from(index).unwrap_or(i32::MAX))
-            .with_batch_index_error_message(message.clone())
+            .with_batch_index_error_message(messages.next().flatten())
     });
-    partition.with_record_errors(records.into_iter().collect()).with_error_message(message)
+    let records = records.collect();
+    partition.with_record_errors(records).with_error_message(message)
 }
 
 /// What the batches of one request take when they are decompressed.
@@ -313,7 +317,7 @@ fn check(
     let invalid = |why: &str| Refusal {
         code: ResponseError::InvalidRecord,
         message: Some(why.to_owned()),
-        record: None,
+        records: Vec::new(),
     };
     if records.is_empty() {
         return Err(invalid("a partition of a request has one batch, this one has none"));

@@ -1,14 +1,19 @@
-//! `ElectLeaders`, `AlterPartitionReassignments`, `ListPartitionReassignments`:
-//! there is one broker, which has and leads everything, and nothing moves.
+//! `ElectLeaders`, `AlterPartitionReassignments`, `ListPartitionReassignments`,
+//! `AlterReplicaLogDirs`: there is one broker with one directory, which has and
+//! leads everything, and nothing moves.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::alter_partition_reassignments_request::ReassignablePartition;
 use kafka_protocol::messages::alter_partition_reassignments_response::{
     ReassignablePartitionResponse, ReassignableTopicResponse,
 };
+use kafka_protocol::messages::alter_replica_log_dirs_response::{
+    AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
+};
 use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use kafka_protocol::messages::{
-    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, ElectLeadersRequest,
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
+    AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, ElectLeadersRequest,
     ElectLeadersResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
     TopicName,
 };
@@ -109,4 +114,32 @@ pub(crate) async fn list(
     }
     let refusal = Refusal::from(ResponseError::ClusterAuthorizationFailed);
     response.with_error_code(refusal.code.code()).with_error_message(refusal.text())
+}
+
+pub(crate) async fn alter_directories(
+    call: &Call,
+    request: AlterReplicaLogDirsRequest,
+) -> AlterReplicaLogDirsResponse {
+    let may = call.allows(Action::Alter, Resource::Cluster);
+    let here = call.store().options().data.display().to_string();
+    let results = request.dirs.into_iter().flat_map(|directory| {
+        let is_here = *directory.path == *here;
+        directory.topics.into_iter().map(move |topic| (is_here, topic))
+    });
+    let results = results.map(|(is_here, topic)| {
+        let partitions = topic.partitions.iter().map(|index| {
+            let done = match find(call, &topic.name, *index) {
+                _ if !may => Err(ResponseError::ClusterAuthorizationFailed.into()),
+                Ok(()) if !is_here => Err(ResponseError::LogDirNotFound.into()),
+                found => found,
+            };
+            let code = done.err().map_or(0, |refusal: Refusal| refusal.code.code());
+            let result = AlterReplicaLogDirPartitionResult::default();
+            result.with_partition_index(*index).with_error_code(code)
+        });
+        let partitions = partitions.collect();
+        let result = AlterReplicaLogDirTopicResult::default().with_topic_name(topic.name);
+        result.with_partitions(partitions)
+    });
+    AlterReplicaLogDirsResponse::default().with_results(results.collect())
 }

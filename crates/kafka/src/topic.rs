@@ -33,6 +33,9 @@ const CLUSTER_OPERATIONS: &[(Action, u8)] = &[
     (Action::Create, 5),
     (Action::Alter, 7),
     (Action::Describe, 8),
+    // What brokers may do among themselves, here to add partitions to the
+    // transactions of others.
+    (Action::Alter, 9),
     (Action::DescribeConfigs, 10),
     (Action::AlterConfigs, 11),
     // Idempotent producers need no right of their own, only that to write.

@@ -36,7 +36,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         "kafka.login_delay_ms_max=20",
     ]);
     let server = Server::start(&options)?;
-    create_user(context, &server)?;
+    create_user(context, &server, USER, PASSWORD)?;
 
     let script = directory.path().join("kafka_security.py");
     std::fs::write(&script, CLIENTS)?;
@@ -48,14 +48,19 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
 }
 
 /// Through the command line, with the password on standard input.
-fn create_user(context: &Context, server: &Server) -> Result<()> {
+pub(super) fn create_user(
+    context: &Context,
+    server: &Server,
+    name: &str,
+    password: &str,
+) -> Result<()> {
     let mut child = Command::new(&context.binary)
-        .args(["user", "create", USER, "--iterations", "4096", "--url", server.url()])
+        .args(["user", "create", name, "--iterations", "4096", "--url", server.url()])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()?;
     let mut input = child.stdin.take().context("no standard input")?;
-    writeln!(input, "{PASSWORD}")?;
+    writeln!(input, "{password}")?;
     drop(input);
     ensure!(child.wait()?.success(), "the user was not created");
     Ok(())

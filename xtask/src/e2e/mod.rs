@@ -48,8 +48,8 @@ pub(crate) struct Scenario {
     pub(crate) run: fn(&Context) -> Result<Report>,
 }
 
-/// All scenarios, in the order in which they run.
-pub(crate) const SCENARIOS: &[Scenario] = &[
+/// The scenarios of each test, in the order in which they run.
+const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "kill9",
         about: "kill -9 under load, at random moments: nothing acknowledged is lost",
@@ -163,6 +163,36 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "readme", about: "the README, followed word by word", run: readme::run },
 ];
+
+/// Scenarios that take long: they run in the full test, and when they are named.
+const LONG_SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "kafka_rskafka",
+        about: "the suite of the Rust client rskafka",
+        run: kafka::rskafka,
+    },
+    Scenario {
+        name: "kafka_suite_python",
+        about: "the integration tests of kafka-python",
+        run: kafka::kafka_suite_python,
+    },
+    Scenario {
+        name: "kafka_franz_go",
+        about: "the tests of the Go client franz-go that talk to a broker",
+        run: kafka::franz_go,
+    },
+    Scenario {
+        name: "kafka_librdkafka",
+        about: "the tests of librdkafka that talk to a broker",
+        run: kafka::librdkafka,
+    },
+];
+
+/// Every scenario, and whether it runs only in the full test.
+pub(crate) fn all_scenarios() -> impl Iterator<Item = (&'static Scenario, bool)> {
+    let always = SCENARIOS.iter().map(|scenario| (scenario, false));
+    always.chain(LONG_SCENARIOS.iter().map(|scenario| (scenario, true)))
+}
 
 /// Files change, snapshots are taken and chunks are merged all the time.
 const SMALL: &[&str] = &[

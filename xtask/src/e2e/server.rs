@@ -19,6 +19,9 @@ const LISTENING: &str = "http listening on ";
 /// The same of the Kafka door; it comes behind that of HTTP.
 const KAFKA_LISTENING: &str = "kafka listening on ";
 
+/// Listeners of the Kafka door whose addresses are kept.
+const KAFKA_LISTENERS_MAX: usize = 4;
+
 /// A start, recovery included, takes less than this.
 const START_MAX: Duration = Duration::from_secs(60);
 
@@ -152,7 +155,7 @@ impl Server {
         &self.url
     }
 
-    /// The address of its Kafka door; once.
+    /// The address of its Kafka door; asked again, that of its next listener.
     pub(crate) fn kafka(&self) -> Result<String> {
         let address = self.kafka.recv_timeout(START_MAX);
         address.with_context(|| format!("no `{KAFKA_LISTENING}…`\n{}", log_tail(&self.options)))
@@ -268,7 +271,7 @@ impl Starting {
             .spawn()
             .with_context(|| format!("cannot start {}", options.binary.display()))?;
         let (found, url) = sync_channel(1);
-        let (found_kafka, kafka) = sync_channel(1);
+        let (found_kafka, kafka) = sync_channel(KAFKA_LISTENERS_MAX);
         if let Some(output) = child.stdout.take() {
             // Ends with the process, whose output it must keep reading.
             std::thread::spawn(move || {
@@ -328,7 +331,7 @@ fn copy_output(
             let _ = found.try_send(url.trim_end_matches('/').to_owned());
         }
         if let Some((_, address)) = line.split_once(KAFKA_LISTENING) {
-            // As above: the first listener counts.
+            // As above.
             let _ = found_kafka.try_send(address.trim().to_owned());
         }
         let _ = writeln!(log, "{line}");

@@ -3,10 +3,12 @@
 mod alter;
 mod broker_setting;
 mod describe;
+mod resources;
 mod topic_setting;
 
 pub(crate) use alter::{alter, configured, incremental_alter};
 pub(crate) use describe::describe;
+pub(crate) use resources::list;
 pub(crate) use topic_setting::{TOPIC_SETTINGS, TopicSetting};
 
 /// Where a setting's value comes from, in Kafka's numbers

@@ -91,4 +91,10 @@ pub(super) const SHAPES: &[Shape] = &[
         flexible: 0,
         fields: &[INT32, list(&[TEXT, values(&INT32)])],
     },
+    Shape {
+        api: ApiKey::AlterReplicaLogDirs,
+        flexible: 2,
+        fields: &[list(&[TEXT, list(&[TEXT, values(&INT32)])])],
+    },
+    Shape { api: ApiKey::ListConfigResources, flexible: 0, fields: &[values(&INT8).from(1)] },
 ];

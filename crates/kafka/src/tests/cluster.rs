@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use kafka_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
+};
+use kafka_protocol::messages::alter_replica_log_dirs_request::{
+    AlterReplicaLogDir, AlterReplicaLogDirTopic,
 };
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
@@ -14,12 +18,12 @@ use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    AlterPartitionReassignmentsRequest, BrokerId, CreateAclsRequest, CreateTopicsRequest,
-    DeleteAclsRequest, DeleteTopicsRequest, DescribeAclsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeLogDirsRequest, ElectLeadersRequest,
-    ListPartitionReassignmentsRequest, MetadataRequest,
+    AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, BrokerId, CreateAclsRequest,
+    CreateTopicsRequest, DeleteAclsRequest, DeleteTopicsRequest, DescribeAclsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeLogDirsRequest, ElectLeadersRequest,
+    ListConfigResourcesRequest, ListPartitionReassignmentsRequest, MetadataRequest,
 };
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::protocol::{Encodable as _, StrBytes};
 use uuid::Uuid;
 
 use super::client::Server;
@@ -82,6 +86,22 @@ async fn log_directories_tell_what_partitions_take() {
     server.stop().await;
 }
 
+/// Version 5 ends each directory in a flag, in front of its tagged fields.
+#[tokio::test]
+async fn a_log_directory_is_not_cordoned() {
+    let server = Server::start(KafkaOptions::default()).await;
+    let mut client = server.client().await;
+    create(&server, "a", 2).await;
+    let request = DescribeLogDirsRequest::default().with_topics(None);
+    let known = client.call(4, request.clone()).await;
+    let mut expected = BytesMut::new();
+    known.encode(&mut expected, 4).unwrap();
+    expected.truncate(expected.len() - 2);
+    expected.extend_from_slice(&[0, 0, 0]);
+    assert_eq!(client.call_beyond(5, 4, &request).await, expected);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn there_are_no_access_lists() {
     let server = Server::start(KafkaOptions::default()).await;
@@ -137,6 +157,52 @@ async fn nothing_moves_between_brokers() {
     let request = ListPartitionReassignmentsRequest::default().with_topics(None);
     let response = client.call(0, request).await;
     assert_eq!((response.error_code, response.topics.len()), (0, 0));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn replicas_stay_in_their_directory() {
+    let server = Server::start(KafkaOptions::default()).await;
+    let mut client = server.client().await;
+    create(&server, "a", 1).await;
+    let described = client.call(4, DescribeLogDirsRequest::default().with_topics(None)).await;
+    let here = described.results[0].log_dir.clone();
+    for version in 1..=2 {
+        let to = |path: &StrBytes| {
+            let topic = AlterReplicaLogDirTopic::default().with_name(topic_name("a"));
+            let topics = vec![topic.with_partitions(vec![0, 1])];
+            AlterReplicaLogDir::default().with_path(path.clone()).with_topics(topics)
+        };
+        let dirs = vec![to(&here), to(&StrBytes::from_static_str("/elsewhere"))];
+        let request = AlterReplicaLogDirsRequest::default().with_dirs(dirs);
+        let results = client.call(version, request).await.results;
+        let codes = |at: usize| -> Vec<i16> {
+            results[at].partitions.iter().map(|partition| partition.error_code).collect()
+        };
+        assert_eq!((codes(0), codes(1)), (vec![0, 3], vec![57, 3]), "{version}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_has_settings_is_listed() {
+    let server = Server::start(KafkaOptions::default()).await;
+    let mut client = server.client().await;
+    create(&server, "a", 1).await;
+    for (version, kinds, expected) in [
+        (0, &[][..], &[][..]),
+        (1, &[], &[(2, "a"), (4, "1")]),
+        (1, &[4], &[(4, "1")]),
+        (1, &[2, 16, 32, 8], &[(2, "a")]),
+    ] {
+        let request = ListConfigResourcesRequest::default().with_resource_types(kinds.to_vec());
+        let response = client.call(version, request).await;
+        let found = response.config_resources.iter();
+        let found: Vec<_> = found.map(|of| (of.resource_type, &*of.resource_name)).collect();
+        assert_eq!((response.error_code, &*found), (0, expected), "{version} {kinds:?}");
+    }
+    let unknown = ListConfigResourcesRequest::default().with_resource_types(vec![2, 3]);
+    assert_eq!(client.call(1, unknown).await.error_code, 35);
     server.stop().await;
 }
 

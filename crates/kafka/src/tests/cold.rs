@@ -206,5 +206,6 @@ async fn times_are_found_in_chunks() {
     assert_eq!(listed(&mut client, "a", 0, -3).await, (0, 2, 1_002));
     assert_eq!(listed(&mut client, "a", 0, -4).await, (0, RECORDS, -1));
     assert_eq!(listed(&mut client, "a", 0, -5).await, (0, RECORDS - 1, -1));
+    assert_eq!(listed(&mut client, "a", 0, -6).await, (0, RECORDS, -1));
     server.stop().await;
 }

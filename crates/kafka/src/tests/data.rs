@@ -15,8 +15,8 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
-    FetchRequest, FetchResponse, ListOffsetsRequest, ProduceRequest, ProduceResponse,
-    ResponseHeader,
+    FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse, ProduceRequest,
+    ProduceResponse, ResponseHeader,
 };
 use kafka_protocol::protocol::Decodable as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -119,7 +119,8 @@ pub(super) async fn listed(
     let topic =
         ListOffsetsTopic::default().with_name(topic_name(name)).with_partitions(vec![partition]);
     let request = ListOffsetsRequest::default().with_topics(vec![topic]);
-    let response = client.call(10, request).await;
+    let mut bytes = client.call_beyond(11, 10, &request).await;
+    let response = ListOffsetsResponse::decode(&mut bytes, 10).unwrap();
     let partition = &response.topics[0].partitions[0];
     (partition.error_code, partition.offset, partition.timestamp)
 }
@@ -501,12 +502,14 @@ async fn a_streams_rules_hold_for_its_batches() {
     let mut keyless = BatchBuilder::default();
     keyless.push(Timestamp(1), Some(b"k"), &[], Some(b"v"));
     keyless.push(Timestamp(1), None, &[], Some(b"v"));
+    keyless.push(Timestamp(1), Some(b"k"), &[], Some(b"v"));
+    keyless.push(Timestamp(1), None, &[], Some(b"v"));
     let data = [(0, keyless.finish().bytes().clone())];
     let response = client.call(9, produce(9, "compact", Uuid::nil(), &data)).await;
     let refused = answers(&response)[0];
     assert_eq!((refused.error_code, refused.base_offset), (87, -1));
-    assert_eq!(refused.record_errors.len(), 1);
-    assert_eq!(refused.record_errors[0].batch_index, 1);
+    let blamed: Vec<_> = refused.record_errors.iter().map(|record| record.batch_index).collect();
+    assert_eq!(blamed, [1, 3]);
     server.stop().await;
 }
 

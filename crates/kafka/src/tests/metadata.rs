@@ -176,7 +176,7 @@ async fn operations_are_told_where_asked_for() {
         assert_eq!(found[0].topic_authorized_operations, 0b1101_1111_1000, "{version}");
     }
     let request = ask(Vec::new()).with_include_cluster_authorized_operations(true);
-    assert_eq!(client.call(10, request).await.cluster_authorized_operations, 0b1_1101_1010_0000);
+    assert_eq!(client.call(10, request).await.cluster_authorized_operations, 0b1_1111_1010_0000);
     assert_eq!(client.call(10, ask(Vec::new())).await.cluster_authorized_operations, i32::MIN);
     server.stop().await;
 }

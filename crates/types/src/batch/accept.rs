@@ -7,6 +7,9 @@ use super::records::{take_bytes, take_varint, take_varlong};
 use super::{Batch, BatchError, BatchLimits, header};
 use crate::Timestamp;
 
+/// Records without a key that a refusal names.
+pub const KEYS_MISSING_MAX: usize = 1024;
+
 /// What a stream asks of the batches that are appended to it, beside their
 /// sizes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -101,6 +104,7 @@ impl Batch {
         let records = records?;
         let mut rest = &records[..];
         let mut timestamp_max = Timestamp(i64::MIN);
+        let mut keyless = Vec::new();
         for index in 0..self.header.record_count {
             let broken = |why| BatchError::Record { index, why };
             let record = walk_record(&mut rest).map_err(broken)?;
@@ -114,8 +118,9 @@ impl Batch {
                     limit: limits.record_bytes_max,
                 });
             }
-            if rules.needs_keys && !record.has_key {
-                return Err(BatchError::KeyMissing { index });
+            // All of them are told: a producer sends the others anew without them.
+            if rules.needs_keys && !record.has_key && keyless.len() < KEYS_MISSING_MAX {
+                keyless.push(index);
             }
             let timestamp = self.header.base_timestamp.0.wrapping_add(record.timestamp_delta);
             timestamp_max = timestamp_max.max(Timestamp(timestamp));
@@ -123,6 +128,9 @@ impl Batch {
         if !rest.is_empty() {
             let index = self.header.record_count;
             return Err(BatchError::Record { index, why: "bytes follow the last record" });
+        }
+        if !keyless.is_empty() {
+            return Err(BatchError::KeyMissing { indexes: keyless });
         }
         Ok(timestamp_max)
     }
@@ -186,6 +194,8 @@ mod tests {
         let mut builder = BatchBuilder::default().compression(Compression::Lz4);
         builder.push(Timestamp(5), Some(b"k"), &[], Some(b"v"));
         builder.push(Timestamp(9), key, &[], None);
+        builder.push(Timestamp(9), Some(b"k"), &[], None);
+        builder.push(Timestamp(9), key, &[], None);
         builder.finish()
     }
 
@@ -222,6 +232,6 @@ mod tests {
             assert_eq!(Batch::accept_with(bytes, LIMITS, rules).map(drop), result);
         };
         check(Some(b""), Ok(()));
-        check(None, Err(BatchError::KeyMissing { index: 1 }));
+        check(None, Err(BatchError::KeyMissing { indexes: vec![1, 3] }));
     }
 }

@@ -30,7 +30,7 @@ mod records;
 
 use bytes::{Bytes, BytesMut};
 
-pub use accept::BatchRules;
+pub use accept::{BatchRules, KEYS_MISSING_MAX};
 pub use builder::BatchBuilder;
 pub use compression::Compression;
 pub use header::{BatchHeader, HEADER_BYTES, LENGTH_PREFIX_BYTES};
@@ -103,11 +103,14 @@ pub enum BatchError {
         /// The limit.
         limit: usize,
     },
-    /// A record of a compacted stream has no key.
-    #[error("record {index} has no key, the stream keeps the newest record of each key")]
+    /// Records of a compacted stream have no key.
+    #[error(
+        "record {} has no key, the stream keeps the newest record of each key",
+        .indexes.first().copied().unwrap_or_default()
+    )]
     KeyMissing {
-        /// Which record, from 0.
-        index: u32,
+        /// Which records, from 0, in their order: the first [`KEYS_MISSING_MAX`].
+        indexes: Vec<u32>,
     },
     /// The timestamp type is the server's to set.
     #[error("a producer may not say that its timestamps are the server's")]

@@ -11,6 +11,7 @@ mod kill9;
 mod node;
 mod python;
 mod scripts;
+mod suites;
 
 pub(crate) use exactly_once::run as exactly_once;
 pub(crate) use java::run as java;
@@ -18,3 +19,4 @@ pub(crate) use kcat::run as kcat;
 pub(crate) use kill9::run as kill9;
 pub(crate) use node::run as js;
 pub(crate) use python::{confluent, kafka_python as python};
+pub(crate) use suites::{franz_go, kafka_python as kafka_suite_python, librdkafka, rskafka};
