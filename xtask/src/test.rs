@@ -95,7 +95,7 @@ const STEPS: &[Step] = &[
 pub(crate) fn run(options: &Options) -> Result<bool> {
     for name in &options.only {
         let known = STEPS.iter().any(|step| step.name == name)
-            || e2e::SCENARIOS.iter().any(|scenario| scenario.name == name);
+            || e2e::all_scenarios().any(|(scenario, _)| scenario.name == name);
         if !known {
             bail!("there is no step {name}; `cargo xtask steps` names them");
         }
@@ -109,7 +109,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     for step in STEPS.iter().filter(|step| chosen(step.name, step.full_only)) {
         runner.step(step.name, || (step.run)(&workspace, options));
     }
-    let scenarios: Vec<_> = e2e::SCENARIOS.iter().filter(|of| chosen(of.name, false)).collect();
+    let scenarios = e2e::all_scenarios().filter(|(of, full_only)| chosen(of.name, *full_only));
+    let scenarios: Vec<_> = scenarios.map(|(scenario, _)| scenario).collect();
     if !scenarios.is_empty() {
         let mut built = false;
         let binary = match &options.binary {
@@ -167,11 +168,10 @@ pub(crate) fn fixture(version: u32) -> Result<bool> {
 
 /// Prints the names of all steps.
 pub(crate) fn list() -> Result<bool> {
-    for Step { name, about, full_only, .. } in STEPS {
-        println!("{name:<16} {about}{}", if *full_only { " (only with --full)" } else { "" });
-    }
-    for scenario in e2e::SCENARIOS {
-        println!("{:<16} {}", scenario.name, scenario.about);
+    let steps = STEPS.iter().map(|step| (step.name, step.about, step.full_only));
+    let scenarios = e2e::all_scenarios().map(|(of, full_only)| (of.name, of.about, full_only));
+    for (name, about, full_only) in steps.chain(scenarios) {
+        println!("{name:<18} {about}{}", if full_only { " (only with --full)" } else { "" });
     }
     Ok(true)
 }
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn step_names_are_unique() {
         let mut names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
-        names.extend(e2e::SCENARIOS.iter().map(|scenario| scenario.name));
+        names.extend(e2e::all_scenarios().map(|(scenario, _)| scenario.name));
         let count = names.len();
         names.sort_unstable();
         names.dedup();

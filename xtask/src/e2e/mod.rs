@@ -48,8 +48,8 @@ pub(crate) struct Scenario {
     pub(crate) run: fn(&Context) -> Result<Report>,
 }
 
-/// All scenarios, in the order in which they run.
-pub(crate) const SCENARIOS: &[Scenario] = &[
+/// The scenarios of each test, in the order in which they run.
+const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "kill9",
         about: "kill -9 under load, at random moments: nothing acknowledged is lost",
@@ -136,6 +136,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: kafka::python,
     },
     Scenario {
+        name: "kafka_aiokafka",
+        about: "aiokafka: round trips, a group, transactions",
+        run: kafka::aiokafka,
+    },
+    Scenario {
         name: "kafka_js",
         about: "kafkajs on Node: round trips and a group",
         run: kafka::js,
@@ -163,6 +168,31 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "readme", about: "the README, followed word by word", run: readme::run },
 ];
+
+/// Scenarios that take long: they run in the full test, and when they are named.
+const LONG_SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "kafka_flink",
+        about: "Flink counts windows exactly once, over kills of the job and the server",
+        run: kafka::flink,
+    },
+    Scenario {
+        name: "kafka_connect",
+        about: "Kafka Connect copies a file in and out, over kills of worker and server",
+        run: kafka::connect,
+    },
+    Scenario {
+        name: "kafka_rsyslog",
+        about: "rsyslog's omkafka sends a log file's lines, in order",
+        run: kafka::rsyslog,
+    },
+];
+
+/// Every scenario, and whether it runs only in the full test.
+pub(crate) fn all_scenarios() -> impl Iterator<Item = (&'static Scenario, bool)> {
+    let always = SCENARIOS.iter().map(|scenario| (scenario, false));
+    always.chain(LONG_SCENARIOS.iter().map(|scenario| (scenario, true)))
+}
 
 /// Files change, snapshots are taken and chunks are merged all the time.
 const SMALL: &[&str] = &[
