@@ -136,6 +136,11 @@ const SCENARIOS: &[Scenario] = &[
         run: kafka::python,
     },
     Scenario {
+        name: "kafka_aiokafka",
+        about: "aiokafka: round trips, a group, transactions",
+        run: kafka::aiokafka,
+    },
+    Scenario {
         name: "kafka_js",
         about: "kafkajs on Node: round trips and a group",
         run: kafka::js,
@@ -185,6 +190,21 @@ const LONG_SCENARIOS: &[Scenario] = &[
         name: "kafka_librdkafka",
         about: "the tests of librdkafka that talk to a broker",
         run: kafka::librdkafka,
+    },
+    Scenario {
+        name: "kafka_flink",
+        about: "Flink counts windows exactly once, over kills of the job and the server",
+        run: kafka::flink,
+    },
+    Scenario {
+        name: "kafka_connect",
+        about: "Kafka Connect copies a file in and out, over kills of worker and server",
+        run: kafka::connect,
+    },
+    Scenario {
+        name: "kafka_rsyslog",
+        about: "rsyslog's omkafka sends a log file's lines, in order",
+        run: kafka::rsyslog,
     },
 ];
 

@@ -178,6 +178,15 @@ impl Server {
         Ok(())
     }
 
+    /// The same, and starts it again on the same data; its HTTP door is
+    /// elsewhere then.
+    pub(crate) fn crash(&mut self) -> Result<()> {
+        self.child.kill().context("cannot kill the server")?;
+        self.child.wait().context("cannot wait for the killed server")?;
+        *self = Self::start(&self.options)?;
+        Ok(())
+    }
+
     /// Asks for a graceful stop and waits for it; a status other than zero is
     /// an error.
     pub(crate) fn stop(mut self) -> Result<()> {

@@ -183,6 +183,38 @@ impl Producers {
             }
         }
     }
+
+    /// Forgets producers that were not used since `before`, those that were not
+    /// used for longest first, until `kept_max` are left: many programs are a new
+    /// producer each time that they start.
+    pub(crate) fn make_room(&mut self, before: Timestamp, kept_max: usize) {
+        let Some(producers) = &mut self.0 else { return };
+        let excess = producers.len().saturating_sub(kept_max);
+        if excess == 0 {
+            return;
+        }
+        let idle = producers.iter().map(|(id, producer)| (producer.last_used, *id));
+        let idle = idle.filter(|(last_used, _)| *last_used < before);
+        for id in longest_idle(idle, excess).collect::<Vec<_>>() {
+            producers.remove(&id);
+        }
+        if producers.is_empty() {
+            self.0 = None;
+        }
+    }
+}
+
+/// The `count` of `idle`, each with its last use, that were not used for longest.
+pub(super) fn longest_idle<K>(
+    idle: impl Iterator<Item = (Timestamp, K)>,
+    count: usize,
+) -> impl Iterator<Item = K> {
+    let mut idle: Vec<_> = idle.collect();
+    if count < idle.len() {
+        idle.select_nth_unstable_by_key(count, |(last_used, _)| *last_used);
+        idle.truncate(count);
+    }
+    idle.into_iter().map(|(_, key)| key)
 }
 
 #[cfg(test)]
@@ -230,5 +262,29 @@ mod tests {
         assert_eq!(producers.len(), 1);
         producers.forget_idle(Timestamp(7));
         assert_eq!(producers.len(), 0);
+    }
+    #[test]
+    fn room_is_made_of_who_is_idle_for_longest() {
+        let check = |before: i64, kept_max: usize, kept: &[i64]| {
+            let mut producers = Producers::default();
+            for id in 0..6 {
+                let mut of = batch(0, 0, 1, 0);
+                of.producer_id = Some(ProducerId(id));
+                // The later ones are idle for longer.
+                let _ = producers.record(&of, Timestamp(10 - id));
+            }
+            producers.make_room(Timestamp(before), kept_max);
+            let left: Vec<_> = (0..6)
+                .filter(|id| {
+                    producers.0.as_ref().is_some_and(|of| of.contains_key(&ProducerId(*id)))
+                })
+                .collect();
+            assert_eq!(left, kept, "before {before}, at most {kept_max}");
+        };
+        check(100, 6, &[0, 1, 2, 3, 4, 5]);
+        check(100, 4, &[0, 1, 2, 3]);
+        check(7, 1, &[0, 1, 2, 3]);
+        check(5, 1, &[0, 1, 2, 3, 4, 5]);
+        check(100, 0, &[]);
     }
 }

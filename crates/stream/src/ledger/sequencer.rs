@@ -708,13 +708,20 @@ impl Sequencer {
         self.hot.attempts.forget(before(self.options.commit_outcomes_ms), now);
         self.hot.leases.forget(now);
         let idle = before(self.options.producer_idle_ms_max);
+        // Whoever has to finish or to repeat something does so within the longest
+        // timeout; those that come next find room.
+        let done = before(self.options.transaction_ms_max);
+        let kept_max = |limit: usize| limit / 4 * 3;
+        let producers_max = kept_max(self.options.producers_per_partition_max);
         for stream in self.hot.streams.values_mut() {
             for partition in &mut stream.partitions {
                 partition.producers.forget_idle(idle);
+                partition.producers.make_room(done, producers_max);
             }
         }
         let idle = before(self.options.transactional_id_idle_ms_max);
         self.hot.transactions.forget_idle(idle);
+        self.hot.transactions.make_room(done, kept_max(self.options.transactional_ids_max));
     }
 }
 

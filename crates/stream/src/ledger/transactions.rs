@@ -16,6 +16,7 @@ use aquifer_types::{
 use serde::{Deserialize, Serialize};
 
 use super::hot_state::Positions;
+use super::producer::longest_idle;
 use crate::api::AbortedTransaction;
 
 /// A transactional id, within its tenant.
@@ -227,6 +228,26 @@ impl Transactions {
             .map(|(key, _)| key.clone())
             .collect();
         for key in idle {
+            let _ = self.put(&key, None);
+        }
+    }
+
+    /// Forgets ids without an open transaction that were not used since
+    /// `before`, those that were not used for longest first, until `kept_max`
+    /// are left. Programs that take a new id with each transaction would fill
+    /// the limit long before their first id is idle for long.
+    pub(crate) fn make_room(&mut self, before: Timestamp, kept_max: usize) {
+        let excess = self.by_id.len().saturating_sub(kept_max);
+        if excess == 0 {
+            return;
+        }
+        let idle = self
+            .by_id
+            .iter()
+            .filter(|(_, entry)| entry.open.is_none() && entry.last_used < before)
+            .map(|(key, entry)| (entry.last_used, key));
+        let keys: Vec<_> = longest_idle(idle, excess).cloned().collect();
+        for key in keys {
             let _ = self.put(&key, None);
         }
     }
@@ -464,6 +485,48 @@ mod tests {
                 assert_eq!(of.is_aborted(producer, Offset(at)), expected, "{producer} {at}");
             }
         }
+    }
+
+    /// Ids 0 to 9, used at that time; those that are divisible by four are open.
+    fn ten_ids() -> Transactions {
+        let mut all = Transactions::default();
+        for number in 0..10 {
+            let open = OpenTransaction::default();
+            let entry = Transactional {
+                producer: ProducerId(number),
+                epoch: ProducerEpoch(0),
+                previous: None,
+                timeout_ms: 1,
+                last_used: Timestamp(number),
+                ended: None,
+                open: (number % 4 == 0).then_some(open),
+            };
+            let id = TransactionalId::new(&number.to_string()).unwrap();
+            all.put(&(TenantName::default_tenant(), id), Some(entry));
+        }
+        all
+    }
+
+    #[test]
+    fn room_is_made_of_what_is_idle_for_longest() {
+        let check = |before: i64, kept_max: usize, kept: &[i64]| {
+            let mut all = ten_ids();
+            all.make_room(Timestamp(before), kept_max);
+            let left: Vec<_> = all.iter().map(|(_, entry)| entry.producer.get()).collect();
+            assert_eq!(left, kept, "before {before}, at most {kept_max}");
+            assert!(
+                (0..10)
+                    .all(|id| { all.of_producer(ProducerId(id)).is_some() == kept.contains(&id) })
+            );
+        };
+        let all = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+        check(10, 20, &all);
+        check(10, 10, &all);
+        check(10, 9, &[0, 2, 3, 4, 5, 6, 7, 8, 9]);
+        check(10, 6, &[0, 4, 6, 7, 8, 9]);
+        check(3, 6, &[0, 3, 4, 5, 6, 7, 8, 9]);
+        check(0, 0, &all);
+        check(10, 0, &[0, 4, 8]);
     }
 
     #[test]

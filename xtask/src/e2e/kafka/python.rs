@@ -1,5 +1,5 @@
-//! Scenarios `kafka_confluent` and `kafka_python`: scripts of Python clients,
-//! one scenario of a script after the other.
+//! Scenarios `kafka_confluent`, `kafka_python` and `kafka_aiokafka`: scripts of
+//! Python clients, one scenario of a script after the other.
 
 use anyhow::Result;
 
@@ -22,6 +22,9 @@ const CONFLUENT: &[&[&str]] = &[
 /// Scenarios of kafka_python.py, with their arguments.
 const KAFKA_PYTHON: &[&[&str]] = &[&["round_trip"], &["administration"], &["group"]];
 
+/// Scenarios of aiokafka_client.py, with their arguments.
+const AIOKAFKA: &[&[&str]] = &[&["round_trip"], &["group"], &["transactions"], &["fencing"]];
+
 /// confluent-kafka, which is librdkafka.
 pub(crate) fn confluent(context: &Context) -> Result<Report> {
     run(context, "kafka_confluent", "confluent.py", CONFLUENT)
@@ -30,6 +33,11 @@ pub(crate) fn confluent(context: &Context) -> Result<Report> {
 /// kafka-python.
 pub(crate) fn kafka_python(context: &Context) -> Result<Report> {
     run(context, "kafka_python", "kafka_python.py", KAFKA_PYTHON)
+}
+
+/// aiokafka, which shares its name with no script, for scripts import it.
+pub(crate) fn aiokafka(context: &Context) -> Result<Report> {
+    run(context, "kafka_aiokafka", "aiokafka_client.py", AIOKAFKA)
 }
 
 fn run(context: &Context, name: &str, script: &str, scenarios: &[&[&str]]) -> Result<Report> {

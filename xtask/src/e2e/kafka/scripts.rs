@@ -20,6 +20,7 @@ const PYTHON: &[(&str, &str)] = &[
     ("confluent.py", include_str!("confluent.py")),
     ("kill9.py", include_str!("kill9.py")),
     ("kafka_python.py", include_str!("kafka_python.py")),
+    ("aiokafka_client.py", include_str!("aiokafka_client.py")),
 ];
 
 /// The Python scripts in a scenario's directory.
