@@ -5,6 +5,7 @@
 //! the lower crates; all others are HTTP clients. Nothing here decides how data
 //! is kept.
 
+mod allocator;
 mod append;
 mod bench;
 mod cli;
@@ -28,11 +29,6 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
-
-/// A request allocates some dozens of times, on threads that free what others
-/// allocated; the C library's allocator took a sixth of the processor for it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

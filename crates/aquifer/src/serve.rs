@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::allocator;
 use crate::cli::{LogFormat, ServeArguments};
 use crate::config::{self, Config, LogOptions};
 use crate::failure::Failure;
@@ -17,6 +18,7 @@ use crate::output;
 pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let config = config::of_serve(&arguments)?;
     start_log(&config.log)?;
+    allocator::without_huge_pages();
     // Before anything is opened, so that no signal finds the default handler.
     let mut signals = Signals::new()?;
     let mut registry = Registry::with_prefix("aquifer");
@@ -63,7 +65,10 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         }
     };
     announce(&config, &http, kafka.as_ref())?;
-    signals.stop().await;
+    tokio::select! {
+        () = signals.stop() => {}
+        () = allocator::give_back() => {}
+    }
     tracing::info!("stopping: no new requests, those under way are finished");
     let stopped = async {
         let kafka = async {

@@ -161,6 +161,9 @@ pub struct KafkaOptions {
     pub cold_read_bytes: usize,
     /// Bytes of such reads in memory at a time, over all connections.
     pub cold_reads_bytes_max: usize,
+    /// Such a read that no client goes on with for this long is given up, with
+    /// what it holds in memory; in ms.
+    pub cold_read_idle_ms_max: u64,
     /// The most fetch sessions; a client without one names all of its
     /// partitions with each request.
     pub fetch_sessions_max: usize,
@@ -235,6 +238,7 @@ impl Default for KafkaOptions {
             fetches_bytes_max: 64 << 20,
             cold_read_bytes: 2 << 20,
             cold_reads_bytes_max: 96 << 20,
+            cold_read_idle_ms_max: 10_000,
             fetch_sessions_max: 1_000,
             fetch_session_partitions_max: 200_000,
             fetch_session_idle_ms_min: 120_000,
@@ -333,6 +337,7 @@ impl KafkaOptions {
             ("fetches_bytes_max", self.fetches_bytes_max, self.fetch_bytes_max),
             ("cold_read_bytes", self.cold_read_bytes, 64 << 10),
             ("cold_reads_bytes_max", self.cold_reads_bytes_max, self.cold_read_bytes),
+            ("cold_read_idle_ms_max", self.cold_read_idle_ms_max as usize, 100),
             ("fetch_sessions_max", self.fetch_sessions_max, 1),
             ("fetch_session_partitions_max", self.fetch_session_partitions_max, 1),
             ("groups_max", self.groups_max, 1),

@@ -4,10 +4,12 @@
 //! requests, ahead of them, and whoever comes for its position takes what is
 //! ready. A walk outlives the request that began it, so a client whose wait is
 //! shorter than a remote read still gets on. All walks share one budget; those
-//! that nobody came back to make room.
+//! that nobody came back to make room, and are let go of after a while with the
+//! memory and the leases that they hold.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aquifer_env::Clock;
 use aquifer_stream::{Block, Cursor, Error, Isolation, PartitionHandle, StreamStore, Waker};
@@ -35,12 +37,16 @@ pub(crate) struct ColdReads {
     /// How far a walk goes ahead of its reader.
     window_bytes: usize,
     walks_max: usize,
+    /// After this long without its reader a walk is let go of.
+    idle_max: Duration,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     walks: HashMap<Key, Arc<Mutex<Walk>>>,
+    /// Whether a task looks for idle walks; one does while there are any.
+    is_swept: bool,
     /// Who found no room.
     starving: Vec<Waker>,
 }
@@ -100,7 +106,8 @@ impl ColdReads {
         let window_bytes = options.cold_read_bytes;
         // What is ready, what is being read, and what the cursor holds.
         let walks_max = (options.cold_reads_bytes_max / (3 * window_bytes)).max(1);
-        Arc::new(Self { clock, window_bytes, walks_max, state: Mutex::default() })
+        let idle_max = Duration::from_millis(options.cold_read_idle_ms_max);
+        Arc::new(Self { clock, window_bytes, walks_max, idle_max, state: Mutex::default() })
     }
 
     /// Takes what is ready at a position, and lets the walk there go on.
@@ -112,6 +119,9 @@ impl ColdReads {
         let Some(walk) = state.walks.remove(&key) else {
             if state.make_room(self.walks_max, now) {
                 state.walks.insert(key, self.begin(request, now));
+                if !std::mem::replace(&mut state.is_swept, true) {
+                    self.sweep();
+                }
             } else {
                 state.starve(request.waker);
             }
@@ -161,6 +171,25 @@ impl ColdReads {
         read
     }
 
+    /// Lets go of idle walks, until there are none at all.
+    fn sweep(self: &Arc<Self>) {
+        let reads = Arc::downgrade(self);
+        let idle_max = self.idle_max;
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(idle_max).await;
+                let Some(reads) = reads.upgrade() else { return };
+                let now = reads.clock.monotonic_ns();
+                let mut state = reads.state.lock();
+                state.drop_idle(idle_max, now);
+                if state.walks.is_empty() {
+                    state.is_swept = false;
+                    return;
+                }
+            }
+        });
+    }
+
     fn begin(self: &Arc<Self>, request: ColdRequest<'_>, now: u64) -> Arc<Mutex<Walk>> {
         let end = request.partition.offsets().visible(request.isolation);
         let cursor = request.store.cursor(request.partition, request.from, end);
@@ -179,17 +208,18 @@ impl ColdReads {
     fn go_on(&self, request: ColdRequest<'_>, walk: Arc<Mutex<Walk>>, mut cursor: Box<Cursor>) {
         let (store, partition) = (request.store.clone(), request.partition.clone());
         let window_bytes = self.window_bytes;
+        let clock = self.clock.clone();
         tokio::spawn(async move {
             loop {
                 let at = cursor.position();
                 let read = match cursor.next(window_bytes).await {
                     Ok(blocks) => blocks,
-                    Err(error) => break walk.lock().pause(Progress::Ended(Some(error))),
+                    Err(error) => break walk.lock().pause(Progress::Ended(Some(error)), &*clock),
                 };
                 if read.is_empty() {
                     let mut walk = walk.lock();
                     walk.push_gap(at, cursor.position(), store.epoch());
-                    break walk.pause(Progress::Ended(None));
+                    break walk.pause(Progress::Ended(None), &*clock);
                 }
                 let mut batches = Vec::with_capacity(read.len());
                 for block in read {
@@ -198,7 +228,7 @@ impl ColdReads {
                 let mut walk = walk.lock();
                 batches.into_iter().for_each(|batch| walk.push(&batch));
                 if walk.ready_bytes >= window_bytes {
-                    break walk.pause(Progress::Paused(cursor));
+                    break walk.pause(Progress::Paused(cursor), &*clock);
                 }
                 walk.wake();
             }
@@ -244,13 +274,20 @@ impl State {
         }
         let idle = self.walks.iter().filter_map(|(key, walk)| {
             let walk = walk.lock();
-            let is_idle = !matches!(walk.progress, Progress::Running)
-                && now.saturating_sub(walk.last_used_ns) >= IDLE_NS_MIN;
-            is_idle.then_some((walk.last_used_ns, *key))
+            walk.is_idle(IDLE_NS_MIN, now).then_some((walk.last_used_ns, *key))
         });
         let Some((_, oldest)) = idle.min_by_key(|(used, _)| *used) else { return false };
         self.walks.remove(&oldest);
         true
+    }
+
+    fn drop_idle(&mut self, idle_max: Duration, now: u64) {
+        let idle_ns = u64::try_from(idle_max.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.walks.len();
+        self.walks.retain(|_, walk| !walk.lock().is_idle(idle_ns, now));
+        if self.walks.len() < before {
+            self.wake_starving();
+        }
     }
 
     fn starve(&mut self, waker: &Waker) {
@@ -275,6 +312,12 @@ impl Walk {
         self.ready.push_back(Piece { bytes, next: batch.header().next_offset() });
     }
 
+    /// One that is under way is not: it holds its memory until it has paused.
+    fn is_idle(&self, idle_ns: u64, now: u64) -> bool {
+        !matches!(self.progress, Progress::Running)
+            && now.saturating_sub(self.last_used_ns) >= idle_ns
+    }
+
     fn push_gap(&mut self, from: Offset, next: Offset, epoch: Epoch) {
         if next > from {
             let bytes = empty_batch(from, next, epoch);
@@ -283,8 +326,10 @@ impl Walk {
         }
     }
 
-    fn pause(&mut self, progress: Progress) {
+    /// Whoever waits for it has as long to come as after a read.
+    fn pause(&mut self, progress: Progress, clock: &dyn Clock) {
         self.progress = progress;
+        self.last_used_ns = clock.monotonic_ns();
         self.wake();
     }
 
@@ -333,7 +378,44 @@ impl Walk {
 
 #[cfg(test)]
 mod tests {
+    use aquifer_types::{PartitionIndex, StreamId};
+    use uuid::Uuid;
+
     use super::*;
+
+    #[test]
+    fn walks_that_nobody_comes_back_to_are_let_go_of() {
+        const SECOND: u64 = 1_000_000_000;
+        let partition = Partition::new(StreamId(Uuid::nil()), PartitionIndex(0));
+        let walk = |progress, last_used_ns| Walk {
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            progress,
+            last_used_ns,
+            waiting: Vec::new(),
+        };
+        let mut state = State::default();
+        for (at, walk) in [
+            walk(Progress::Running, 0),
+            walk(Progress::Ended(None), 5 * SECOND),
+            walk(Progress::Ended(None), 6 * SECOND),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let key = (partition, Offset(at as i64), false);
+            state.walks.insert(key, Arc::new(Mutex::new(walk)));
+        }
+        let mut left = |now| {
+            state.drop_idle(Duration::from_secs(10), now);
+            let mut left: Vec<_> = state.walks.keys().map(|(_, offset, _)| offset.get()).collect();
+            left.sort_unstable();
+            left
+        };
+        assert_eq!(left(14 * SECOND), [0, 1, 2]);
+        assert_eq!(left(15 * SECOND), [0, 2]);
+        assert_eq!(left(1_000 * SECOND), [0], "it is under way");
+    }
 
     #[test]
     fn a_gap_is_a_batch_without_records_that_ends_before_the_next() {
