@@ -16,7 +16,16 @@ const POM: &str = include_str!("java/pom.xml");
 const SOURCE: &str = include_str!("java/Scenarios.java");
 
 /// Scenarios of Scenarios.java.
-const SCENARIOS: &[&[&str]] = &[&["round_trip"], &["group"], &["transactions"]];
+const SCENARIOS: &[&[&str]] = &[
+    &["round_trip"],
+    &["group", "classic"],
+    &["group", "consumer"],
+    &["consumer_group"],
+    &["transactions"],
+];
+
+/// A rebalance takes a few heartbeats.
+const SOON: &[&str] = &["kafka.consumer_group_heartbeat_ms=500"];
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
     for program in ["java", "javac", "mvn"] {
@@ -39,7 +48,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     let mut compile = Command::new("javac");
     run_quietly(compile.args(["-cp", &class_path, "-d"]).arg(directory.path()).arg(&source))?;
 
-    let server = Server::start(&context.options(directory.path()))?;
+    let server = Server::start(&context.options(directory.path()).with_settings(SOON))?;
     let bootstrap = server.kafka()?;
     let report = run_each(&server, SCENARIOS, |arguments| {
         let mut command = Command::new("java");

@@ -15,12 +15,18 @@ const CONFLUENT: &[&[&str]] = &[
     &["administration"],
     &["group", "classic", "range"],
     &["group", "classic", "cooperative-sticky"],
+    &["group", "consumer", "uniform"],
+    &["group", "consumer", "range"],
     &["transactions"],
     &["fencing"],
 ];
 
 /// Scenarios of kafka_python.py, with their arguments.
 const KAFKA_PYTHON: &[&[&str]] = &[&["round_trip"], &["administration"], &["group"]];
+
+/// A killed member of a consumer group is missed this soon.
+const SOON: &[&str] =
+    &["kafka.consumer_group_session_ms=6000", "kafka.consumer_group_heartbeat_ms=500"];
 
 /// confluent-kafka, which is librdkafka.
 pub(crate) fn confluent(context: &Context) -> Result<Report> {
@@ -38,7 +44,7 @@ fn run(context: &Context, name: &str, script: &str, scenarios: &[&[&str]]) -> Re
         Ok(scripts) => scripts,
         Err(reason) => return Ok(Report::could_not_run(reason)),
     };
-    let server = Server::start(&context.options(directory.path()))?;
+    let server = Server::start(&context.options(directory.path()).with_settings(SOON))?;
     let bootstrap = server.kafka()?;
     let report =
         run_each(&server, scenarios, |arguments| scripts.run(script, &bootstrap, arguments));
