@@ -120,10 +120,11 @@ pub(crate) async fn describe(
         group,
         state: if stored.members.is_empty() { "empty" } else { "stable" },
         kind: stored.kind.clone(),
-        protocol_type: stored.protocol_type.clone(),
+        protocol_type: stored.protocol_type().map(str::to_owned),
         protocol: stored.protocol.clone(),
         generation: stored.generation,
-        members: stored.members(),
+        members: stored
+            .members(|id| app.store.stream_path(id).map(|path| path.name.as_str().to_owned())),
         streams,
     };
     json(StatusCode::OK, &answer)

@@ -97,6 +97,8 @@ apis! {
     ListGroups(ListGroupsRequest) 0..=5 Alone false => crate::group_admin::list;
     DeleteGroups(DeleteGroupsRequest) 0..=2 Alone false => crate::group_admin::delete;
     OffsetDelete(OffsetDeleteRequest) 0..=0 Alone false => crate::offsets::delete;
+    ConsumerGroupHeartbeat(ConsumerGroupHeartbeatRequest) 0..=1 Alone false => crate::consumer_groups::heartbeat;
+    ConsumerGroupDescribe(ConsumerGroupDescribeRequest) 0..=1 Alone false => crate::consumer_groups::describe;
     Metadata(MetadataRequest) 0..=13 Alone false => crate::metadata::handle;
     CreateTopics(CreateTopicsRequest) 2..=7 Alone false => crate::create_topics::handle;
     DeleteTopics(DeleteTopicsRequest) 1..=6 Alone false => crate::delete_topics::handle;

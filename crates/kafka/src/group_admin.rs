@@ -14,6 +14,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::authorizer::{Action, Resource};
 use crate::call::Call;
+use crate::groups::Machine;
 use crate::groups::classic::{ClassicGroup, State};
 use crate::membership::{code, key};
 use crate::topic::OPERATIONS_NOT_ASKED;
@@ -79,8 +80,11 @@ fn describe_one(call: &Call, group: &str) -> Result<DescribedGroup, ResponseErro
         return Err(ResponseError::GroupAuthorizationFailed);
     }
     let key = key(call, group)?;
-    let found = call.broker.groups.describe(&key).ok_or(ResponseError::GroupIdNotFound)?;
-    Ok(to_described(found))
+    match call.broker.groups.describe(&key) {
+        Some(Machine::Classic(group)) => Ok(to_described(group)),
+        // Those of the other kind have an API of their own.
+        Some(Machine::Consumer(_)) | None => Err(ResponseError::GroupIdNotFound),
+    }
 }
 
 fn not_described(call: &Call, error: ResponseError) -> DescribedGroup {
@@ -117,7 +121,7 @@ fn to_described(group: ClassicGroup) -> DescribedGroup {
         .with_protocol_type(group.protocol_type.unwrap_or_default().into())
 }
 
-fn operations(call: &Call, group: &str) -> i32 {
+pub(crate) fn operations(call: &Call, group: &str) -> i32 {
     let allowed =
         GROUP_OPERATIONS.iter().filter(|(action, _)| call.allows(*action, Resource::Group(group)));
     allowed.fold(0, |bits, (_, number)| bits | (1 << number))

@@ -17,6 +17,7 @@ mod call;
 mod cluster_id;
 mod configs;
 mod connection;
+mod consumer_groups;
 mod create_partitions;
 mod create_topics;
 mod delete_records;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aquifer_stream::{Error, GroupPosition, Operation, POSITION_METADATA_BYTES_MAX};
-use aquifer_types::{Offset, Partition, PartitionIndex, StreamPath};
+use aquifer_stream::{Error, GroupPosition, Operation, POSITION_METADATA_BYTES_MAX, PositionNote};
+use aquifer_types::{Epoch, Offset, Partition, PartitionIndex, StreamPath};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
@@ -24,9 +24,9 @@ use kafka_protocol::protocol::StrBytes;
 use crate::authorizer::{Action, Resource};
 use crate::call::Call;
 use crate::error_code::error_code;
-use crate::groups::GroupKey;
+use crate::groups::{CommitBy, GroupKey};
 use crate::membership::{asker, key, readable};
-use crate::topic::Topic;
+use crate::topic::{StoreTopics, Topic};
 
 /// The first version of `OffsetFetch` for many groups.
 const FETCH_BATCHED: i16 = 8;
@@ -34,6 +34,18 @@ const FETCH_BATCHED: i16 = 8;
 const NO_OFFSET: i64 = -1;
 /// What stands where no leader epoch is known.
 const NO_EPOCH: i32 = -1;
+
+/// A position that can be committed.
+pub(crate) type Committed = (Partition, Offset, PositionNote);
+
+/// What a client commits of a partition.
+pub(crate) struct Asked<'a> {
+    pub(crate) index: i32,
+    pub(crate) offset: i64,
+    /// -1 where it says none.
+    pub(crate) leader_epoch: i32,
+    pub(crate) metadata: Option<&'a StrBytes>,
+}
 
 /// What clients of a coordinator take for "try again".
 pub(crate) fn coordinator_code(error: &Error) -> ResponseError {
@@ -72,10 +84,12 @@ pub(crate) async fn commit(call: &Call, request: OffsetCommitRequest) -> OffsetC
     let mut positions = Vec::new();
     let mut topics: Vec<OffsetCommitResponseTopic> = Vec::with_capacity(request.topics.len());
     for asked in &request.topics {
-        let of_topic = asked
-            .partitions
-            .iter()
-            .map(|of| (of.partition_index, of.committed_offset, of.committed_metadata.as_ref()));
+        let of_topic = asked.partitions.iter().map(|of| Asked {
+            index: of.partition_index,
+            offset: of.committed_offset,
+            leader_epoch: of.committed_leader_epoch,
+            metadata: of.committed_metadata.as_ref(),
+        });
         let codes = check_positions(call, &asked.name, of_topic, &mut positions);
         let partitions = codes.into_iter().map(|(index, code)| {
             OffsetCommitResponsePartition::default()
@@ -107,13 +121,15 @@ pub(crate) async fn commit(call: &Call, request: OffsetCommitRequest) -> OffsetC
 pub(crate) fn check_positions<'a>(
     call: &Call,
     name: &str,
-    asked: impl Iterator<Item = (i32, i64, Option<&'a StrBytes>)>,
-    positions: &mut Vec<(Partition, Offset, String)>,
+    asked: impl Iterator<Item = Asked<'a>>,
+    positions: &mut Vec<Committed>,
 ) -> Vec<(i32, i16)> {
     let found = topic(call, Action::Read, name);
-    let check = |(index, offset, note): (i32, i64, Option<&StrBytes>)| {
-        let note = note.map(ToString::to_string).unwrap_or_default();
-        let checked = partition(&found, index).and_then(|at| match note.len() {
+    let check = |Asked { index, offset, leader_epoch, metadata }: Asked<'_>| {
+        let metadata = metadata.map(ToString::to_string).unwrap_or_default();
+        let leader_epoch = u32::try_from(leader_epoch).ok().map(Epoch);
+        let note = PositionNote { metadata, leader_epoch };
+        let checked = partition(&found, index).and_then(|at| match note.metadata.len() {
             0..=POSITION_METADATA_BYTES_MAX => Ok((at, Offset(offset), note)),
             _ => Err(ResponseError::OffsetMetadataTooLarge),
         });
@@ -128,10 +144,17 @@ async fn commit_positions(
     call: &Call,
     key: &GroupKey,
     request: &OffsetCommitRequest,
-    positions: Vec<(Partition, Offset, String)>,
+    positions: Vec<Committed>,
 ) -> Result<(), ResponseError> {
     let member = asker(&request.member_id, request.group_instance_id.as_ref());
-    let generation = request.generation_id_or_member_epoch;
+    let partitions: Vec<Partition> = positions.iter().map(|(at, ..)| *at).collect();
+    let by = CommitBy {
+        asker: &member,
+        generation: request.generation_id_or_member_epoch,
+        in_transaction: false,
+        version: call.version,
+        partitions: &partitions,
+    };
     let (tenant, group) = (key.tenant.clone(), key.group.clone());
     let commit = async {
         if positions.is_empty() {
@@ -141,7 +164,7 @@ async fn commit_positions(
         call.store().commit(vec![operation]).await.map(|_| ())
     };
     let groups = &call.broker.groups;
-    let done = groups.commit(key, &member, generation, false, commit).await?;
+    let done = groups.commit(key, by, commit).await?;
     done.map_err(|error| match error {
         // A stream was deleted on the way.
         Error::Overtaken(_) => ResponseError::UnknownTopicOrPartition,
@@ -150,7 +173,7 @@ async fn commit_positions(
 }
 
 /// Topics and partitions of one group, or all of them.
-type Asked = Option<Vec<(TopicName, Vec<i32>)>>;
+type Wanted = Option<Vec<(TopicName, Vec<i32>)>>;
 
 /// Partitions whose positions may be about to change; none where a client does
 /// not ask for stable ones (KIP-447).
@@ -175,7 +198,11 @@ pub(crate) async fn fetch(call: &Call, request: OffsetFetchRequest) -> OffsetFet
             topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
         });
         let answer = OffsetFetchResponseGroup::default().with_group_id(of.group_id.clone());
-        match fetch_group(call, &of.group_id, asked, request.require_stable) {
+        let member = of.member_id.as_ref().map(StrBytes::as_str);
+        let checked = check_member(call, &of.group_id, member, of.member_epoch);
+        let fetched =
+            checked.and_then(|()| fetch_group(call, &of.group_id, asked, request.require_stable));
+        match fetched {
             Err(error) => answer.with_error_code(error.code()),
             Ok(fetched) => answer.with_topics(fetched.into_iter().map(to_topics).collect()),
         }
@@ -183,9 +210,23 @@ pub(crate) async fn fetch(call: &Call, request: OffsetFetchRequest) -> OffsetFet
     OffsetFetchResponse::default().with_groups(groups.collect())
 }
 
+/// Whether the member of a consumer group, if it is from one, is told positions
+/// in its epoch.
+fn check_member(
+    call: &Call,
+    group: &str,
+    member: Option<&str>,
+    epoch: i32,
+) -> Result<(), ResponseError> {
+    if member.is_none() || !call.allows(Action::Describe, Resource::Group(group)) {
+        return Ok(());
+    }
+    call.broker.groups.check_fetch(&key(call, group)?, member, epoch)
+}
+
 /// Versions before 8 ask for one group.
 fn fetch_one(call: &Call, request: OffsetFetchRequest) -> OffsetFetchResponse {
-    let asked: Asked = request.topics.map(|topics| {
+    let asked: Wanted = request.topics.map(|topics| {
         topics.into_iter().map(|topic| (topic.name, topic.partition_indexes)).collect()
     });
     let response = OffsetFetchResponse::default();
@@ -206,7 +247,7 @@ fn fetch_one(call: &Call, request: OffsetFetchRequest) -> OffsetFetchResponse {
 fn fetch_group(
     call: &Call,
     group: &str,
-    asked: Asked,
+    asked: Wanted,
     require_stable: bool,
 ) -> Result<Vec<(TopicName, Vec<Fetched>)>, ResponseError> {
     if !call.allows(Action::Describe, Resource::Group(group)) {
@@ -280,11 +321,11 @@ fn fetch_all(call: &Call, key: &GroupKey, unstable: &Unstable) -> Vec<(TopicName
 
 fn to_topic((name, fetched): (TopicName, Vec<Fetched>)) -> OffsetFetchResponseTopic {
     let partitions = fetched.into_iter().map(|of| {
-        let (code, offset, metadata) = of.parts();
+        let (code, offset, leader_epoch, metadata) = of.parts();
         OffsetFetchResponsePartition::default()
             .with_partition_index(of.index)
             .with_committed_offset(offset)
-            .with_committed_leader_epoch(NO_EPOCH)
+            .with_committed_leader_epoch(leader_epoch)
             .with_metadata(Some(metadata))
             .with_error_code(code)
     });
@@ -293,11 +334,11 @@ fn to_topic((name, fetched): (TopicName, Vec<Fetched>)) -> OffsetFetchResponseTo
 
 fn to_topics((name, fetched): (TopicName, Vec<Fetched>)) -> OffsetFetchResponseTopics {
     let partitions = fetched.into_iter().map(|of| {
-        let (code, offset, metadata) = of.parts();
+        let (code, offset, leader_epoch, metadata) = of.parts();
         OffsetFetchResponsePartitions::default()
             .with_partition_index(of.index)
             .with_committed_offset(offset)
-            .with_committed_leader_epoch(NO_EPOCH)
+            .with_committed_leader_epoch(leader_epoch)
             .with_metadata(Some(metadata))
             .with_error_code(code)
     });
@@ -305,13 +346,16 @@ fn to_topics((name, fetched): (TopicName, Vec<Fetched>)) -> OffsetFetchResponseT
 }
 
 impl Fetched {
-    fn parts(&self) -> (i16, i64, StrBytes) {
+    /// Code, offset, leader epoch and metadata.
+    fn parts(&self) -> (i16, i64, i32, StrBytes) {
         match &self.position {
             Ok(Some(position)) => {
-                (0, position.offset.get(), StrBytes::from_string(position.metadata.clone()))
+                let epoch = position.leader_epoch.and_then(|of| i32::try_from(of.get()).ok());
+                let metadata = StrBytes::from_string(position.metadata.clone());
+                (0, position.offset.get(), epoch.unwrap_or(NO_EPOCH), metadata)
             }
-            Ok(None) => (0, NO_OFFSET, StrBytes::default()),
-            Err(error) => (error.code(), NO_OFFSET, StrBytes::default()),
+            Ok(None) => (0, NO_OFFSET, NO_EPOCH, StrBytes::default()),
+            Err(error) => (error.code(), NO_OFFSET, NO_EPOCH, StrBytes::default()),
         }
     }
 }
@@ -322,7 +366,7 @@ pub(crate) async fn delete(call: &Call, request: OffsetDeleteRequest) -> OffsetD
         return response.with_error_code(ResponseError::GroupAuthorizationFailed.code());
     }
     let found = key(call, &request.group_id)
-        .and_then(|key| Ok((call.broker.groups.subscribed(&key)?, key)));
+        .and_then(|key| Ok((call.broker.groups.subscribed(&key, &StoreTopics::all(call))?, key)));
     let (subscribed, key) = match found {
         Ok(found) => found,
         Err(error) => return response.with_error_code(error.code()),

@@ -193,6 +193,13 @@ pub struct KafkaOptions {
     /// How long the first rebalance of an empty group waits for more members;
     /// it begins anew with each that comes. In ms; 0: not at all.
     pub group_initial_delay_ms: u64,
+    /// A member of a consumer group (KIP-848) that is not heard of for this long
+    /// is lost; in ms.
+    pub consumer_group_session_ms: u64,
+    /// How often members of consumer groups are told to be heard of; in ms.
+    pub consumer_group_heartbeat_ms: u32,
+    /// The most members of one consumer group.
+    pub consumer_group_members_max: usize,
     /// Positions of a group are forgotten when it had no members for this long
     /// and they were not committed since; in ms.
     pub offsets_retention_ms: u64,
@@ -251,6 +258,9 @@ impl Default for KafkaOptions {
             group_session_ms_min: 6_000,
             group_session_ms_max: 1_800_000,
             group_initial_delay_ms: 500,
+            consumer_group_session_ms: 45_000,
+            consumer_group_heartbeat_ms: 5_000,
+            consumer_group_members_max: 1_000,
             offsets_retention_ms: 7 * 24 * 3600 * 1000,
         }
     }
@@ -349,6 +359,14 @@ impl KafkaOptions {
                 self.group_session_ms_max as usize,
                 self.group_session_ms_min as usize,
             ),
+            ("consumer_group_heartbeat_ms", self.consumer_group_heartbeat_ms as usize, 1),
+            (
+                "consumer_group_session_ms",
+                self.consumer_group_session_ms as usize,
+                // One that is late is no loss yet.
+                self.consumer_group_heartbeat_ms as usize * 2,
+            ),
+            ("consumer_group_members_max", self.consumer_group_members_max, 1),
             ("offsets_retention_ms", self.offsets_retention_ms as usize, 60_000),
             ("partitions_default", self.partitions_default as usize, 1),
             ("idle_ms_max", self.idle_ms_max as usize, 1_000),
@@ -367,6 +385,10 @@ impl KafkaOptions {
             let partitions = self.partitions_default;
             let why = format!("is {partitions}, a stream has at most {PARTITIONS_MAX}");
             return Err(("partitions_default", why));
+        }
+        if i32::try_from(self.consumer_group_heartbeat_ms).is_err() {
+            let why = format!("clients are told at most {} ms", i32::MAX);
+            return Err(("consumer_group_heartbeat_ms", why));
         }
         if self.request_bytes_max > i32::MAX as usize {
             return Err(("request_bytes_max", "a frame has at most 2 GiB".into()));

@@ -361,5 +361,5 @@ fn too_much(call: &Call) -> Refusal {
         "the batches of the request are larger than {limit} bytes together when decompressed \
          (produce_decompressed_bytes_max)"
     );
-    Refusal { code: ResponseError::MessageTooLarge, message: Some(message), record: None }
+    Refusal { code: ResponseError::MessageTooLarge, message: Some(message), records: Vec::new() }
 }

@@ -14,6 +14,7 @@ use crate::authorizer::{Action, Resource};
 use crate::broker::NODE_ID;
 use crate::call::Call;
 use crate::error_code::error_code;
+use crate::groups::consumer;
 
 /// What stands where authorized operations were not asked for.
 pub(crate) const OPERATIONS_NOT_ASKED: i32 = i32::MIN;
@@ -69,6 +70,46 @@ impl Topic {
 
     pub(crate) fn name(&self) -> TopicName {
         topic_name(self.path.name.as_str())
+    }
+}
+
+/// The topics of the principal's tenant, as groups look them up.
+#[derive(Debug)]
+pub(crate) struct StoreTopics<'a> {
+    call: &'a Call,
+    /// Whether names that the principal may not see are told.
+    tells_all: bool,
+}
+
+impl<'a> StoreTopics<'a> {
+    /// Those that the principal may see.
+    pub(crate) const fn visible(call: &'a Call) -> Self {
+        Self { call, tells_all: false }
+    }
+
+    /// All of them.
+    pub(crate) const fn all(call: &'a Call) -> Self {
+        Self { call, tells_all: true }
+    }
+}
+
+impl consumer::Topics for StoreTopics<'_> {
+    fn version(&self) -> u64 {
+        self.call.store().shapes_version()
+    }
+
+    fn find(&self, name: &str) -> Option<consumer::Topic> {
+        let shape = Topic::named(self.call, name).ok()?.shape;
+        Some(consumer::Topic { id: shape.id, partitions: shape.partitions })
+    }
+
+    fn names(&self) -> Vec<String> {
+        let all = self.call.store().list_stream_shapes(&self.call.principal.tenant);
+        let names = all.into_iter().map(|(path, _)| path.name.to_string());
+        let is_told = |name: &String| {
+            self.tells_all || self.call.allows(Action::Describe, Resource::Stream(name))
+        };
+        names.filter(is_told).collect()
     }
 }
 

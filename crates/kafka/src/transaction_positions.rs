@@ -2,7 +2,7 @@
 //! transaction is committed.
 
 use aquifer_stream::{Error, Operation};
-use aquifer_types::{Offset, Partition};
+use aquifer_types::Partition;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::txn_offset_commit_response::{
     TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
@@ -10,8 +10,9 @@ use kafka_protocol::messages::txn_offset_commit_response::{
 use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
 use crate::call::Call;
+use crate::groups::CommitBy;
 use crate::membership::{asker, readable};
-use crate::offsets::check_positions;
+use crate::offsets::{Asked, Committed, check_positions};
 use crate::transactions::{Writer, transaction_code};
 
 /// The first version whose clients know what can be mended by an abort
@@ -27,10 +28,12 @@ pub(crate) async fn commit(
     let mut positions = Vec::new();
     let mut topics: Vec<TxnOffsetCommitResponseTopic> = Vec::with_capacity(request.topics.len());
     for asked in &request.topics {
-        let of_topic = asked
-            .partitions
-            .iter()
-            .map(|of| (of.partition_index, of.committed_offset, of.committed_metadata.as_ref()));
+        let of_topic = asked.partitions.iter().map(|of| Asked {
+            index: of.partition_index,
+            offset: of.committed_offset,
+            leader_epoch: of.committed_leader_epoch,
+            metadata: of.committed_metadata.as_ref(),
+        });
         let codes = check_positions(call, &asked.name, of_topic, &mut positions);
         let partitions = codes.into_iter().map(|(index, code)| {
             TxnOffsetCommitResponsePartition::default()
@@ -55,13 +58,22 @@ pub(crate) async fn commit(
 async fn pend(
     call: &Call,
     request: &TxnOffsetCommitRequest,
-    positions: Vec<(Partition, Offset, String)>,
+    positions: Vec<Committed>,
 ) -> Result<(), ResponseError> {
     let (producer, epoch) = (request.producer_id.0, request.producer_epoch);
     let Writer { id, producer } =
         Writer::allowed(call, &request.transactional_id, producer, epoch)?;
     let key = readable(call, &request.group_id)?;
     let member = asker(&request.member_id, request.group_instance_id.as_ref());
+    let partitions: Vec<Partition> = positions.iter().map(|(at, ..)| *at).collect();
+    // Versions before 3 say nothing of the group's generation, and are let in.
+    let by = CommitBy {
+        asker: &member,
+        generation: request.generation_id,
+        in_transaction: true,
+        version: call.version,
+        partitions: &partitions,
+    };
     let (tenant, group) = (key.tenant.clone(), key.group.clone());
     let add = (call.version >= ADDS_GROUP).then(|| Operation::AddGroup {
         tenant: tenant.clone(),
@@ -78,8 +90,7 @@ async fn pend(
     };
     let commit = call.store().commit(add.into_iter().chain([pend]).collect());
     let groups = &call.broker.groups;
-    // Versions before 3 say nothing of the group's generation, and are let in.
-    let done = groups.commit(&key, &member, request.generation_id, true, commit).await?;
+    let done = groups.commit(&key, by, commit).await?;
     done.map(|_| ()).map_err(|error| match &error {
         Error::InvalidTransactionState(_) if call.version >= ABORTABLE_MIN => {
             ResponseError::TransactionAbortable

@@ -334,8 +334,33 @@ pub struct GroupPosition {
     /// The consumer's own note; at most 4 KiB.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub metadata: String,
+    /// The epoch of the record before it, as far as the consumer said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader_epoch: Option<Epoch>,
     /// When it was committed.
     pub committed: Timestamp,
+}
+
+/// What a consumer leaves beside a position.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PositionNote {
+    /// Its own note; at most 4 KiB.
+    pub metadata: String,
+    /// The epoch of the record before the position.
+    pub leader_epoch: Option<Epoch>,
+}
+
+impl From<String> for PositionNote {
+    fn from(metadata: String) -> Self {
+        Self { metadata, leader_epoch: None }
+    }
+}
+
+impl GroupPosition {
+    pub(crate) fn new(offset: Offset, note: &PositionNote, committed: Timestamp) -> Self {
+        let PositionNote { metadata, leader_epoch } = note.clone();
+        Self { offset, metadata, leader_epoch, committed }
+    }
 }
 
 /// The positions of a consumer group.

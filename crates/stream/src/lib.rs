@@ -25,9 +25,9 @@ mod verify;
 pub use api::{
     AbortedTransaction, AppendAnswer, AppendRequest, Appended, Block, ChunkDescription, Form,
     GroupDescription, GroupPosition, Health, Isolation, NewStream, NewTransactional,
-    PartitionAppend, PartitionDescription, Position, ProducerDescription, ReadAnswer, ReadRequest,
-    StreamDescription, StreamShape, StreamSummary, StreamUpdate, TransactionDescription,
-    TransactionState, Truncation,
+    PartitionAppend, PartitionDescription, Position, PositionNote, ProducerDescription, ReadAnswer,
+    ReadRequest, StreamDescription, StreamShape, StreamSummary, StreamUpdate,
+    TransactionDescription, TransactionState, Truncation,
 };
 pub use chunk_meta::ChunkMeta;
 pub use error::Error;

@@ -6,6 +6,7 @@
 
 mod bit_flips;
 mod client;
+mod clock;
 mod command_line;
 mod enospc;
 mod history;
@@ -104,6 +105,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "zombie",
         about: "a server stands still, a successor takes over: the old one changes nothing",
         run: zombie::run,
+    },
+    Scenario {
+        name: "clock",
+        about: "the clock jumps and stands still: offsets, order and records do not care",
+        run: clock::run,
     },
     Scenario {
         name: "limits",

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use aquifer_stream::{Document, DocumentExpectation, DocumentKey, DocumentKind};
-use aquifer_types::{ErrorKind, GroupName};
+use aquifer_types::{ErrorKind, GroupName, StreamId};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
@@ -24,9 +24,15 @@ const CONSUMER: &str = "consumer";
 pub(super) struct StoredGroup {
     #[serde(rename = "type")]
     pub(super) kind: Option<String>,
+    /// Of a group whose coordinator assigns, its epoch.
+    #[serde(alias = "epoch")]
     pub(super) generation: Option<i64>,
-    pub(super) protocol_type: Option<String>,
+    protocol_type: Option<String>,
+    #[serde(alias = "assignor")]
     pub(super) protocol: Option<String>,
+    /// The streams that `owned` of members means by their places.
+    #[serde(default)]
+    streams: Vec<StreamId>,
     #[serde(default)]
     pub(super) members: Vec<StoredMember>,
     #[serde(skip)]
@@ -39,7 +45,11 @@ pub(super) struct StoredMember {
     instance: Option<String>,
     client_id: Option<String>,
     client_host: Option<String>,
+    /// What a leader has assigned.
     assignment: Option<String>,
+    /// What a coordinator has: an epoch, the place of a stream, partitions.
+    #[serde(default)]
+    owned: Vec<(i64, usize, Vec<i32>)>,
 }
 
 /// A member, as it is answered.
@@ -96,20 +106,53 @@ impl StoredGroup {
         self.version.map_or(DocumentExpectation::Absent, DocumentExpectation::Version)
     }
 
-    pub(super) fn members(self) -> Vec<MemberJson> {
-        let is_consumer = self.protocol_type.as_deref() == Some(CONSUMER);
+    /// What its members are, `consumer` of those that a coordinator assigns to.
+    pub(super) fn protocol_type(&self) -> Option<&str> {
+        match self.is_assigned() {
+            true => Some(CONSUMER),
+            false => self.protocol_type.as_deref(),
+        }
+    }
+
+    /// Whether its coordinator assigns, and not one of its members.
+    fn is_assigned(&self) -> bool {
+        self.kind.as_deref() == Some(CONSUMER)
+    }
+
+    /// Its members; `name` is what a stream is called, while it exists.
+    pub(super) fn members(self, name: impl Fn(StreamId) -> Option<String>) -> Vec<MemberJson> {
+        let is_assigned = self.is_assigned();
+        let is_consumer = self.protocol_type() == Some(CONSUMER);
+        let names: Vec<Option<String>> = self.streams.into_iter().map(name).collect();
         let members = self.members.into_iter().map(|member| {
-            let bytes = member.assignment.and_then(|text| BASE64_STANDARD.decode(text).ok());
+            let assignment = if is_assigned {
+                Some(owned(&names, member.owned))
+            } else {
+                let bytes = member.assignment.and_then(|text| BASE64_STANDARD.decode(text).ok());
+                bytes.filter(|_| is_consumer).and_then(|bytes| assignment(&bytes))
+            };
             MemberJson {
                 id: member.id,
                 instance: member.instance,
                 client_id: member.client_id,
                 client_host: member.client_host,
-                assignment: bytes.filter(|_| is_consumer).and_then(|bytes| assignment(&bytes)),
+                assignment,
             }
         });
         members.collect()
     }
+}
+
+/// Partitions by the names of their streams; what was deleted has none.
+fn owned(names: &[Option<String>], runs: Vec<(i64, usize, Vec<i32>)>) -> Assignment {
+    let mut assigned = Assignment::new();
+    for (_, place, partitions) in runs {
+        if let Some(Some(name)) = names.get(place) {
+            assigned.entry(name.clone()).or_default().extend(partitions);
+        }
+    }
+    assigned.values_mut().for_each(|partitions| partitions.sort_unstable());
+    assigned
 }
 
 /// Reads Kafka's `ConsumerProtocolAssignment`, of which all versions begin
@@ -170,9 +213,25 @@ mod tests {
             client_host: Some("/::1".into()),
             assignment: Some(Assignment::from([("s".into(), vec![2])])),
         };
-        assert_eq!(stored.members(), [member]);
+        assert_eq!(stored.protocol_type(), Some(CONSUMER));
+        assert_eq!(stored.members(|_| None), [member]);
         assert!(parse("{\"type\":\"other\",\"members\":7}").is_err());
         assert!(parse("{\"type\":\"other\"}").unwrap().members.is_empty());
+    }
+
+    #[test]
+    fn what_a_coordinator_assigned_is_read() {
+        // The text of the coordinator's own test.
+        let text = r#"{"type":"consumer","epoch":9,"target_epoch":8,"assignor":"range","topics_hash":18446744073709551615,"streams":["00000000-0000-0000-0000-000000000001","00000000-0000-0000-0000-000000000002"],"members":[{"id":"a","instance":"i","rack":"r","client_id":"c","client_host":"/::1","rebalance_ms":9000,"names":["s"],"regex":"t.*","assignor":"range","epoch":8,"previous_epoch":7,"owned":[[7,0,[0,1]],[8,0,[2]]],"revoking":[[3,1,[5]]],"target":[[0,[0,1,2]]]},{"id":"b","client_id":"","client_host":"","rebalance_ms":1,"names":[],"epoch":-2,"previous_epoch":0,"owned":[[1,1,[0]]],"waits":true}]}"#;
+        let stored = parse(text).unwrap();
+        assert_eq!((stored.generation, stored.protocol.as_deref()), (Some(9), Some("range")));
+        assert_eq!(stored.protocol_type(), Some(CONSUMER));
+        let first = stored.streams[0];
+        let members = stored.members(|id| (id == first).then(|| "s".to_owned()));
+        let assigned = members.into_iter().map(|member| member.assignment);
+        let of_s = Assignment::from([("s".into(), vec![0, 1, 2])]);
+        // The other one's stream was deleted.
+        assert_eq!(assigned.collect::<Vec<_>>(), [Some(of_s), Some(Assignment::new())]);
     }
 
     #[test]

@@ -390,6 +390,7 @@ mod tests {
         let walk = |progress, last_used_ns| Walk {
             ready: VecDeque::new(),
             ready_bytes: 0,
+            given_bytes: 0,
             progress,
             last_used_ns,
             waiting: Vec::new(),

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::GroupKey;
-use super::classic::{ClassicGroup, Limits, Member, Ms, Protocol};
+use super::classic::{self, ClassicGroup, Member, Ms, Protocol};
+use super::consumer_document::ConsumerDocument;
+use super::machine::{Limits, Machine};
 
 /// A stored group.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +29,7 @@ pub(super) struct GroupDocument {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Kind {
     Classic(ClassicDocument),
+    Consumer(ConsumerDocument),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -81,6 +84,22 @@ pub(super) fn key(of: &GroupKey) -> DocumentKey {
 }
 
 impl GroupDocument {
+    pub(super) fn of(machine: &Machine, empty_since_ms: Option<i64>) -> Self {
+        let kind = match machine {
+            Machine::Classic(group) => Kind::Classic(ClassicDocument::of(group)),
+            Machine::Consumer(group) => Kind::Consumer(ConsumerDocument::of(group)),
+        };
+        Self { empty_since_ms, kind }
+    }
+
+    /// The group again; its members have a whole session to be heard of.
+    pub(super) fn restore(self, limits: Limits, now: Ms) -> Machine {
+        match self.kind {
+            Kind::Classic(group) => Machine::Classic(group.restore(limits.classic, now)),
+            Kind::Consumer(group) => Machine::Consumer(group.restore(limits.consumer, now)),
+        }
+    }
+
     pub(super) fn parse(document: &Document) -> Result<Self, serde_json::Error> {
         serde_json::from_str(&document.value)
     }
@@ -91,7 +110,7 @@ impl GroupDocument {
 }
 
 impl ClassicDocument {
-    pub(super) fn of(group: &ClassicGroup) -> Self {
+    fn of(group: &ClassicGroup) -> Self {
         let protocol = group.protocol.as_deref();
         let mut members: Vec<&Member> = group.members.values().collect();
         members.sort_by_key(|member| member.order());
@@ -114,7 +133,7 @@ impl ClassicDocument {
         }
     }
 
-    pub(super) fn restore(self, limits: Limits, now: Ms) -> ClassicGroup {
+    fn restore(self, limits: classic::Limits, now: Ms) -> ClassicGroup {
         let protocol = self.protocol.clone().unwrap_or_default();
         let member = |of: MemberDocument| {
             let protocols = vec![Protocol { name: protocol.clone(), metadata: of.metadata.0 }];
@@ -139,15 +158,24 @@ mod tests {
     #[test]
     fn a_group_round_trips() {
         let text = r#"{"empty_since_ms":5,"type":"classic","generation":7,"protocol_type":"consumer","protocol":"range","leader":"a","members":[{"id":"a","instance":"i","client_id":"c","client_host":"/::1","session_ms":6000,"rebalance_ms":9000,"metadata":"AAE=","assignment":""}]}"#;
+        check(text);
+        let text = r#"{"type":"consumer","epoch":9,"target_epoch":8,"assignor":"range","topics_hash":18446744073709551615,"streams":["00000000-0000-0000-0000-000000000001","00000000-0000-0000-0000-000000000002"],"members":[{"id":"a","instance":"i","rack":"r","client_id":"c","client_host":"/::1","rebalance_ms":9000,"names":["s"],"regex":"t.*","assignor":"range","epoch":8,"previous_epoch":7,"owned":[[7,0,[0,1]],[8,0,[2]]],"revoking":[[3,1,[5]]],"target":[[0,[0,1,2]]]},{"id":"b","client_id":"","client_host":"","rebalance_ms":1,"names":[],"epoch":-2,"previous_epoch":0,"target":[[1,[0]]],"waits":true}]}"#;
+        check(text);
+    }
+
+    fn check(text: &str) {
         let document: GroupDocument = serde_json::from_str(text).unwrap();
-        let Kind::Classic(classic) = document.kind;
-        let limits =
-            Limits { session_ms_min: 0, session_ms_max: 1, members_max: 1, initial_delay_ms: 0 };
-        let group = classic.restore(limits, 0);
-        let again = GroupDocument {
-            empty_since_ms: document.empty_since_ms,
-            kind: Kind::Classic(ClassicDocument::of(&group)),
+        let empty_since_ms = document.empty_since_ms;
+        let limits = Limits {
+            classic: classic::Limits {
+                session_ms_min: 0,
+                session_ms_max: 1,
+                members_max: 1,
+                initial_delay_ms: 0,
+            },
+            consumer: crate::groups::consumer::Limits { session_ms: 1, members_max: 1 },
         };
+        let again = GroupDocument::of(&document.restore(limits, 0), empty_since_ms);
         assert_eq!(again.to_json().unwrap(), text);
     }
 }

@@ -1,17 +1,22 @@
 //! Consumer groups: who is in them, who reads what, how far they are.
 //!
-//! The rules are in pure state machines ([`classic`]); this is what surrounds
-//! them: one lock a group, the clock, the waiting requests, and the store.
+//! The rules are in pure state machines ([`classic`], [`consumer`]); this is
+//! what surrounds them: one lock a group, the clock, the waiting requests, and
+//! the store.
 //! Positions and documents are the ledger's; nothing is decided here that a
 //! crash could take back: an answer that depends on something stored is sent
 //! when it is durable.
 
 pub(crate) mod classic;
+pub(crate) mod consumer;
+mod consumer_document;
 mod document;
+mod machine;
+mod shell;
 mod sweep;
 mod timers;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +27,12 @@ use kafka_protocol::ResponseError;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
-use classic::{Action, Asker, ClassicGroup, Join, Joined, Limits, Ms, Sync, Synced, Ticket};
-use document::{ClassicDocument, GroupDocument, Kind};
+use classic::{Action, Asker, Join, Joined, Ms, Sync, Synced};
+use consumer::{Beat, Beaten, JOINS, Topics};
+use document::GroupDocument;
+use machine::Limits;
+pub(crate) use machine::{CommitBy, Machine};
+use shell::{Out, Shell};
 use timers::Timers;
 
 use crate::options::KafkaOptions;
@@ -66,28 +75,6 @@ struct Group {
     commits: tokio::sync::RwLock<()>,
 }
 
-#[derive(Debug)]
-struct Shell {
-    machine: ClassicGroup,
-    /// It was taken out of the map.
-    is_gone: bool,
-    empty_since_ms: Option<i64>,
-    armed: Option<Ms>,
-    tickets: Ticket,
-    joins: HashMap<Ticket, oneshot::Sender<Joined>>,
-    syncs: HashMap<Ticket, oneshot::Sender<Synced>>,
-    outbox: VecDeque<Out>,
-    is_saving: bool,
-}
-
-/// What is to be done, in order.
-#[derive(Debug)]
-enum Out {
-    Save(String),
-    Join(Ticket, Joined),
-    Sync(Ticket, Synced),
-}
-
 /// A group as lists show it.
 #[derive(Debug, Clone)]
 pub(crate) struct ListedGroup {
@@ -107,10 +94,16 @@ impl Groups {
         stopping: watch::Receiver<bool>,
     ) -> Self {
         let limits = Limits {
-            session_ms_min: options.group_session_ms_min,
-            session_ms_max: options.group_session_ms_max,
-            members_max: options.group_members_max,
-            initial_delay_ms: options.group_initial_delay_ms,
+            classic: classic::Limits {
+                session_ms_min: options.group_session_ms_min,
+                session_ms_max: options.group_session_ms_max,
+                members_max: options.group_members_max,
+                initial_delay_ms: options.group_initial_delay_ms,
+            },
+            consumer: consumer::Limits {
+                session_ms: options.consumer_group_session_ms,
+                members_max: options.consumer_group_members_max,
+            },
         };
         let inner = Arc::new(Inner {
             store,
@@ -130,7 +123,12 @@ impl Groups {
 
     /// A name that no member had before.
     pub(crate) fn fresh_id(&self, prefix: &str) -> String {
-        format!("{prefix}-{}", uuid_v4(&*self.inner.random))
+        format!("{prefix}-{}", self.fresh_uuid())
+    }
+
+    /// The same, for members that bring no id to a consumer group.
+    pub(crate) fn fresh_uuid(&self) -> String {
+        uuid_v4(&*self.inner.random).to_string()
     }
 
     /// A member joins; answered when the rebalance is through.
@@ -152,8 +150,15 @@ impl Groups {
             self.inner.with(&group, |shell, now, actions| {
                 let Some((join, sender)) = ask.take() else { return };
                 shell.tickets += 1;
-                shell.joins.insert(shell.tickets, sender);
-                shell.machine.join(now, join, shell.tickets, actions);
+                let ticket = shell.tickets;
+                shell.joins.insert(ticket, sender);
+                match shell.machine.classic(self.inner.limits, now) {
+                    Some(machine) => machine.join(now, join, ticket, actions),
+                    None => {
+                        let answer = refused(ResponseError::InconsistentGroupProtocol);
+                        actions.push(Action::Join(ticket, answer));
+                    }
+                }
             });
         }
         receiver.await.unwrap_or_else(|_| refused(ResponseError::CoordinatorNotAvailable))
@@ -166,8 +171,12 @@ impl Groups {
         let (sender, receiver) = oneshot::channel();
         let done = self.inner.with(&group, |shell, now, actions| {
             shell.tickets += 1;
-            shell.syncs.insert(shell.tickets, sender);
-            shell.machine.sync(now, sync, shell.tickets, actions);
+            let ticket = shell.tickets;
+            shell.syncs.insert(ticket, sender);
+            match &mut shell.machine {
+                Machine::Classic(machine) => machine.sync(now, sync, ticket, actions),
+                Machine::Consumer(_) => actions.push(Action::Sync(ticket, unknown())),
+            }
         });
         if done.is_none() {
             return unknown();
@@ -183,17 +192,50 @@ impl Groups {
         generation: i32,
     ) -> Result<(), ResponseError> {
         let group = self.inner.get(key).ok_or(ResponseError::UnknownMemberId)?;
-        let beat = self
-            .inner
-            .with(&group, |shell, now, _| shell.machine.heartbeat(now, member, generation));
+        let beat = self.inner.with(&group, |shell, now, _| match &mut shell.machine {
+            Machine::Classic(machine) => machine.heartbeat(now, member, generation),
+            Machine::Consumer(_) => Err(ResponseError::UnknownMemberId),
+        });
         beat.unwrap_or(Err(ResponseError::UnknownMemberId))
+    }
+
+    /// A member of a consumer group joins, stays or leaves; answered when what
+    /// it is told is stored.
+    pub(crate) async fn beat(
+        &self,
+        key: &GroupKey,
+        beat: Beat,
+        topics: &(dyn Topics + Send + std::marker::Sync),
+    ) -> Result<Beaten, ResponseError> {
+        let (sender, receiver) = oneshot::channel();
+        let mut ask = Some(sender);
+        // A group that was forgotten in between is asked for again.
+        while ask.is_some() {
+            let group = match self.inner.get(key) {
+                Some(group) => group,
+                None if beat.epoch != JOINS => return Err(ResponseError::UnknownMemberId),
+                None => self.inner.get_or_create(key)?,
+            };
+            self.inner.with(&group, |shell, now, _| {
+                let Some(sender) = ask.take() else { return };
+                shell.beat(now, self.inner.limits, &beat, topics, sender);
+            });
+        }
+        receiver.await.unwrap_or(Err(ResponseError::CoordinatorNotAvailable))
     }
 
     pub(crate) fn leave(&self, key: &GroupKey, member: &Asker) -> Result<(), ResponseError> {
         let group = self.inner.get(key).ok_or(ResponseError::UnknownMemberId)?;
-        let left = self
-            .inner
-            .with(&group, |shell, now, actions| shell.machine.leave(now, member, actions));
+        let left = self.inner.with(&group, |shell, now, actions| {
+            match (&mut shell.machine, &member.instance) {
+                (Machine::Classic(machine), _) => machine.leave(now, member, actions),
+                // By whoever manages the group: members leave by heartbeats.
+                (Machine::Consumer(machine), Some(instance)) if member.member.is_empty() => {
+                    machine.expel(instance)
+                }
+                (Machine::Consumer(_), _) => Err(ResponseError::UnknownMemberId),
+            }
+        });
         left.unwrap_or(Err(ResponseError::UnknownMemberId))
     }
 
@@ -202,28 +244,39 @@ impl Groups {
     pub(crate) async fn commit<R>(
         &self,
         key: &GroupKey,
-        member: &Asker,
-        generation: i32,
-        in_transaction: bool,
+        by: CommitBy<'_>,
         commit: impl Future<Output = R>,
     ) -> Result<R, ResponseError> {
         let Some(group) = self.inner.get(key) else {
             // Nobody is in it: any consumer without a generation may.
-            if generation < 0 {
+            if by.generation < 0 {
                 return Ok(commit.await);
             }
-            return Err(ResponseError::IllegalGeneration);
+            return Err(by.without_group());
         };
         let _together = group.commits.read().await;
-        let may = self.inner.with(&group, |shell, now, _| {
-            shell.machine.commit(now, member, generation, in_transaction)
-        });
+        let may = self.inner.with(&group, |shell, now, _| shell.machine.commit(now, &by));
         match may {
             Some(may) => may?,
-            None if generation < 0 => {}
+            None if by.generation < 0 => {}
             None => return Err(ResponseError::UnknownMemberId),
         }
         Ok(commit.await)
+    }
+
+    /// Whether a member of a consumer group may be told positions.
+    pub(crate) fn check_fetch(
+        &self,
+        key: &GroupKey,
+        member: Option<&str>,
+        epoch: i32,
+    ) -> Result<(), ResponseError> {
+        let Some(group) = self.inner.get(key) else { return Ok(()) };
+        let shell = group.shell.lock();
+        match &shell.machine {
+            Machine::Classic(_) => Ok(()),
+            Machine::Consumer(machine) => machine.check_fetch(member, epoch),
+        }
     }
 
     /// The tenant's groups, those that only have positions among them.
@@ -248,30 +301,22 @@ impl Groups {
     }
 
     /// A copy of a group's state; a group that only has positions is empty.
-    pub(crate) fn describe(&self, key: &GroupKey) -> Option<ClassicGroup> {
+    pub(crate) fn describe(&self, key: &GroupKey) -> Option<Machine> {
         if let Some(group) = self.inner.get(key) {
             return Some(group.shell.lock().machine.clone());
         }
         let has_positions = self.inner.store.describe_group(&key.tenant, &key.group).is_ok();
-        has_positions.then(|| ClassicGroup::new(self.inner.limits))
+        has_positions.then(|| Machine::new(self.inner.limits))
     }
 
     /// The streams that members of a group subscribe to, where that is known
     /// of all of them.
-    pub(crate) fn subscribed(&self, key: &GroupKey) -> Result<BTreeSet<String>, ResponseError> {
-        let group = self.describe(key).ok_or(ResponseError::GroupIdNotFound)?;
-        if group.is_vacant() {
-            return Ok(BTreeSet::new());
-        }
-        if group.protocol_type.as_deref() != Some(CONSUMER) {
-            return Err(ResponseError::NonEmptyGroup);
-        }
-        let mut subscribed = BTreeSet::new();
-        for metadata in group.members.values().flat_map(|member| &member.protocols) {
-            let topics = crate::subscription::topics(&metadata.metadata);
-            subscribed.extend(topics.ok_or(ResponseError::NonEmptyGroup)?);
-        }
-        Ok(subscribed)
+    pub(crate) fn subscribed(
+        &self,
+        key: &GroupKey,
+        topics: &dyn Topics,
+    ) -> Result<BTreeSet<String>, ResponseError> {
+        self.describe(key).ok_or(ResponseError::GroupIdNotFound)?.subscribed(topics)
     }
 
     /// Forgets a group that nobody is in.
@@ -288,16 +333,18 @@ impl Inner {
     fn load(self: &Arc<Self>) {
         let now = self.now();
         for (key, document) in self.store.all_documents(DocumentKind::Group) {
-            let parsed = GroupDocument::parse(&document);
-            let (Ok(name), Ok(document)) = (GroupName::new(&key.name), &parsed) else {
-                let error = parsed.err().map(|error| error.to_string());
-                tracing::error!(group = key.name, error, "a stored group cannot be read");
-                continue;
-            };
+            let (name, document) =
+                match (GroupName::new(&key.name), GroupDocument::parse(&document)) {
+                    (Ok(name), Ok(document)) => (name, document),
+                    (_, parsed) => {
+                        let error = parsed.err().map(|error| error.to_string());
+                        tracing::error!(group = key.name, error, "a stored group cannot be read");
+                        continue;
+                    }
+                };
             let key = GroupKey { tenant: key.tenant, group: name };
             let empty_since_ms = document.empty_since_ms;
-            let Ok(GroupDocument { kind: Kind::Classic(classic), .. }) = parsed else { continue };
-            let group = self.insert(&key, classic.restore(self.limits, now));
+            let group = self.insert(&key, document.restore(self.limits, now));
             let mut shell = group.shell.lock();
             shell.empty_since_ms = empty_since_ms;
             let wake = shell.machine.wake();
@@ -323,7 +370,7 @@ impl Inner {
         let mut shell = group.shell.lock();
         let is_at_rest = shell.machine.is_vacant() && !shell.is_saving && shell.outbox.is_empty();
         // One that never had a generation was never stored.
-        if shell.is_gone || !is_at_rest || shell.machine.generation == 0 {
+        if shell.is_gone || !is_at_rest || shell.machine.generation() == 0 {
             return shell.is_gone;
         }
         let is_deleted = self.store.document(&document::key(&group.key)).is_none();
@@ -342,26 +389,16 @@ impl Inner {
             );
             return Err(ResponseError::GroupMaxSizeReached);
         }
-        Ok(self.insert(key, ClassicGroup::new(self.limits)))
+        Ok(self.insert(key, Machine::new(self.limits)))
     }
 
     /// The group, or `machine` as a new one.
-    fn insert(&self, key: &GroupKey, machine: ClassicGroup) -> Arc<Group> {
+    fn insert(&self, key: &GroupKey, machine: Machine) -> Arc<Group> {
         let mut map = self.map.write();
         let group = map.entry(key.clone()).or_insert_with(|| {
             Arc::new(Group {
                 key: key.clone(),
-                shell: Mutex::new(Shell {
-                    machine,
-                    is_gone: false,
-                    empty_since_ms: None,
-                    armed: None,
-                    tickets: 0,
-                    joins: HashMap::new(),
-                    syncs: HashMap::new(),
-                    outbox: VecDeque::new(),
-                    is_saving: false,
-                }),
+                shell: Mutex::new(Shell::new(machine)),
                 commits: tokio::sync::RwLock::default(),
             })
         });
@@ -381,10 +418,14 @@ impl Inner {
         let mut actions = Vec::new();
         let result = event(&mut shell, self.now(), &mut actions);
         self.settle(group, &mut shell, actions);
-        if shell.machine.is_forgettable() && shell.joins.is_empty() && shell.outbox.is_empty() {
-            self.forget(group, &mut shell);
-        }
+        self.forget_if_nothing(group, &mut shell);
         Some(result)
+    }
+
+    fn forget_if_nothing(&self, group: &Arc<Group>, shell: &mut Shell) {
+        if shell.machine.is_forgettable() && shell.joins.is_empty() && shell.outbox.is_empty() {
+            self.forget(group, shell);
+        }
     }
 
     fn forget(&self, group: &Arc<Group>, shell: &mut Shell) {
@@ -400,20 +441,7 @@ impl Inner {
         } else if shell.empty_since_ms.is_none() {
             shell.empty_since_ms = Some(self.clock.now_ms());
         }
-        for action in actions {
-            let out = match action {
-                Action::Join(ticket, joined) => Out::Join(ticket, joined),
-                Action::Sync(ticket, synced) => Out::Sync(ticket, synced),
-                Action::Save => match shell.document().to_json() {
-                    Ok(text) => Out::Save(text),
-                    Err(error) => {
-                        tracing::error!(%error, "a group cannot be stored");
-                        continue;
-                    }
-                },
-            };
-            shell.outbox.push_back(out);
-        }
+        shell.queue(actions);
         self.send(group, shell);
         let wake = shell.machine.wake();
         self.timers.arm(&group.key, &mut shell.armed, wake);
@@ -424,13 +452,20 @@ impl Inner {
         while !shell.is_saving {
             match shell.outbox.pop_front() {
                 None => return,
-                Some(Out::Save(text)) => {
-                    shell.is_saving = true;
-                    tokio::spawn(save(self.clone(), group.clone(), text));
+                Some(Out::Save(text)) => self.spawn_save(group, shell, text),
+                Some(Out::SaveLatest(number)) => {
+                    if let Some(text) = shell.latest(number) {
+                        self.spawn_save(group, shell, text);
+                    }
                 }
                 Some(out) => shell.answer(out),
             }
         }
+    }
+
+    fn spawn_save(self: &Arc<Self>, group: &Arc<Group>, shell: &mut Shell, text: String) {
+        shell.is_saving = true;
+        tokio::spawn(save(self.clone(), group.clone(), text));
     }
 
     fn saved(self: &Arc<Self>, group: &Arc<Group>, result: Result<u64, aquifer_stream::Error>) {
@@ -442,9 +477,29 @@ impl Inner {
             while let Some(out) = shell.outbox.pop_front() {
                 shell.answer(out.failed());
             }
-            shell.machine.save_failed(self.now(), &mut actions);
+            let now = self.now();
+            match &mut shell.machine {
+                Machine::Classic(machine) => machine.save_failed(now, &mut actions),
+                Machine::Consumer(_) => self.take_back(group, &mut shell, now),
+            }
         }
         self.settle(group, &mut shell, actions);
+        self.forget_if_nothing(group, &mut shell);
+    }
+
+    /// What could not be stored was not told to anybody, and did not happen.
+    fn take_back(&self, group: &Arc<Group>, shell: &mut Shell, now: Ms) {
+        let stored = self.store.document(&document::key(&group.key));
+        let stored = stored.map(|document| GroupDocument::parse(&document)).transpose();
+        shell.machine = match stored {
+            Ok(Some(document)) => document.restore(self.limits, now),
+            Ok(None) => Machine::new(self.limits),
+            Err(error) => {
+                let group = group.key.group.as_str();
+                tracing::error!(group, %error, "a stored group cannot be read");
+                Machine::new(self.limits)
+            }
+        };
     }
 
     async fn delete(self: &Arc<Self>, key: &GroupKey) -> Result<(), ResponseError> {
@@ -484,51 +539,9 @@ impl Group {
         let shell = self.shell.lock();
         ListedGroup {
             group: self.key.group.clone(),
-            protocol_type: shell.machine.protocol_type.clone().unwrap_or_default(),
-            state: shell.machine.state.name(),
-            kind: "classic",
-        }
-    }
-}
-
-impl Shell {
-    fn document(&self) -> GroupDocument {
-        GroupDocument {
-            empty_since_ms: self.empty_since_ms,
-            kind: Kind::Classic(ClassicDocument::of(&self.machine)),
-        }
-    }
-
-    fn answer(&mut self, out: Out) {
-        // Whoever does not wait any more is not missed: a session decides.
-        match out {
-            Out::Join(ticket, joined) => {
-                if let Some(waiting) = self.joins.remove(&ticket) {
-                    let _ = waiting.send(joined);
-                }
-            }
-            Out::Sync(ticket, synced) => {
-                if let Some(waiting) = self.syncs.remove(&ticket) {
-                    let _ = waiting.send(synced);
-                }
-            }
-            Out::Save(_) => {}
-        }
-    }
-}
-
-impl Out {
-    /// What is answered where the save before it failed.
-    fn failed(self) -> Self {
-        let error = ResponseError::CoordinatorNotAvailable;
-        match self {
-            Self::Join(ticket, joined) if joined.error.is_none() => {
-                Self::Join(ticket, Joined::refused(error, &joined.member))
-            }
-            Self::Sync(ticket, synced) if synced.error.is_none() => {
-                Self::Sync(ticket, Synced::refused(error))
-            }
-            out => out,
+            protocol_type: shell.machine.protocol_type().to_owned(),
+            state: shell.machine.state(),
+            kind: shell.machine.kind(),
         }
     }
 }

@@ -48,16 +48,17 @@ use kafka_protocol::messages::txn_offset_commit_request::{
 use kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest,
     AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest,
-    AlterUserScramCredentialsRequest, ApiKey, CreateAclsRequest, CreatePartitionsRequest,
-    CreateTopicsRequest, DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
-    DeleteTopicsRequest, DescribeAclsRequest, DescribeConfigsRequest, DescribeGroupsRequest,
-    DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest,
-    DescribeTransactionsRequest, DescribeUserScramCredentialsRequest, ElectLeadersRequest,
-    EndTxnRequest, FetchRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListConfigResourcesRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest,
-    ListTransactionsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, OffsetForLeaderEpochRequest, SyncGroupRequest, TopicName, TransactionalId,
+    AlterUserScramCredentialsRequest, ApiKey, ConsumerGroupDescribeRequest,
+    ConsumerGroupHeartbeatRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeAclsRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    DescribeProducersRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
+    DescribeUserScramCredentialsRequest, ElectLeadersRequest, EndTxnRequest, FetchRequest,
+    FindCoordinatorRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest, ListTransactionsRequest,
+    MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, SyncGroupRequest, TopicName, TransactionalId,
     TxnOffsetCommitRequest,
 };
 use kafka_protocol::messages::{alter_configs_request, incremental_alter_configs_request};
@@ -300,6 +301,17 @@ async fn groups(table: &mut Table) {
     table.check(GROUP, 3, SyncGroupRequest::default().with_group_id(group())).await;
     table.check(GROUP, 3, HeartbeatRequest::default().with_group_id(group())).await;
     table.check(GROUP, 2, LeaveGroupRequest::default().with_group_id(group())).await;
+    let beat = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(group())
+        .with_member_id(text("m"))
+        .with_rebalance_timeout_ms(1_000)
+        .with_subscribed_topic_names(Some(vec![topic()]))
+        .with_topic_partitions(Some(Vec::new()));
+    for code in [GROUP, TOPIC] {
+        table.check(code, 1, beat.clone()).await;
+    }
+    let describe = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group()]);
+    table.check(GROUP, 1, describe).await;
     table.check(GROUP, 5, DescribeGroupsRequest::default().with_groups(vec![group()])).await;
     table.check(GROUP, 2, DeleteGroupsRequest::default().with_groups_names(vec![group()])).await;
     for code in [GROUP, TOPIC] {

@@ -417,6 +417,36 @@ async fn a_negative_offset_is_answered_and_is_no_position() {
     server.stop().await;
 }
 
+/// The leader epoch that a consumer commits is what it is told; from before
+/// version 6 there is none.
+#[tokio::test]
+async fn leader_epochs_are_kept_with_positions() {
+    let server = Server::start(options()).await;
+    create(&server, "s", 1).await;
+    let mut client = server.client().await;
+    for (version, said, told) in [(9, 7, 7), (9, 0, 0), (9, -1, -1), (6, 3, 3), (5, -1, -1)] {
+        let mut request = commit_request(-1, &StrBytes::default(), "a note");
+        request.topics[0].partitions[0].committed_leader_epoch = said;
+        let response = client.call(version, request).await;
+        assert_eq!(response.topics[0].partitions[0].error_code, 0);
+        for version in [5, 7, 8, 9] {
+            assert_eq!(leader_epoch(&mut client, version).await, told, "version {version}");
+        }
+    }
+    server.stop().await;
+}
+
+async fn leader_epoch(client: &mut Client, version: i16) -> i32 {
+    if version < 8 {
+        let request = OffsetFetchRequest::default().with_group_id(group("g")).with_topics(None);
+        return client.call(version, request).await.topics[0].partitions[0].committed_leader_epoch;
+    }
+    let asked = OffsetFetchRequestGroup::default().with_group_id(group("g")).with_topics(None);
+    let request = OffsetFetchRequest::default().with_groups(vec![asked]);
+    let response = client.call(version, request).await;
+    response.groups[0].topics[0].partitions[0].committed_leader_epoch
+}
+
 #[tokio::test]
 async fn a_group_that_another_door_deletes_is_gone() {
     let server = Server::start(options()).await;

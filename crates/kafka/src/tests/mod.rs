@@ -8,6 +8,7 @@ mod abuse;
 mod cluster;
 mod cold;
 mod configs;
+mod consumer_groups;
 mod data;
 mod denials;
 mod groups;

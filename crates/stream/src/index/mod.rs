@@ -108,6 +108,8 @@ pub(crate) struct Index {
     chunk_grace_ms: u64,
     /// Grows with every fact that a manifest tells of.
     changes: AtomicU64,
+    /// Grows when a stream came, got more partitions, or went.
+    shapes: AtomicU64,
 }
 
 impl Index {
@@ -124,7 +126,14 @@ impl Index {
             tail_cache: TailCache::new(tail_cache_bytes_max),
             chunk_grace_ms,
             changes: AtomicU64::new(0),
+            shapes: AtomicU64::new(0),
         }
+    }
+
+    /// Differs from an earlier answer where a stream came, got more partitions,
+    /// or went.
+    pub(crate) fn shapes(&self) -> u64 {
+        self.shapes.load(Ordering::Acquire)
     }
 
     /// Differs from an earlier answer where what a manifest tells has changed.

@@ -76,7 +76,11 @@ impl Index {
             Event::StreamCreated { .. }
             | Event::StreamAltered { .. }
             | Event::PartitionsAdded { .. }
-            | Event::StreamDeleted { .. } => self.publish_stream(event, changes),
+            | Event::StreamDeleted { .. } => {
+                self.publish_stream(event, changes);
+                // Behind the change: who sees this number sees the change too.
+                self.shapes.fetch_add(1, Ordering::Release);
+            }
             Event::Truncated { partition, start, at, is_expired } => {
                 let Some(log) = self.partition(*partition) else { return };
                 let (gone, files) = log.truncate(*start);

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use super::leases::HeldLease;
 use super::transaction_event::TransactionEvent;
 use crate::Error;
-use crate::api::{Appended, GroupPosition, NewTransactional};
+use crate::api::{Appended, GroupPosition, NewTransactional, PositionNote};
 use crate::chunk_meta::ChunkMeta;
 use crate::ledger::document::{Document, DocumentExpectation, DocumentKey};
 
@@ -360,7 +360,7 @@ pub enum Operation {
         /// The group.
         group: GroupName,
         /// Offsets and notes.
-        positions: Vec<(Partition, Offset, String)>,
+        positions: Vec<(Partition, Offset, PositionNote)>,
     },
     /// Put a document in the place of any of its name.
     PutDocument {
@@ -467,7 +467,7 @@ pub enum Operation {
         /// A group that the open transaction includes.
         group: GroupName,
         /// Offsets and notes.
-        positions: Vec<(Partition, Offset, String)>,
+        positions: Vec<(Partition, Offset, PositionNote)>,
     },
     /// Commit or abort the open transaction. The same end may be repeated until
     /// the next one is opened.

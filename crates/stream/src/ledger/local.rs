@@ -153,7 +153,7 @@ impl Commit {
                 }
                 Operation::CommitPositions { positions, .. }
                 | Operation::CommitPositionsInTransaction { positions, .. } => {
-                    positions.iter().map(|(.., note)| note.len() + 64).sum()
+                    positions.iter().map(|(.., note)| note.metadata.len() + 64).sum()
                 }
                 Operation::PutDocument { key, value, .. } => key.name.len() + value.len(),
                 Operation::CollectGarbage { object_paths } => {

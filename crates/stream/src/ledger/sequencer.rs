@@ -22,7 +22,7 @@ use super::hot_state::{HotState, Undo};
 use super::leases::{HeldLease, Precondition};
 use super::transact::Target;
 use crate::Error;
-use crate::api::Appended;
+use crate::api::{Appended, GroupPosition, PositionNote};
 use crate::options::Options;
 use crate::steady::SteadyClock;
 
@@ -658,20 +658,13 @@ impl Sequencer {
         &self,
         tenant: &TenantName,
         group: &aquifer_types::GroupName,
-        positions: &[(Partition, Offset, String)],
+        positions: &[(Partition, Offset, PositionNote)],
         now: Timestamp,
     ) -> Result<Event, Error> {
         let mut kept = Vec::with_capacity(positions.len());
-        for (partition, offset, metadata) in positions {
+        for (partition, offset, note) in positions {
             self.hot.require(*partition)?;
-            kept.push((
-                *partition,
-                crate::api::GroupPosition {
-                    offset: *offset,
-                    metadata: metadata.clone(),
-                    committed: now,
-                },
-            ));
+            kept.push((*partition, GroupPosition::new(*offset, note, now)));
         }
         let waiting = self.hot.transactions.pending_positions();
         if self.hot.group_positions + waiting + kept.len() > self.options.group_positions_max {

@@ -19,7 +19,7 @@ use super::sequencer::{Frames, Sequencer};
 use super::transaction_event::TransactionEvent;
 use super::transactions::{OpenTransaction, Transactional, TransactionalKey};
 use crate::Error;
-use crate::api::{GroupPosition, NewTransactional};
+use crate::api::{GroupPosition, NewTransactional, PositionNote};
 
 /// More than a marker takes in a commit, its event included.
 const MARKER_BYTES: usize = 512;
@@ -290,7 +290,7 @@ impl Sequencer {
         key: &TransactionalKey,
         producer: Producer,
         group: &GroupName,
-        positions: &[(Partition, Offset, String)],
+        positions: &[(Partition, Offset, PositionNote)],
         now: Timestamp,
     ) -> Result<TransactionEvent, Error> {
         let entry = self.transactional(key, producer)?;
@@ -301,14 +301,12 @@ impl Sequencer {
             )));
         };
         let mut kept = Vec::with_capacity(positions.len());
-        for (partition, offset, metadata) in positions {
+        for (partition, offset, note) in positions {
             let (stream, _) = self.hot.require(*partition)?;
             if stream.path.tenant != key.0 {
                 return Err(Error::StreamNotFound(stream.path.clone()));
             }
-            let position =
-                GroupPosition { offset: *offset, metadata: metadata.clone(), committed: now };
-            kept.push((*partition, position));
+            kept.push((*partition, GroupPosition::new(*offset, note, now)));
         }
         let have = self.hot.group_positions + self.hot.transactions.pending_positions();
         let limit = self.options.group_positions_max;

@@ -8,7 +8,7 @@ use aquifer_types::{
 
 use super::StreamStore;
 use crate::Error;
-use crate::api::{GroupDescription, GroupPosition};
+use crate::api::{GroupDescription, GroupPosition, PositionNote};
 use crate::ledger::{
     Commit, DocumentExpectation, DocumentKey, DocumentKind, Operation, Precondition,
 };
@@ -103,6 +103,7 @@ impl StreamStore {
         for (_, offset, metadata) in &positions {
             check_position(*offset, metadata)?;
         }
+        let positions = noted(positions);
         let (tenant, group) = (tenant.clone(), group.clone());
         let key = DocumentKey::new(tenant.clone(), DocumentKind::Group, group.as_str());
         let operation = Operation::CommitPositions { tenant, group, positions };
@@ -170,6 +171,13 @@ impl StreamStore {
         }
         self.commit(operations).await.map(|_| ())
     }
+}
+
+/// Positions of consumers that say nothing of leader epochs.
+pub(super) fn noted(
+    positions: Vec<(Partition, Offset, String)>,
+) -> Vec<(Partition, Offset, PositionNote)> {
+    positions.into_iter().map(|(at, offset, metadata)| (at, offset, metadata.into())).collect()
 }
 
 /// Whether a position may be committed.

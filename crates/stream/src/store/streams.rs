@@ -90,6 +90,13 @@ impl StreamStore {
         self.inner.index.streams_of(tenant).iter().map(summary).collect()
     }
 
+    /// Differs from an earlier answer where a stream came, got more partitions,
+    /// or went; asked before what it is about is looked at.
+    #[must_use]
+    pub fn shapes_version(&self) -> u64 {
+        self.inner.index.shapes()
+    }
+
     /// What an append needs to know of a stream; cheap however many partitions
     /// it has.
     ///

@@ -104,7 +104,7 @@ impl StreamStore {
             transactional: transactional.clone(),
             producer,
             group: group.clone(),
-            positions,
+            positions: super::groups::noted(positions),
         };
         self.commit(vec![operation]).await.map(|_| ())
     }

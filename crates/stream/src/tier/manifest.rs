@@ -307,6 +307,7 @@ mod tests {
                     GroupPosition {
                         offset: Offset(12),
                         metadata: "note".into(),
+                        leader_epoch: None,
                         committed: Timestamp(800),
                     },
                 )],

@@ -178,6 +178,8 @@ def member(bootstrap, topic, group, assignor, protocol):
     settings = {"group.protocol": protocol}
     if protocol == "classic":
         settings |= {"partition.assignment.strategy": assignor, "session.timeout.ms": 6000}
+    else:
+        settings |= {"group.remote.assignor": assignor}
     reader = consumer(bootstrap, group, **settings)
     reader.subscribe([topic])
     while True:

@@ -13,7 +13,16 @@ const POM: &str = include_str!("java/pom.xml");
 const SOURCES: &[(&str, &str)] = &[("Scenarios.java", include_str!("java/Scenarios.java"))];
 
 /// Scenarios of Scenarios.java.
-const SCENARIOS: &[&[&str]] = &[&["round_trip"], &["group"], &["transactions"]];
+const SCENARIOS: &[&[&str]] = &[
+    &["round_trip"],
+    &["group", "classic"],
+    &["group", "consumer"],
+    &["consumer_group"],
+    &["transactions"],
+];
+
+/// A rebalance takes a few heartbeats.
+const SOON: &[&str] = &["kafka.consumer_group_heartbeat_ms=500"];
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
     let directory = context.directory("kafka_java")?;
@@ -22,7 +31,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         Ok(program) => program,
         Err(reason) => return Ok(Report::could_not_run(reason)),
     };
-    let server = Server::start(&context.options(directory.path()))?;
+    let server = Server::start(&context.options(directory.path()).with_settings(SOON))?;
     let bootstrap = server.kafka()?;
     let report = run_each(&server, SCENARIOS, |arguments| {
         let mut command = program.command(&[], "Scenarios");

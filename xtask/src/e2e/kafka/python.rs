@@ -15,6 +15,8 @@ const CONFLUENT: &[&[&str]] = &[
     &["administration"],
     &["group", "classic", "range"],
     &["group", "classic", "cooperative-sticky"],
+    &["group", "consumer", "uniform"],
+    &["group", "consumer", "range"],
     &["transactions"],
     &["fencing"],
 ];
@@ -24,6 +26,10 @@ const KAFKA_PYTHON: &[&[&str]] = &[&["round_trip"], &["administration"], &["grou
 
 /// Scenarios of aiokafka_client.py, with their arguments.
 const AIOKAFKA: &[&[&str]] = &[&["round_trip"], &["group"], &["transactions"], &["fencing"]];
+
+/// A killed member of a consumer group is missed this soon.
+const SOON: &[&str] =
+    &["kafka.consumer_group_session_ms=6000", "kafka.consumer_group_heartbeat_ms=500"];
 
 /// confluent-kafka, which is librdkafka.
 pub(crate) fn confluent(context: &Context) -> Result<Report> {
@@ -46,7 +52,7 @@ fn run(context: &Context, name: &str, script: &str, scenarios: &[&[&str]]) -> Re
         Ok(scripts) => scripts,
         Err(reason) => return Ok(Report::could_not_run(reason)),
     };
-    let server = Server::start(&context.options(directory.path()))?;
+    let server = Server::start(&context.options(directory.path()).with_settings(SOON))?;
     let bootstrap = server.kafka()?;
     let report =
         run_each(&server, scenarios, |arguments| scripts.run(script, &bootstrap, arguments));

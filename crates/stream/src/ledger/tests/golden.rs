@@ -76,6 +76,7 @@ fn events() -> Vec<Event> {
     let position = |offset, metadata: &str| GroupPosition {
         offset: Offset(offset),
         metadata: metadata.into(),
+        leader_epoch: None,
         committed: Timestamp(7),
     };
     let bare =
@@ -186,8 +187,7 @@ fn events_2() -> Vec<Event> {
 fn events_3() -> Vec<Event> {
     let (tenant, group) = group();
     let id = |name: &str| TransactionalId::new(name).unwrap();
-    let position =
-        GroupPosition { offset: Offset(3), metadata: "a note".into(), committed: Timestamp(13) };
+    let position = GroupPosition::new(Offset(3), &"a note".to_owned().into(), Timestamp(13));
     let initialized = |name: &str, number: i64, epoch: i16| TransactionEvent::Initialized {
         tenant: tenant.clone(),
         id: id(name),

@@ -259,7 +259,7 @@ fn a_commit_that_is_too_large_is_refused_alone_and_whole() {
         commit(Operation::CommitPositions {
             tenant: TenantName::default_tenant(),
             group: GroupName::new("readers").unwrap(),
-            positions: vec![(at(2), Offset(0), note); count],
+            positions: vec![(at(2), Offset(0), note.into()); count],
         })
     };
     let (acknowledged, before) = (driver.model.acknowledged, driver.hot());

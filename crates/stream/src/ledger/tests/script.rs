@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::driver::Driver;
 use super::transactions;
-use crate::api::NewStream;
+use crate::api::{NewStream, PositionNote};
 use crate::chunk_meta::ChunkMeta;
 use crate::ledger::document::{DocumentExpectation, DocumentKey, DocumentKind};
 use crate::ledger::event::Operation;
@@ -380,7 +380,7 @@ impl Driver {
                 positions: vec![(
                     *dice.pick(&partitions)?,
                     Offset(dice.below(100) as i64),
-                    String::new(),
+                    PositionNote::default(),
                 )],
             },
             Kind::Acquire => {

@@ -10,7 +10,7 @@ use aquifer_types::{
 
 use super::model::Model;
 use super::script::{Dice, Kind, group};
-use crate::api::NewTransactional;
+use crate::api::{NewTransactional, PositionNote};
 use crate::index::{PartitionState, TailEntry};
 use crate::ledger::event::{Operation, Outcome};
 use crate::ledger::hot_state::HotState;
@@ -76,7 +76,7 @@ pub(super) fn operation(
     let is_init = kind == Kind::InitProducer || known.is_none() && !dice.one_in(8);
     let position = |dice: &Dice| {
         let at = *dice.pick(partitions)?;
-        Some((at, Offset(dice.below(100) as i64), String::new()))
+        Some((at, Offset(dice.below(100) as i64), PositionNote::default()))
     };
     Some(match kind {
         _ if is_init => Operation::InitProducer {

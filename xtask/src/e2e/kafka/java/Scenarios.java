@@ -1,14 +1,19 @@
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.UUID;
 import java.util.concurrent.Future;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.MemberToRemove;
 import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.RemoveMembersFromConsumerGroupOptions;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.SubscriptionPattern;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
@@ -25,7 +30,8 @@ public final class Scenarios {
         bootstrap = arguments[0];
         switch (arguments[1]) {
             case "round_trip" -> roundTrip();
-            case "group" -> group();
+            case "group" -> group(arguments[2]);
+            case "consumer_group" -> consumerGroup();
             case "transactions" -> transactions();
             default -> throw new IllegalArgumentException(arguments[1]);
         }
@@ -47,9 +53,10 @@ public final class Scenarios {
     }
 
     /** Two members, one after the other: the second goes on where the first stopped. */
-    private static void group() throws Exception {
+    private static void group(String protocol) throws Exception {
         String topic = create(2);
-        Map<String, Object> settings = Map.of("group.id", "group-" + UUID.randomUUID());
+        String group = "group-" + UUID.randomUUID();
+        Map<String, Object> settings = Map.of("group.id", group, "group.protocol", protocol);
         for (String round : List.of("one", "two")) {
             List<String> sent = values(100, round);
             try (var producer = producer(Map.of())) {
@@ -60,6 +67,78 @@ public final class Scenarios {
                 same(sent, take(consumer, sent.size()), round);
                 consumer.commitSync(WAIT);
             }
+        }
+    }
+
+    /**
+     * Members that the server assigns to (KIP-848): two share what an expression matches, one
+     * of them goes for a while and comes back, then for good, and a topic comes.
+     */
+    private static void consumerGroup() throws Exception {
+        String name = "java-" + UUID.randomUUID();
+        createNamed(name + "-a", 4);
+        Map<String, Object> settings = new HashMap<>();
+        settings.put("group.id", "group-" + UUID.randomUUID());
+        settings.put("group.protocol", "consumer");
+        SubscriptionPattern pattern = new SubscriptionPattern(name + "-[ab]");
+        try (var one = consumer(settings)) {
+            one.subscribe(pattern);
+            settings.put("group.instance.id", "two");
+            Set<TopicPartition> before;
+            try (var two = consumer(settings)) {
+                two.subscribe(pattern);
+                share(2, List.of(one, two));
+                before = two.assignment();
+                Set<String> sent = new HashSet<>();
+                try (var producer = producer(Map.of())) {
+                    for (int partition = 0; partition < 4; partition++) {
+                        List<String> values = values(50, "partition " + partition);
+                        send(producer, name + "-a", partition, values);
+                        sent.addAll(values);
+                    }
+                }
+                Set<String> found = new HashSet<>(take(one, 100));
+                found.addAll(take(two, 100));
+                if (!found.equals(sent)) {
+                    throw new AssertionError(found.size() + " of " + sent.size() + " were found");
+                }
+                one.commitSync(WAIT);
+                two.commitSync(WAIT);
+            }
+            // A static member is back in time: nobody else notices.
+            try (var two = consumer(settings)) {
+                two.subscribe(pattern);
+                share(2, List.of(one, two));
+                if (!two.assignment().equals(before)) {
+                    throw new AssertionError(before + " became " + two.assignment());
+                }
+            }
+            try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
+                String group = (String) settings.get("group.id");
+                var described = admin.describeConsumerGroups(List.of(group)).all().get().get(group);
+                if (described.members().size() != 2 || !described.type().name().equals("CONSUMER")) {
+                    throw new AssertionError("described as " + described);
+                }
+                var two = new MemberToRemove("two");
+                var options = new RemoveMembersFromConsumerGroupOptions(Set.of(two));
+                admin.removeMembersFromConsumerGroup(group, options).all().get();
+            }
+            share(4, List.of(one));
+            createNamed(name + "-b", 3);
+            share(7, List.of(one));
+        }
+    }
+
+    /** Polls all of them until each reads so many partitions. */
+    private static void share(int count, List<KafkaConsumer<String, String>> consumers) {
+        long end = System.nanoTime() + WAIT.toNanos();
+        while (!consumers.stream().allMatch(of -> of.assignment().size() == count)) {
+            if (System.nanoTime() > end) {
+                List<Set<TopicPartition>> shares = new ArrayList<>();
+                consumers.forEach(of -> shares.add(of.assignment()));
+                throw new AssertionError("not " + count + " each: " + shares);
+            }
+            consumers.forEach(of -> of.poll(Duration.ofMillis(100)));
         }
     }
 
@@ -89,10 +168,14 @@ public final class Scenarios {
 
     private static String create(int partitions) throws Exception {
         String topic = "java-" + UUID.randomUUID();
+        createNamed(topic, partitions);
+        return topic;
+    }
+
+    private static void createNamed(String topic, int partitions) throws Exception {
         try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
             admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1))).all().get();
         }
-        return topic;
     }
 
     private static List<String> values(int count, String salt) {
