@@ -4,22 +4,22 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::workspace::{Workspace, run_quietly};
+use crate::workspace::run_quietly;
 
-/// A package and what it needs beyond the machine's own, unpacked.
+/// Packages and what they need beyond the machine's own, unpacked.
 #[derive(Debug)]
 pub(crate) struct Unpacked {
     root: PathBuf,
 }
 
 impl Unpacked {
-    /// `package` with what it depends on, fetched on first use; else one
-    /// sentence why it is not there.
-    pub(crate) fn package(workspace: &Workspace, package: &str) -> Result<Self, String> {
-        let place = workspace.target.join("tools/debian");
+    /// `package` and `others` with what they depend on, fetched on first use;
+    /// else one sentence why they are not there.
+    pub(crate) fn packages(target: &Path, package: &str, others: &[&str]) -> Result<Self, String> {
+        let place = target.join("tools/debian");
         let root = place.join(package);
         if !root.exists() {
-            fetch(&place, package, &root).map_err(|error| {
+            fetch(&place, package, others, &root).map_err(|error| {
                 let text = format!("{error:#}");
                 let reason = text.lines().rfind(|line| !line.trim().is_empty());
                 format!(
@@ -36,8 +36,8 @@ impl Unpacked {
         find(&self.root, name)
     }
 
-    /// The folders with its shared libraries, for `LD_LIBRARY_PATH`.
-    fn libraries(&self) -> String {
+    /// The folders with their shared libraries, for `LD_LIBRARY_PATH`.
+    pub(crate) fn libraries(&self) -> String {
         let libraries = self.root.join("usr/lib");
         let entries = std::fs::read_dir(&libraries).into_iter().flatten().flatten();
         let folders = entries.map(|entry| entry.path()).filter(|path| path.is_dir());
@@ -48,24 +48,20 @@ impl Unpacked {
 
 /// How to run `program`: the machine's own, else that of `package`.
 #[derive(Debug, Clone)]
-pub(crate) struct Program {
+pub(crate) struct Tool {
     path: PathBuf,
     libraries: Option<String>,
 }
 
-impl Program {
-    pub(crate) fn find(
-        workspace: &Workspace,
-        program: &str,
-        package: &str,
-    ) -> Result<Self, String> {
+impl Tool {
+    pub(crate) fn find(target: &Path, program: &str, package: &str) -> Result<Self, String> {
         let folders = std::env::var_os("PATH").unwrap_or_default();
         // Not every user's path has the programs of the system.
         let folders = std::env::split_paths(&folders).chain([PathBuf::from("/usr/sbin")]);
         if let Some(path) = folders.map(|folder| folder.join(program)).find(|path| path.is_file()) {
             return Ok(Self { path, libraries: None });
         }
-        let unpacked = Unpacked::package(workspace, package)?;
+        let unpacked = Unpacked::packages(target, package, &[])?;
         let path = unpacked.find(program);
         let path = path.ok_or_else(|| format!("Debian's package {package} has no {program}"))?;
         Ok(Self { path, libraries: Some(unpacked.libraries()) })
@@ -80,7 +76,7 @@ impl Program {
     }
 }
 
-fn fetch(place: &Path, package: &str, root: &Path) -> anyhow::Result<()> {
+fn fetch(place: &Path, package: &str, others: &[&str], root: &Path) -> anyhow::Result<()> {
     println!("fetching Debian's package {package} into {}", root.display());
     let lists = place.join("lists");
     let cache = place.join("cache").join(package);
@@ -96,7 +92,7 @@ fn fetch(place: &Path, package: &str, root: &Path) -> anyhow::Result<()> {
         command
     };
     run_quietly(apt().arg("update"))?;
-    run_quietly(apt().args(["--download-only", "--reinstall", "install", package]))?;
+    run_quietly(apt().args(["--download-only", "--reinstall", "install", package]).args(others))?;
     let partial = root.with_extension("partial");
     for entry in std::fs::read_dir(cache.join("archives"))? {
         let path = entry?.path();

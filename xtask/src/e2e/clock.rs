@@ -76,7 +76,7 @@ impl Clock {
 }
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
-    let unpacked = match Unpacked::package(context.workspace, "libfaketime") {
+    let unpacked = match Unpacked::packages(&context.workspace.target, "libfaketime", &[]) {
         Ok(unpacked) => unpacked,
         Err(reason) => return Ok(Report::could_not_run(reason)),
     };

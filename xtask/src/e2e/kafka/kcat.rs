@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result, ensure};
 
 use super::scripts::SCRIPT_MAX;
-use crate::debian::Program;
+use crate::debian::Tool;
 use crate::e2e::Context;
 use crate::e2e::server::Server;
 use crate::steps::Report;
@@ -16,7 +16,7 @@ const COMPRESSIONS: &[&str] = &["none", "gzip", "snappy", "lz4", "zstd"];
 const RECORDS: usize = 500;
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
-    let kcat = match Program::find(context.workspace, "kcat", "kcat") {
+    let kcat = match Tool::find(&context.workspace.target, "kcat", "kcat") {
         Ok(kcat) => kcat,
         Err(reason) => return Ok(Report::could_not_run(reason)),
     };
@@ -44,7 +44,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
 }
 
 fn produce(
-    kcat: &Program,
+    kcat: &Tool,
     bootstrap: &str,
     topic: &str,
     compression: &str,
