@@ -240,7 +240,11 @@ impl Tail {
                 Event::Read(partition, Ok(answer)) => {
                     let rendered = self.render(partition, &answer, &mut out);
                     match rendered {
-                        Ok(()) => self.start_read(partition),
+                        Ok(()) => {
+                            self.start_read(partition);
+                            // A busy tail is never idle enough for the other time.
+                            self.add_partitions();
+                        }
                         Err(problem) => self.end(&problem, &mut out),
                     }
                 }
@@ -284,7 +288,11 @@ impl Tail {
         // A stream that is gone ends the tail through its reads.
         let Ok(shape) = self.app.store.stream_shape(&self.path) else { return };
         let limit = u32::try_from(self.app.options.tail_partitions_max).unwrap_or(u32::MAX);
-        for partition in (0..shape.partitions.min(limit)).map(PartitionIndex) {
+        let partitions = shape.partitions.min(limit);
+        if partitions as usize == self.positions.len() {
+            return;
+        }
+        for partition in (0..partitions).map(PartitionIndex) {
             if let Entry::Vacant(new) = self.positions.entry(partition) {
                 new.insert(Offset::ZERO);
                 self.start_read(partition);

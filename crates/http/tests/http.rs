@@ -394,6 +394,25 @@ async fn a_tail_goes_on_exactly_where_it_broke_off() {
 }
 
 #[tokio::test]
+async fn a_busy_tail_follows_partitions_that_are_added() {
+    let options = HttpOptions { tail_keep_alive_ms: 3_600_000, ..HttpOptions::default() };
+    let server = Server::start(options).await;
+    server.create("s", 1).await;
+    let tail = server.get("/v1/streams/s/tail?from=earliest").await;
+    let more = server.send(Method::PATCH, "/v1/streams/s", json!({ "partitions": 2 })).await;
+    assert_eq!(more.status(), 200);
+    for (partition, line) in [(1, "new"), (0, "busy")] {
+        let path = format!("/v1/streams/s/records?partition={partition}");
+        assert_eq!(server.append(&path, "text/plain", line).await.status(), 200);
+    }
+    let found = tokio::time::timeout(Duration::from_secs(20), events(tail, 2)).await.unwrap();
+    let mut values: Vec<_> = found.iter().map(|(_, record)| &record["value"]).collect();
+    values.sort_by_key(|value| value.to_string());
+    assert_eq!(values, [&json!("busy"), &json!("new")]);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn the_server_stops_without_cutting_anyone_off() {
     let server = Server::start(HttpOptions::default()).await;
     server.create("s", 1).await;
