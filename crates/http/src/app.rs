@@ -10,7 +10,7 @@ use aquifer_users::Users;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -164,6 +164,7 @@ impl Shared {
         limit: usize,
         limit_name: &str,
     ) -> Result<(Bytes, Vec<Reserved>), Problem> {
+        check_encoding(&parts.headers)?;
         let too_large = || {
             Problem::new(
                 ErrorKind::TooLarge,
@@ -231,6 +232,23 @@ impl Shared {
         self.metrics.bytes_in.inc_by(body.len() as u64);
         Ok((body, reserved))
     }
+/// A body that is compressed would be stored as it lies, or cut where there is no
+/// line end.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut encodings = encodings.map(|value| value.to_str().unwrap_or("?"));
+    match encodings.find(|encoding| !encoding.trim().eq_ignore_ascii_case("identity")) {
+        None => Ok(()),
+        Some(encoding) => {
+            let encoding: String = encoding.chars().take(80).collect();
+            let detail =
+                format!("the request's body is encoded ({encoding}); it is taken as it is");
+            Err(Problem::http(HttpProblem::UnsupportedMediaType, detail)
+                .next("Send the body without compression, and without Content-Encoding."))
+        }
+    }
+}
+
 }
 
 /// The tenant of a request: the default one until access control names others.

@@ -270,6 +270,9 @@ async fn bad_requests_are_refused_by_name() {
     let answer = server.request(Method::GET, "/v1/streams/s/records?partition=0");
     check(answer.header("accept", "text/csv").send().await.unwrap(), 406, "text/csv").await;
     check(server.append(records, "text/csv", "a").await, 415, "text/csv").await;
+    let compressed = server.request(Method::POST, records).header("content-type", "text/plain");
+    let compressed = compressed.header("content-encoding", "gzip").body("a").send().await;
+    check(compressed.unwrap(), 415, "gzip").await;
     check(server.append(records, "text/plain", "\n\n").await, 400, "no records").await;
     check(server.append(records, "text/plain", "a\n".repeat(101)).await, 413, "100 records").await;
     check(server.append(records, "text/plain", vec![b'a'; 70_000]).await, 413, "request_bytes_max")
