@@ -182,10 +182,6 @@ impl Shared {
         }
         let mut reserved = Vec::new();
         let mut reserved_bytes = 0;
-        if let Some(bytes) = announced {
-            reserved.push(self.reserve_request(bytes)?);
-            reserved_bytes = bytes;
-        }
         let mut body = body;
         let receive = async {
             let mut first = Bytes::new();
@@ -200,9 +196,11 @@ impl Shared {
                     return Err(too_large());
                 }
                 if bytes > reserved_bytes {
-                    // Not announced: reserved in growing steps.
+                    // For what arrives, in growing steps: whoever announces much and
+                    // sends nothing holds nobody up.
                     let step = (bytes - reserved_bytes).max(reserved_bytes).max(64 << 10);
-                    let step = step.min(limit - reserved_bytes);
+                    let most = announced.unwrap_or(limit).max(bytes);
+                    let step = step.min(most - reserved_bytes);
                     reserved.push(self.reserve_request(step)?);
                     reserved_bytes += step;
                 }
@@ -232,6 +230,8 @@ impl Shared {
         self.metrics.bytes_in.inc_by(body.len() as u64);
         Ok((body, reserved))
     }
+}
+
 /// A body that is compressed would be stored as it lies, or cut where there is no
 /// line end.
 fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
@@ -247,8 +247,6 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
                 .next("Send the body without compression, and without Content-Encoding."))
         }
     }
-}
-
 }
 
 /// The tenant of a request: the default one until access control names others.

@@ -509,6 +509,41 @@ async fn clients_that_dawdle_are_let_go() {
 }
 
 #[tokio::test]
+async fn who_announces_much_and_sends_nothing_holds_nobody_up() {
+    let options = HttpOptions {
+        request_bytes_max: 64 << 10,
+        requests_bytes_max: 64 << 10,
+        ..HttpOptions::default()
+    };
+    let server = Server::start(options).await;
+    server.create("s", 1).await;
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut silent = Vec::new();
+    for number in 1..=5 {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST /v1/streams/s/records HTTP/1.1\r\nhost: {address}\r\n\
+             content-type: text/plain\r\ncontent-length: 65536\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        silent.push(stream);
+        // It is under way when the server counts it, beside the one that asks.
+        let in_flight = format!("aquifer_http_requests_in_flight {}\n", number + 1);
+        let is_counted = async {
+            while !server.get("/metrics").await.text().await.unwrap().contains(&in_flight) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let counted = tokio::time::timeout(Duration::from_secs(20), is_counted).await;
+        assert!(counted.is_ok(), "{number} are under way");
+    }
+    let answer = server.append("/v1/streams/s/records", "text/plain", "a\nb").await;
+    assert_eq!(answer.status(), 200);
+    drop(silent);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn users_are_created_and_their_passwords_never_shown() {
     let server = Server::start(HttpOptions::default()).await;
     let create = async |body: Value| server.send(Method::POST, "/v1/users", body).await;
