@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use aquifer_http::{HttpEnvironment, HttpMetrics, HttpOptions, HttpServer, Token};
 use aquifer_stream::{
-    DocumentExpectation, DocumentKey, DocumentKind, Environment, Options, StreamStore,
+    AppendRequest, DocumentExpectation, DocumentKey, DocumentKind, Environment, Options,
+    PartitionAppend, StreamStore,
 };
-use aquifer_types::TenantName;
+use aquifer_types::{
+    BatchBuilder, Compression, PartitionIndex, StreamName, StreamPath, TenantName, Timestamp,
+};
 use futures::StreamExt as _;
 use prometheus_client::registry::Registry;
 use reqwest::{Method, Response};
@@ -412,6 +415,52 @@ async fn a_busy_tail_follows_partitions_that_are_added() {
     let mut values: Vec<_> = found.iter().map(|(_, record)| &record["value"]).collect();
     values.sort_by_key(|value| value.to_string());
     assert_eq!(values, [&json!("busy"), &json!("new")]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_small_batch_of_many_records_comes_in_pieces() {
+    const COUNT: usize = 60_000;
+    let server = Server::start(HttpOptions::default()).await;
+    server.create("s", 1).await;
+    let mut builder = BatchBuilder::default().compression(Compression::Zstd);
+    for _ in 0..COUNT {
+        builder.push(Timestamp(1), None, &[], Some(b"v"));
+    }
+    let batch = builder.finish();
+    assert!(batch.bytes().len() < 100_000);
+    let path = StreamPath::new(TenantName::default_tenant(), StreamName::new("s").unwrap());
+    let append = PartitionAppend { partition: PartitionIndex(0), batch, expected_offset: None };
+    let request = AppendRequest { path, appends: vec![append], idempotency_key: None };
+    server.store.append(request).await.unwrap();
+    // Requests go on where the last one ended.
+    let mut at = 0;
+    while at < COUNT {
+        let path = format!("/v1/streams/s/records?offset={at}&max_bytes=65536");
+        let answer = server.get(&path).await;
+        let next = answer.headers()["aquifer-next-offset"].to_str().unwrap().parse().unwrap();
+        let text = answer.text().await.unwrap();
+        assert!(text.len() < 300_000, "{}", text.len());
+        assert_eq!(at + text.lines().count(), next);
+        let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!(first["offset"], at);
+        at = next;
+    }
+    // So does a tail, all by itself.
+    let mut pieces = server.get("/v1/streams/s/tail?from=earliest").await.bytes_stream();
+    let mut bytes = Vec::new();
+    let end = format!("id: 0:{COUNT}\nevent: record\n");
+    let has_end = |bytes: &[u8]| {
+        let last = &bytes[bytes.len().saturating_sub(500)..];
+        last.ends_with(b"\n\n") && String::from_utf8_lossy(last).contains(&end)
+    };
+    while !has_end(&bytes) {
+        bytes.extend_from_slice(&pieces.next().await.unwrap().unwrap());
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    let ids = text.lines().filter_map(|line| line.strip_prefix("id: 0:"));
+    let ids: Vec<usize> = ids.map(|id| id.parse().unwrap()).collect();
+    assert_eq!(ids, (0..=COUNT).collect::<Vec<_>>());
     server.stop().await;
 }
 
