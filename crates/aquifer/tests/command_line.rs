@@ -118,6 +118,26 @@ fn failures_say_what_and_what_next() {
 }
 
 #[test]
+fn the_demo_takes_nothing_of_a_real_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let tier2 = directory.path().join("tier2");
+    let mut child =
+        aquifer(&["demo", "--exit", "--listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0"])
+            .env("AQUIFER_STORE_TIER2", format!("file://{}", tier2.display()))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = lines.map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("2.")), "it runs");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    lines.for_each(drop);
+    child.wait().unwrap();
+    assert!(!tier2.exists(), "its server used the tier 2 of another");
+}
+
+#[test]
 fn what_is_appended_is_read_over_a_restart_and_a_crash() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
