@@ -14,6 +14,8 @@ use crate::cli::{ConfigArguments, LogFormat, ServeArguments};
 use crate::failure::Failure;
 use crate::files::read_text;
 
+/// What the names of all variables begin with.
+pub(crate) const PREFIX: &str = "AQUIFER_";
 /// The variable with the bearer token itself.
 pub(crate) const TOKEN_VARIABLE: &str = "AQUIFER_TOKEN";
 
@@ -126,9 +128,15 @@ fn of_file_and_environment(arguments: &ConfigArguments) -> Result<Table, Failure
         }
         None => Table::new(),
     };
-    #[expect(clippy::disallowed_methods, reason = "the binary reads the environment")]
-    let variables = std::env::vars();
-    of_variables(&mut table, variables)?;
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        // Those of others may hold what is no text.
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+        let value = value.into_string();
+        let value = value.map_err(|_| Failure::failed(format!("{name} is not UTF-8")))?;
+        variables.push((name.to_owned(), value));
+    }
+    of_variables(&mut table, variables.into_iter())?;
     if let Some(data) = &arguments.data {
         set(&mut table, "store.data", Value::String(data.display().to_string()))?;
     }
@@ -144,7 +152,7 @@ fn of_variables(
     variables: impl Iterator<Item = (String, String)>,
 ) -> Result<(), Failure> {
     for (name, value) in variables {
-        let Some(rest) = name.strip_prefix("AQUIFER_") else { continue };
+        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         let rest = rest.to_ascii_lowercase();
         for section in SECTIONS {
             let field = rest.strip_prefix(section).and_then(|field| field.strip_prefix('_'));
@@ -218,11 +226,12 @@ fn token(options: &HttpOptions) -> Result<Option<Token>, Failure> {
     }
 }
 
-/// An environment variable, if it is set and not empty.
+/// An environment variable, if it is set and not empty. What is not UTF-8 is
+/// still set: a token that was mistyped must not mean that there is none.
 pub(crate) fn variable(name: &str) -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "the binary reads the environment")]
-    let value = std::env::var(name).ok();
-    value.filter(|value| !value.is_empty())
+    let value = std::env::var_os(name)?;
+    Some(value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
     reason = "a step that fails is the test's failure, and it sets the stage with plain files"
 )]
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -101,6 +103,38 @@ fn failures_say_what_and_what_next() {
     check(&["append", "s", "/none", "--url", "http://127.0.0.1:1"], 1, &["/none"]);
     let output = aquifer(&["completions", "bash"]).output().unwrap();
     assert!(output.status.success() && text(&output.stdout).contains("aquifer"));
+    // The environment may hold what is no text, of others or of ours.
+    for (name, part) in [
+        ("OTHER", "/proc/none"),
+        ("AQUIFER_HTTP_LISTEN", "AQUIFER_HTTP_LISTEN is not UTF-8"),
+        ("AQUIFER_TOKEN", "AQUIFER_TOKEN"),
+    ] {
+        let mut command = aquifer(&["serve", "--data", "/proc/none"]);
+        let output = command.env(name, OsStr::from_bytes(b"\xff\xfe")).output().unwrap();
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {error}");
+        assert!(error.contains(part), "{name}: {error}");
+    }
+}
+
+#[test]
+fn the_demo_takes_nothing_of_a_real_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let tier2 = directory.path().join("tier2");
+    let mut child =
+        aquifer(&["demo", "--exit", "--listen", "127.0.0.1:0", "--kafka-listen", "127.0.0.1:0"])
+            .env("AQUIFER_STORE_TIER2", format!("file://{}", tier2.display()))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = lines.map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("2.")), "it runs");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    lines.for_each(drop);
+    child.wait().unwrap();
+    assert!(!tier2.exists(), "its server used the tier 2 of another");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use aquifer_users::Users;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -164,6 +164,7 @@ impl Shared {
         limit: usize,
         limit_name: &str,
     ) -> Result<(Bytes, Vec<Reserved>), Problem> {
+        check_encoding(&parts.headers)?;
         let too_large = || {
             Problem::new(
                 ErrorKind::TooLarge,
@@ -181,10 +182,6 @@ impl Shared {
         }
         let mut reserved = Vec::new();
         let mut reserved_bytes = 0;
-        if let Some(bytes) = announced {
-            reserved.push(self.reserve_request(bytes)?);
-            reserved_bytes = bytes;
-        }
         let mut body = body;
         let receive = async {
             let mut first = Bytes::new();
@@ -199,9 +196,11 @@ impl Shared {
                     return Err(too_large());
                 }
                 if bytes > reserved_bytes {
-                    // Not announced: reserved in growing steps.
+                    // For what arrives, in growing steps: whoever announces much and
+                    // sends nothing holds nobody up.
                     let step = (bytes - reserved_bytes).max(reserved_bytes).max(64 << 10);
-                    let step = step.min(limit - reserved_bytes);
+                    let most = announced.unwrap_or(limit).max(bytes);
+                    let step = step.min(most - reserved_bytes);
                     reserved.push(self.reserve_request(step)?);
                     reserved_bytes += step;
                 }
@@ -230,6 +229,23 @@ impl Shared {
         })??;
         self.metrics.bytes_in.inc_by(body.len() as u64);
         Ok((body, reserved))
+    }
+}
+
+/// A body that is compressed would be stored as it lies, or cut where there is no
+/// line end.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let mut encodings = encodings.map(|value| value.to_str().unwrap_or("?"));
+    match encodings.find(|encoding| !encoding.trim().eq_ignore_ascii_case("identity")) {
+        None => Ok(()),
+        Some(encoding) => {
+            let encoding: String = encoding.chars().take(80).collect();
+            let detail =
+                format!("the request's body is encoded ({encoding}); it is taken as it is");
+            Err(Problem::http(HttpProblem::UnsupportedMediaType, detail)
+                .next("Send the body without compression, and without Content-Encoding."))
+        }
     }
 }
 

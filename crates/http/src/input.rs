@@ -239,6 +239,19 @@ mod tests {
         let found = parsed(Format::Ndjson, body, &keys).unwrap();
         let keys: Vec<_> = found.iter().filter_map(|line| line.split('=').next()).collect();
         assert_eq!(keys, ["A", "7", "∅", "∅", "∅"]);
+        let check = |id: &str, expected: &str| {
+            let body = format!("{{\"user\":{{\"id\":{id}}}}}");
+            let keys = Keys { fixed: None, field: Some(vec!["user".into(), "id".into()]) };
+            let found = parsed(Format::Ndjson, body.as_bytes(), &keys).unwrap();
+            assert_eq!(found, [format!("{expected}={body}")]);
+        };
+        // Numbers as they are given, however many digits they have.
+        check("123456789012345678901", "123456789012345678901");
+        check("123456789012345678902", "123456789012345678902");
+        check("1.50", "1.50");
+        check("true", "true");
+        check("[1]", "∅");
+        check("{\"a\":1}", "∅");
     }
 
     #[test]

@@ -269,10 +269,21 @@ struct Field<'p> {
 impl<'de> DeserializeSeed<'de> for Field<'_> {
     type Value = Option<String>;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
+        if !self.path.is_empty() {
+            return deserializer.deserialize_any(self);
+        }
+        // As it was given: a number of more than 64 bits would lose its end, and
+        // equal keys are one record in the end.
+        let text = <&RawValue>::deserialize(deserializer)?.get();
+        match text.as_bytes().first() {
+            Some(b'"') => serde_json::from_str(text).map(Some).map_err(D::Error::custom),
+            Some(b'{' | b'[' | b'n') | None => Ok(None),
+            Some(_) => Ok(Some(text.to_owned())),
+        }
     }
 }
 
+/// Of values on the way to the field.
 impl<'de> Visitor<'de> for Field<'_> {
     type Value = Option<String>;
 
@@ -282,11 +293,7 @@ impl<'de> Visitor<'de> for Field<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        let Some((name, below)) = self.path.split_first() else {
-            // An object is not a key.
-            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-            return Ok(None);
-        };
+        let Some((name, below)) = self.path.split_first() else { return Ok(None) };
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             if key == name.as_str() {
                 found = map.next_value_seed(Field { path: below })?;
@@ -302,24 +309,24 @@ impl<'de> Visitor<'de> for Field<'_> {
         Ok(None)
     }
 
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(self.path.is_empty().then(|| text.to_owned()))
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
-    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(self.path.is_empty().then(|| value.to_string()))
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
-    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(self.path.is_empty().then(|| value.to_string()))
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
-    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(self.path.is_empty().then(|| value.to_string()))
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(self.path.is_empty().then(|| value.to_string()))
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {

@@ -1,5 +1,6 @@
 //! `GET /v1/streams/{stream}/records`: a piece of one partition.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use aquifer_env::tasks;
@@ -20,6 +21,12 @@ const NEXT_OFFSET: HeaderName = HeaderName::from_static("aquifer-next-offset");
 const START_OFFSET: HeaderName = HeaderName::from_static("aquifer-start-offset");
 const STABLE_OFFSET: HeaderName = HeaderName::from_static("aquifer-stable-offset");
 const END_OFFSET: HeaderName = HeaderName::from_static("aquifer-end-offset");
+
+/// An answer has at most about so many times the bytes of records that were asked
+/// for: a batch of a few KiB can hold millions of them. The next request goes on.
+const BODY_BYTES_TIMES: usize = 4;
+/// Fewer bytes of records are not counted.
+const BODY_BYTES_MIN: usize = 64 << 10;
 
 /// The media types that records are answered in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +108,8 @@ pub(crate) async fn read(
         ReadRequest { path, partition, from, bytes_max, wait, isolation, form: Default::default() };
     let (answer, reserved) = read_or_wait(&app, request).await?;
     let bytes: usize = answer.blocks.iter().map(Block::bytes).sum();
-    let respond = move || respond(&app, form, partition, &answer, limit, reserved);
+    let limits = (limit, bytes_max.max(BODY_BYTES_MIN).saturating_mul(BODY_BYTES_TIMES));
+    let respond = move || respond(&app, form, partition, &answer, limits, reserved);
     if bytes > WORK_BYTES_MAX { tasks::run_blocking(respond).await } else { respond() }
 }
 
@@ -205,18 +213,18 @@ fn respond(
     form: Form,
     partition: PartitionIndex,
     answer: &ReadAnswer,
-    limit: usize,
+    limits: (usize, usize),
     reserved: Reserved,
 ) -> Result<Response, Problem> {
     let mut body = Vec::new();
     let next = match form {
-        Form::Arrow => arrow::render(&mut body, partition, answer, limit)?,
+        Form::Arrow => arrow::render(&mut body, partition, answer, limits.0)?,
         Form::Ndjson => {
             let each = |out: &mut Vec<u8>, record: &Record| {
                 render::record(out, partition, record);
                 out.push(b'\n');
             };
-            render_records(&mut body, answer, limit, each)?
+            render_records(&mut body, answer, limits, each)?
         }
         Form::Json => {
             body.extend_from_slice(b"{\"records\":[");
@@ -227,7 +235,7 @@ fn respond(
                 }
                 render::record(out, partition, record);
             };
-            let next = render_records(&mut body, answer, limit, each)?;
+            let next = render_records(&mut body, answer, limits, each)?;
             body.extend_from_slice(b"],\"next_offset\":");
             render::number(&mut body, next.get());
             body.extend_from_slice(b",\"start_offset\":");
@@ -267,24 +275,26 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// Renders up to `limit` records and returns where to go on.
+/// Renders up to `limit` records, or until the body has `bytes_max` bytes, one
+/// record at least; returns where to go on.
 fn render_records(
     out: &mut Vec<u8>,
     answer: &ReadAnswer,
-    limit: usize,
+    (limit, bytes_max): (usize, usize),
     mut each: impl FnMut(&mut Vec<u8>, &Record),
 ) -> Result<Offset, Problem> {
     let mut rendered = 0;
-    let mut records = Vec::new();
     for block in &answer.blocks {
-        records.clear();
-        block.records_from(answer.from, &mut records)?;
-        for record in &records {
-            if rendered == limit {
-                return Ok(record.offset);
+        let left = block.visit_from(answer.from, |record| {
+            if rendered == limit || (rendered > 0 && out.len() >= bytes_max) {
+                return ControlFlow::Break(record.offset);
             }
-            each(out, record);
+            each(out, &record);
             rendered += 1;
+            ControlFlow::Continue(())
+        })?;
+        if let Some(left) = left {
+            return Ok(left);
         }
     }
     Ok(answer.next_offset)

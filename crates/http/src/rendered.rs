@@ -4,33 +4,53 @@
 //! their records for ever, so an entry is never stale.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use aquifer_types::{Batch, Offset, PartitionIndex, Record, StreamId};
+use aquifer_stream::Block;
+use aquifer_types::{Offset, PartitionIndex, StreamId};
 use parking_lot::Mutex;
 
 use crate::render;
 
 /// Where a batch is: its stream, partition and first offset.
-type Key = (StreamId, PartitionIndex, Offset);
+pub(crate) type Key = (StreamId, PartitionIndex, Offset);
 
-/// The records of one batch, each as JSON.
+/// The records of one block, each as JSON.
 #[derive(Debug)]
 pub(crate) struct Rendered {
     json: Vec<u8>,
     /// Each record's offset and the end of its JSON.
     ends: Vec<(Offset, usize)>,
+    /// The first record that is left out behind them.
+    left: Option<Offset>,
 }
 
 impl Rendered {
-    pub(crate) fn of_records(partition: PartitionIndex, records: &[Record]) -> Self {
+    /// The records of a block from `from` on, until their JSON has `bytes_max`
+    /// bytes; one of them at least.
+    pub(crate) fn of_block(
+        partition: PartitionIndex,
+        block: &Block,
+        from: Offset,
+        bytes_max: usize,
+    ) -> Result<Self, aquifer_stream::Error> {
         let mut json = Vec::new();
-        let mut ends = Vec::with_capacity(records.len());
-        for record in records {
-            render::record(&mut json, partition, record);
+        let mut ends = Vec::new();
+        let left = block.visit_from(from, |record| {
+            if json.len() >= bytes_max {
+                return ControlFlow::Break(record.offset);
+            }
+            render::record(&mut json, partition, &record);
             ends.push((record.offset, json.len()));
-        }
-        Self { json, ends }
+            ControlFlow::Continue(())
+        })?;
+        Ok(Self { json, ends, left })
+    }
+
+    /// Where it goes on; none where the block ends with it.
+    pub(crate) const fn left(&self) -> Option<Offset> {
+        self.left
     }
 
     /// The records from `from` on: offset and JSON.
@@ -73,24 +93,13 @@ impl RenderedCache {
         Self { bytes_max, entries: Mutex::default() }
     }
 
-    /// A whole batch, rendered now or before.
-    pub(crate) fn batch<E>(
-        &self,
-        stream: StreamId,
-        partition: PartitionIndex,
-        batch: &Batch,
-        records: impl FnOnce() -> Result<Vec<Record>, E>,
-    ) -> Result<Arc<Rendered>, E> {
-        let key = (stream, partition, batch.header().base_offset);
-        if let Some((_, rendered)) = self.entries.lock().by_key.get(&key) {
-            return Ok(Arc::clone(rendered));
-        }
-        let rendered = Arc::new(Rendered::of_records(partition, &records()?));
-        self.insert(key, &rendered);
-        Ok(rendered)
+    /// A whole batch that was rendered before.
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Rendered>> {
+        self.entries.lock().by_key.get(key).map(|(_, rendered)| Arc::clone(rendered))
     }
 
-    fn insert(&self, key: Key, rendered: &Arc<Rendered>) {
+    /// Keeps a whole batch that was rendered.
+    pub(crate) fn insert(&self, key: Key, rendered: &Arc<Rendered>) {
         let bytes = rendered.bytes();
         if bytes > self.bytes_max / 2 {
             return;
@@ -115,60 +124,74 @@ impl RenderedCache {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use aquifer_types::{BatchBuilder, Epoch, Timestamp};
 
     use super::*;
 
-    fn batch(base: i64) -> Batch {
+    fn block(base: i64) -> Block {
         let mut builder = BatchBuilder::new(Offset(base), Epoch(1));
         for _ in 0..3 {
             builder.push(Timestamp(1), None, &[], Some(b"v"));
         }
-        builder.finish()
+        Block::Batch(builder.finish())
+    }
+
+    fn key(base: i64) -> Key {
+        (StreamId::from_bytes([1; 16]), PartitionIndex(0), Offset(base))
+    }
+
+    fn rendered(base: i64, from: i64, bytes_max: usize) -> Arc<Rendered> {
+        let block = block(base);
+        Arc::new(Rendered::of_block(PartitionIndex(0), &block, Offset(from), bytes_max).unwrap())
+    }
+
+    fn offsets(rendered: &Rendered, from: i64) -> Vec<i64> {
+        let records = rendered.records_from(Offset(from));
+        records
+            .map(|(offset, json)| {
+                let record: serde_json::Value = serde_json::from_slice(json).unwrap();
+                assert_eq!(record["offset"], offset.0);
+                offset.0
+            })
+            .collect()
     }
 
     #[test]
     fn a_batch_is_rendered_once_and_read_from_anywhere() {
         let cache = RenderedCache::new(1 << 20);
-        let stream = StreamId::from_bytes([1; 16]);
-        let mut times = 0;
+        assert!(cache.get(&key(10)).is_none());
+        cache.insert(key(10), &rendered(10, 0, 1 << 20));
         for from in [0, 11, 12, 99] {
-            let batch = batch(10);
-            let rendered = cache
-                .batch(stream, PartitionIndex(0), &batch, || {
-                    times += 1;
-                    Ok::<_, Infallible>(batch.to_records(1 << 20).unwrap())
-                })
-                .unwrap();
-            let offsets: Vec<_> = rendered
-                .records_from(Offset(from))
-                .map(|(offset, json)| {
-                    let record: serde_json::Value = serde_json::from_slice(json).unwrap();
-                    assert_eq!(record["offset"], offset.0);
-                    offset.0
-                })
-                .collect();
-            assert_eq!(offsets, (from.max(10)..13).collect::<Vec<_>>());
+            let rendered = cache.get(&key(10)).unwrap();
+            assert_eq!(offsets(&rendered, from), (from.max(10)..13).collect::<Vec<_>>());
         }
-        assert_eq!(times, 1);
+    }
+
+    #[test]
+    fn a_piece_ends_before_a_record() {
+        for (from, bytes_max, expected, left) in [
+            (0, 1, vec![10], Some(11)),
+            (11, 1, vec![11], Some(12)),
+            (12, 1, vec![12], None),
+            (11, 1 << 20, vec![11, 12], None),
+        ] {
+            let rendered = rendered(10, from, bytes_max);
+            assert_eq!(offsets(&rendered, 0), expected);
+            assert_eq!(rendered.left(), left.map(Offset));
+        }
     }
 
     #[test]
     fn the_oldest_go_when_it_is_full() {
         let cache = RenderedCache::new(4096);
-        let stream = StreamId::from_bytes([1; 16]);
         for base in 0..1000 {
-            let batch = batch(base * 3);
-            let records = || Ok::<_, Infallible>(batch.to_records(1 << 20).unwrap());
-            cache.batch(stream, PartitionIndex(0), &batch, records).unwrap();
+            cache.insert(key(base * 3), &rendered(base * 3, 0, 1 << 20));
             assert!(cache.entries.lock().bytes <= 4096);
         }
         let entries = cache.entries.lock();
         assert_eq!(entries.by_key.len(), entries.by_age.len());
         assert!(entries.by_key.len() > 2 && entries.by_key.len() < 100);
-        assert!(entries.by_key.contains_key(&(stream, PartitionIndex(0), Offset(999 * 3))));
+        assert!(entries.by_key.contains_key(&key(999 * 3)));
         let bytes: usize = entries.by_key.values().map(|(_, rendered)| rendered.bytes()).sum();
         assert_eq!(entries.bytes, bytes);
     }

@@ -12,8 +12,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aquifer_env::tasks;
 use aquifer_stream::{Block, Form, Isolation, Position, ReadAnswer, ReadRequest};
-use aquifer_types::{ErrorKind, Offset, PartitionIndex, StreamId, StreamPath};
+use aquifer_types::{Compression, ErrorKind, Offset, PartitionIndex, StreamId, StreamPath};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -32,6 +33,9 @@ use crate::{Problem, read, render, time};
 
 /// What one partition gives at a time.
 const READ_BYTES_MAX: usize = 128 << 10;
+/// A piece of the answer has about so many bytes at most, or one record: a batch
+/// of a few KiB can hold millions. What is behind it comes with the next piece.
+const PIECE_BYTES_MAX: usize = 1 << 20;
 /// A read of one partition waits this long before it is renewed.
 const READ_WAIT: Duration = Duration::from_secs(60);
 /// After an error that may pass, the client connects again this much later.
@@ -238,9 +242,13 @@ impl Tail {
                     out.extend_from_slice(b": still here\n\n");
                 }
                 Event::Read(partition, Ok(answer)) => {
-                    let rendered = self.render(partition, &answer, &mut out);
+                    let rendered = self.render(partition, &answer, &mut out).await;
                     match rendered {
-                        Ok(()) => self.start_read(partition),
+                        Ok(()) => {
+                            self.start_read(partition);
+                            // A busy tail is never idle enough for the other time.
+                            self.add_partitions();
+                        }
                         Err(problem) => self.end(&problem, &mut out),
                     }
                 }
@@ -284,7 +292,11 @@ impl Tail {
         // A stream that is gone ends the tail through its reads.
         let Ok(shape) = self.app.store.stream_shape(&self.path) else { return };
         let limit = u32::try_from(self.app.options.tail_partitions_max).unwrap_or(u32::MAX);
-        for partition in (0..shape.partitions.min(limit)).map(PartitionIndex) {
+        let partitions = shape.partitions.min(limit);
+        if partitions as usize == self.positions.len() {
+            return;
+        }
+        for partition in (0..partitions).map(PartitionIndex) {
             if let Entry::Vacant(new) = self.positions.entry(partition) {
                 new.insert(Offset::ZERO);
                 self.start_read(partition);
@@ -297,7 +309,8 @@ impl Tail {
         id(self.positions.iter())
     }
 
-    fn render(
+    /// Renders an answer, or as much of it as a piece takes.
+    async fn render(
         &mut self,
         partition: PartitionIndex,
         answer: &ReadAnswer,
@@ -313,8 +326,14 @@ impl Tail {
         if !after.is_empty() {
             after.insert(0, ',');
         }
-        for block in &answer.blocks {
-            for (offset, json) in self.rendered(partition, block)?.records_from(answer.from) {
+        let mut next = answer.next_offset;
+        'blocks: for block in &answer.blocks {
+            let rendered = self.rendered(partition, block, answer.from).await?;
+            for (offset, json) in rendered.records_from(answer.from) {
+                if out.len() >= PIECE_BYTES_MAX {
+                    next = offset;
+                    break 'blocks;
+                }
                 out.extend_from_slice(b"id: ");
                 out.extend_from_slice(before.as_bytes());
                 render::number(out, partition.get().into());
@@ -326,26 +345,48 @@ impl Tail {
                 out.extend_from_slice(json);
                 out.extend_from_slice(b"\n\n");
             }
+            if let Some(left) = rendered.left() {
+                next = left;
+                break;
+            }
         }
-        self.positions.insert(partition, answer.next_offset);
+        self.positions.insert(partition, next);
         Ok(())
     }
 
-    fn rendered(
-        &self,
+    /// A block's records from `from` on, or as many as a piece takes.
+    async fn rendered(
+        &mut self,
         partition: PartitionIndex,
         block: &Block,
+        from: Offset,
     ) -> Result<Arc<Rendered>, aquifer_stream::Error> {
-        let records = || {
-            let mut records = Vec::new();
-            block.records_from(Offset::ZERO, &mut records)?;
-            Ok(records)
-        };
-        match block {
-            Block::Batch(batch) => self.app.rendered.batch(self.stream, partition, batch, records),
+        let Block::Batch(batch) = block else {
             // Cold rows are cut anew for each reader.
-            Block::Rows(_) => Ok(Arc::new(Rendered::of_records(partition, &records()?))),
+            return Ok(Arc::new(Rendered::of_block(partition, block, from, PIECE_BYTES_MAX)?));
+        };
+        let key = (self.stream, partition, batch.header().base_offset);
+        if let Some(rendered) = self.app.rendered.get(&key) {
+            return Ok(rendered);
         }
+        let block = block.clone();
+        let render = move || {
+            let whole = Rendered::of_block(partition, &block, Offset::ZERO, PIECE_BYTES_MAX)?;
+            Ok::<_, aquifer_stream::Error>(match whole.left() {
+                None => (whole, true),
+                Some(left) if left > from => (whole, false),
+                Some(_) => (Rendered::of_block(partition, &block, from, PIECE_BYTES_MAX)?, false),
+            })
+        };
+        let is_compressed = batch.header().compression != Compression::None;
+        // A few KiB may become many MiB.
+        let (rendered, is_whole) =
+            if is_compressed { tasks::run_blocking(render).await } else { render() }?;
+        let rendered = Arc::new(rendered);
+        if is_whole {
+            self.app.rendered.insert(key, &rendered);
+        }
+        Ok(rendered)
     }
 
     fn gap(&mut self, partition: PartitionIndex, earliest: Offset, out: &mut Vec<u8>) {

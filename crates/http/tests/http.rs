@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use aquifer_http::{HttpEnvironment, HttpMetrics, HttpOptions, HttpServer, Token};
 use aquifer_stream::{
-    DocumentExpectation, DocumentKey, DocumentKind, Environment, Options, StreamStore,
+    AppendRequest, DocumentExpectation, DocumentKey, DocumentKind, Environment, Options,
+    PartitionAppend, StreamStore,
 };
-use aquifer_types::TenantName;
+use aquifer_types::{
+    BatchBuilder, Compression, PartitionIndex, StreamName, StreamPath, TenantName, Timestamp,
+};
 use futures::StreamExt as _;
 use prometheus_client::registry::Registry;
 use reqwest::{Method, Response};
@@ -270,6 +273,9 @@ async fn bad_requests_are_refused_by_name() {
     let answer = server.request(Method::GET, "/v1/streams/s/records?partition=0");
     check(answer.header("accept", "text/csv").send().await.unwrap(), 406, "text/csv").await;
     check(server.append(records, "text/csv", "a").await, 415, "text/csv").await;
+    let compressed = server.request(Method::POST, records).header("content-type", "text/plain");
+    let compressed = compressed.header("content-encoding", "gzip").body("a").send().await;
+    check(compressed.unwrap(), 415, "gzip").await;
     check(server.append(records, "text/plain", "\n\n").await, 400, "no records").await;
     check(server.append(records, "text/plain", "a\n".repeat(101)).await, 413, "100 records").await;
     check(server.append(records, "text/plain", vec![b'a'; 70_000]).await, 413, "request_bytes_max")
@@ -394,6 +400,71 @@ async fn a_tail_goes_on_exactly_where_it_broke_off() {
 }
 
 #[tokio::test]
+async fn a_busy_tail_follows_partitions_that_are_added() {
+    let options = HttpOptions { tail_keep_alive_ms: 3_600_000, ..HttpOptions::default() };
+    let server = Server::start(options).await;
+    server.create("s", 1).await;
+    let tail = server.get("/v1/streams/s/tail?from=earliest").await;
+    let more = server.send(Method::PATCH, "/v1/streams/s", json!({ "partitions": 2 })).await;
+    assert_eq!(more.status(), 200);
+    for (partition, line) in [(1, "new"), (0, "busy")] {
+        let path = format!("/v1/streams/s/records?partition={partition}");
+        assert_eq!(server.append(&path, "text/plain", line).await.status(), 200);
+    }
+    let found = tokio::time::timeout(Duration::from_secs(20), events(tail, 2)).await.unwrap();
+    let mut values: Vec<_> = found.iter().map(|(_, record)| &record["value"]).collect();
+    values.sort_by_key(|value| value.to_string());
+    assert_eq!(values, [&json!("busy"), &json!("new")]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_small_batch_of_many_records_comes_in_pieces() {
+    const COUNT: usize = 60_000;
+    let server = Server::start(HttpOptions::default()).await;
+    server.create("s", 1).await;
+    let mut builder = BatchBuilder::default().compression(Compression::Zstd);
+    for _ in 0..COUNT {
+        builder.push(Timestamp(1), None, &[], Some(b"v"));
+    }
+    let batch = builder.finish();
+    assert!(batch.bytes().len() < 100_000);
+    let path = StreamPath::new(TenantName::default_tenant(), StreamName::new("s").unwrap());
+    let append = PartitionAppend { partition: PartitionIndex(0), batch, expected_offset: None };
+    let request = AppendRequest { path, appends: vec![append], idempotency_key: None };
+    server.store.append(request).await.unwrap();
+    // Requests go on where the last one ended.
+    let mut at = 0;
+    while at < COUNT {
+        let path = format!("/v1/streams/s/records?offset={at}&max_bytes=65536");
+        let answer = server.get(&path).await;
+        let next = answer.headers()["aquifer-next-offset"].to_str().unwrap().parse().unwrap();
+        let text = answer.text().await.unwrap();
+        assert!(text.len() < 300_000, "{}", text.len());
+        assert_eq!(at + text.lines().count(), next);
+        let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!(first["offset"], at);
+        at = next;
+    }
+    // So does a tail, all by itself.
+    let mut pieces = server.get("/v1/streams/s/tail?from=earliest").await.bytes_stream();
+    let mut bytes = Vec::new();
+    let end = format!("id: 0:{COUNT}\nevent: record\n");
+    let has_end = |bytes: &[u8]| {
+        let last = &bytes[bytes.len().saturating_sub(500)..];
+        last.ends_with(b"\n\n") && String::from_utf8_lossy(last).contains(&end)
+    };
+    while !has_end(&bytes) {
+        bytes.extend_from_slice(&pieces.next().await.unwrap().unwrap());
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    let ids = text.lines().filter_map(|line| line.strip_prefix("id: 0:"));
+    let ids: Vec<usize> = ids.map(|id| id.parse().unwrap()).collect();
+    assert_eq!(ids, (0..=COUNT).collect::<Vec<_>>());
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn the_server_stops_without_cutting_anyone_off() {
     let server = Server::start(HttpOptions::default()).await;
     server.create("s", 1).await;
@@ -483,6 +554,41 @@ async fn clients_that_dawdle_are_let_go() {
     .await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(answer.contains("request_ms_max"), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_announces_much_and_sends_nothing_holds_nobody_up() {
+    let options = HttpOptions {
+        request_bytes_max: 64 << 10,
+        requests_bytes_max: 64 << 10,
+        ..HttpOptions::default()
+    };
+    let server = Server::start(options).await;
+    server.create("s", 1).await;
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut silent = Vec::new();
+    for number in 1..=5 {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST /v1/streams/s/records HTTP/1.1\r\nhost: {address}\r\n\
+             content-type: text/plain\r\ncontent-length: 65536\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        silent.push(stream);
+        // It is under way when the server counts it, beside the one that asks.
+        let in_flight = format!("aquifer_http_requests_in_flight {}\n", number + 1);
+        let is_counted = async {
+            while !server.get("/metrics").await.text().await.unwrap().contains(&in_flight) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let counted = tokio::time::timeout(Duration::from_secs(20), is_counted).await;
+        assert!(counted.is_ok(), "{number} are under way");
+    }
+    let answer = server.append("/v1/streams/s/records", "text/plain", "a\nb").await;
+    assert_eq!(answer.status(), 200);
+    drop(silent);
     server.stop().await;
 }
 

@@ -489,6 +489,8 @@ async fn a_transaction_that_cannot_be_aborted_yet_keeps_no_other_open() {
     let _ = store.expire_transactions().await;
     assert!(is_open("a") && !is_open("b"), "{} {}", is_open("a"), is_open("b"));
     faulty.set_down(false);
+    // A manifest follows what changes.
+    create(&store, "e", 1, resting()).await;
     let both_are_over = async || {
         let _ = store.expire_transactions().await;
         !is_open("a")

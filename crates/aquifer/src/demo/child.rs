@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::mpsc;
 
+use crate::config::PREFIX;
 use crate::failure::Failure;
 
 /// A start takes no longer, recovery included.
@@ -105,6 +106,12 @@ impl Server {
     }
 }
 
+/// The names of all variables that a server reads.
+fn variables() -> Vec<std::ffi::OsString> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names.filter(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes())).collect()
+}
+
 async fn spawn(
     data: &Path,
     listen: &str,
@@ -112,17 +119,18 @@ async fn spawn(
     events: mpsc::Sender<String>,
 ) -> Result<(Child, String), Failure> {
     let binary = std::env::current_exe()?;
-    let mut child = Command::new(binary)
+    let mut command = Command::new(binary);
+    // What is set for a real server is not meant for the demo's, its tier 2 least
+    // of all: whoever starts last owns it.
+    for name in variables() {
+        command.env_remove(name);
+    }
+    let mut child = command
         .arg("serve")
         .arg("--data")
         .arg(data)
         .args(["--listen", listen, "--access-log", "--log-format", "json"])
         .args(["--log-filter", "info", "--kafka-listen", &kafka.to_string()])
-        // What is set for a real server is not meant for the demo's.
-        .env_remove("AQUIFER_CONFIG")
-        .env_remove("AQUIFER_TIER2")
-        .env_remove("AQUIFER_TOKEN")
-        .env_remove("AQUIFER_TOKEN_FILE")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

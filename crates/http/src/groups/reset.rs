@@ -1,6 +1,6 @@
 //! Positions are set anew: what that would do, and doing it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aquifer_stream::{Position, StreamHandle};
 use aquifer_types::{GroupName, Offset, Partition, PartitionIndex, StreamName, StreamPath};
@@ -176,6 +176,8 @@ fn targets(
         Some(indexes) => indexes.clone(),
         None => (0..app.store.describe_stream(&path)?.partitions.len() as u32).collect(),
     };
+    // Each once: to find a time in a partition may take a request to tier 2.
+    let indexes: BTreeSet<u32> = indexes.into_iter().collect();
     let partitions = indexes.into_iter().map(|index| {
         let partition = stream.partition(PartitionIndex(index))?.partition();
         Ok((stream.clone(), partition))

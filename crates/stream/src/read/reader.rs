@@ -2,12 +2,13 @@
 //! caches.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use aquifer_env::store::TierStore;
 use aquifer_env::{Clock, tasks};
 use aquifer_journal::{FileId, JournalReader, PinnedFile};
-use aquifer_types::{Batch, Offset, Timestamp};
+use aquifer_types::{Batch, Offset, Record, Timestamp};
 use bytes::Bytes;
 
 use super::object::from_chunk;
@@ -236,26 +237,40 @@ impl Block {
     ///
     /// # Errors
     /// [`Error::Damaged`] where a stored batch cannot be decoded.
-    pub fn records_from(
+    pub fn records_from(&self, from: Offset, records: &mut Vec<Record>) -> Result<(), Error> {
+        self.visit_from(from, |record| {
+            records.push(record);
+            ControlFlow::<()>::Continue(())
+        })?;
+        Ok(())
+    }
+
+    /// Hands the block's records from `from` on to `each`, one by one, until it
+    /// breaks off: a batch of a few KiB can hold millions of them. What it broke
+    /// off with, if it did.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] where a stored batch cannot be decoded.
+    pub fn visit_from<B>(
         &self,
         from: Offset,
-        records: &mut Vec<aquifer_types::Record>,
-    ) -> Result<(), Error> {
+        mut each: impl FnMut(Record) -> ControlFlow<B>,
+    ) -> Result<Option<B>, Error> {
+        let mut visit = |record: Record| match record.offset >= from {
+            true => each(record).break_value(),
+            false => None,
+        };
         match self {
-            Self::Batch(batch) if batch.header().is_control => Ok(()),
+            Self::Batch(batch) if batch.header().is_control => Ok(None),
             Self::Batch(batch) => {
                 for record in batch.records(DECOMPRESSED_BYTES_MAX)? {
-                    let record = record?;
-                    if record.offset >= from {
-                        records.push(record);
+                    if let Some(broken_off) = visit(record?) {
+                        return Ok(Some(broken_off));
                     }
                 }
-                Ok(())
+                Ok(None)
             }
-            Self::Rows(rows) => {
-                records.extend(rows.records().filter(|record| record.offset >= from));
-                Ok(())
-            }
+            Self::Rows(rows) => Ok(rows.records().find_map(visit)),
         }
     }
 
