@@ -14,10 +14,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// two mebibytes for whatever lies in them: half as much again was resident
 /// with them, and nothing was faster.
 pub(crate) fn without_huge_pages() {
+    // Where that is not allowed, more is resident and nothing is wrong.
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "huge pages stay");
-    }
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// Gives freed memory back to the system, for ever. The allocator waits a second

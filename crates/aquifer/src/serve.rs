@@ -18,7 +18,6 @@ use crate::output;
 pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let config = config::of_serve(&arguments)?;
     start_log(&config.log)?;
-    allocator::without_huge_pages();
     // Before anything is opened, so that no signal finds the default handler.
     let mut signals = Signals::new()?;
     let mut registry = Registry::with_prefix("aquifer");

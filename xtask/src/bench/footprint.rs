@@ -55,10 +55,20 @@ pub(super) fn idle(context: &Context) -> Result<String> {
     ))
 }
 
-fn resident_bytes(process: u32) -> Result<f64> {
+pub(super) fn resident_bytes(process: u32) -> Result<f64> {
+    status_bytes(process, "VmRSS")
+}
+
+/// The most that was resident at once.
+pub(super) fn peak_bytes(process: u32) -> Result<f64> {
+    status_bytes(process, "VmHWM")
+}
+
+fn status_bytes(process: u32, name: &str) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib = kib.with_context(|| format!("no {name}"))?;
     Ok(kib.trim().parse::<f64>()? * 1024.0)
 }
 

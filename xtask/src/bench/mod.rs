@@ -7,6 +7,7 @@
 
 mod footprint;
 mod http;
+mod kafka;
 mod ledger;
 mod load;
 mod measure;
@@ -29,7 +30,8 @@ use crate::workspace::{Workspace, run, run_quietly};
 /// Options of `cargo xtask bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Only these figures; all without any. `list` names them.
+    /// Only these figures, and those whose names go on with a dash; all without
+    /// any. `list` names them.
     names: Vec<String>,
     /// Small sizes and three pairs: shows that it works, measures little.
     #[arg(long, conflicts_with = "full")]
@@ -52,6 +54,14 @@ struct Figure {
     run: fn(&Context) -> Result<String>,
 }
 
+impl Figure {
+    /// `kafka` means all of `kafka-…`.
+    fn is_meant_by(&self, name: &str) -> bool {
+        let rest = self.name.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+}
+
 const FIGURES: &[Figure] = &[
     Figure {
         name: "ledger",
@@ -72,6 +82,36 @@ const FIGURES: &[Figure] = &[
         name: "peers",
         about: "Redis Streams, NATS JetStream and Apache Kafka with the same sync guarantee",
         run: peers::run,
+    },
+    Figure {
+        name: "kafka-produce",
+        about: "Kafka's producers against this server and Apache Kafka",
+        run: kafka::plain,
+    },
+    Figure {
+        name: "kafka-compressed",
+        about: "the same with lz4 and zstd",
+        run: kafka::compressed,
+    },
+    Figure {
+        name: "kafka-librdkafka",
+        about: "librdkafka's producer against both",
+        run: kafka::librdkafka,
+    },
+    Figure {
+        name: "kafka-latency",
+        about: "produce latency at half of Kafka's highest rate",
+        run: kafka::latency,
+    },
+    Figure {
+        name: "kafka-reads",
+        about: "Kafka's consumer on the journal, on chunks and on Kafka's log",
+        run: kafka::reads,
+    },
+    Figure {
+        name: "kafka-memory",
+        about: "resident memory of both after the same load",
+        run: kafka::memory,
     },
     Figure {
         name: "tiering",
@@ -106,13 +146,13 @@ struct Context {
 pub(crate) fn run_figures(options: &Options) -> Result<bool> {
     if options.names == ["list"] {
         for Figure { name, about, .. } in FIGURES {
-            println!("{name:<10} {about}");
+            println!("{name:<17} {about}");
         }
         return Ok(true);
     }
     for name in &options.names {
         ensure!(
-            FIGURES.iter().any(|figure| figure.name == name),
+            FIGURES.iter().any(|figure| figure.is_meant_by(name)),
             "there is no figure {name}; `cargo xtask bench list` names them"
         );
     }
@@ -128,8 +168,9 @@ pub(crate) fn run_figures(options: &Options) -> Result<bool> {
         Context { workspace, quick: options.quick, full: options.full, samples, directory };
     let mut good = true;
     println!("{}\n", machine(&context.directory));
-    for Figure { name, about, run } in FIGURES {
-        if !options.names.is_empty() && !options.names.iter().any(|wanted| wanted == name) {
+    for figure in FIGURES {
+        let Figure { name, about, run } = figure;
+        if !options.names.is_empty() && !options.names.iter().any(|of| figure.is_meant_by(of)) {
             continue;
         }
         println!("── {name}: {about}");
@@ -162,6 +203,10 @@ impl Context {
         } else {
             normal
         }
+    }
+
+    fn is_quick(&self) -> bool {
+        self.quick
     }
 
     /// How often both sides of a ratio are measured.
@@ -261,6 +306,15 @@ fn seconds(seconds: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_means_a_figure_and_those_that_go_on_with_a_dash() {
+        let meant = |name: &str| FIGURES.iter().filter(|of| of.is_meant_by(name)).count();
+        assert_eq!(
+            [meant("kafka"), meant("kafka-reads"), meant("kaf"), meant("idle")],
+            [6, 1, 0, 1]
+        );
+    }
 
     #[test]
     fn the_document_has_a_section_for_each_figure() {

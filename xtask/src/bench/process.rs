@@ -48,6 +48,10 @@ impl Process {
         }
     }
 
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The end of what it printed.
     pub(super) fn output(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();

@@ -20,22 +20,33 @@ const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qg";
 /// A fresh topic has leaders within this time.
 const LEADERS_MAX: Duration = Duration::from_secs(60);
 
+/// Those of the script that Kafka is started with.
+const JAVA_OPTIONS: [&str; 7] = [
+    "-Xms1g",
+    "-Xmx1g",
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+];
+
 const PRODUCE: (i16, i16) = (0, 7);
 const CREATE_TOPICS: (i16, i16) = (19, 4);
+const DELETE_TOPICS: (i16, i16) = (20, 3);
 const UNKNOWN_TOPIC: i16 = 3;
 const LEADER_NOT_AVAILABLE: i16 = 5;
 const NOT_LEADER: i16 = 6;
 
-pub(super) struct Server {
+pub(in crate::bench) struct Server {
     address: SocketAddr,
-    _process: Process,
+    process: Process,
 }
 
 impl Server {
-    pub(super) fn start(tools: &Path, directory: &Path) -> Result<Self> {
-        let java = find("java", &tools.join("bin")).context("there is no java (17 or newer)")?;
-        let jars = jars(tools)?;
-        let class_path = format!("{}/*", jars.display());
+    pub(in crate::bench) fn start(tools: &Path, directory: &Path) -> Result<Self> {
+        let java = java(tools)?;
+        let class_path = class_path(tools)?;
         let (address, controller) = (free_address()?, free_address()?);
         let data = directory.join("kafka");
         std::fs::create_dir_all(&data)?;
@@ -57,19 +68,36 @@ impl Server {
         format.args(["-cp", &class_path, "kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"]);
         run_quietly(format.arg(&configuration))?;
         let mut command = Command::new(&java);
-        command.args(["-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-server", "-cp", &class_path]);
-        command.arg("kafka.Kafka").arg(&configuration);
+        command.args(JAVA_OPTIONS).arg(format!("-Xlog:gc:file={}", heap_log(directory).display()));
+        command.args(["-cp", &class_path, "kafka.Kafka"]).arg(&configuration);
         let mut process = Process::start(&mut command, &directory.join("kafka.log"))?;
         process.wait_for(address)?;
-        let server = Self { address, _process: process };
-        server.create_topic(topic(true), &[("flush.messages", "1")])?;
-        server.create_topic(topic(false), &[])?;
-        Ok(server)
+        Ok(Self { address, process })
     }
 
-    fn create_topic(&self, name: &str, settings: &[(&str, &str)]) -> Result<()> {
+    pub(in crate::bench) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(in crate::bench) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Creates a topic and waits until all of its partitions have leaders: each
+    /// has one small record then.
+    pub(in crate::bench) fn create_topic(
+        &self,
+        name: &str,
+        partitions: u32,
+        is_synced: bool,
+    ) -> Result<()> {
+        // What was deleted leaves the disk at once.
+        let mut settings = vec![("file.delete.delay.ms", "0")];
+        if is_synced {
+            settings.push(("flush.messages", "1"));
+        }
         let mut body = Request::new(CREATE_TOPICS);
-        body.i32(1).text(name).i32(PARTITIONS as i32).i16(1).i32(0).i32(settings.len() as i32);
+        body.i32(1).text(name).i32(partitions as i32).i16(1).i32(0).i32(settings.len() as i32);
         for (name, value) in settings {
             body.text(name).text(value);
         }
@@ -85,9 +113,9 @@ impl Server {
         let asked = Instant::now();
         let shape =
             Shape { connections: 1, batch_records: 1, record_bytes: 1, duration: Duration::ZERO };
-        for partition in 0..PARTITIONS as usize {
+        for partition in 0..partitions {
             loop {
-                let mut producer = Producer::connect(self.address, name, shape, partition)?;
+                let mut producer = Producer::connect(self.address, name, shape, 0, partition)?;
                 match producer.produce()? {
                     0 => break,
                     UNKNOWN_TOPIC | LEADER_NOT_AVAILABLE | NOT_LEADER
@@ -101,9 +129,34 @@ impl Server {
         }
         Ok(())
     }
+
+    pub(in crate::bench) fn delete_topic(&self, name: &str) -> Result<()> {
+        let mut body = Request::new(DELETE_TOPICS);
+        body.i32(1).text(name).i32(60_000);
+        let answer = exchange(&mut Socket::connect(self.address)?, &body.finish())?;
+        let mut answer = Answer(&answer);
+        let (_throttle, _topics) = (answer.i32()?, answer.i32()?);
+        let _name = answer.text()?;
+        let code = answer.i16()?;
+        ensure!(code == 0, "deleting the topic {name} fails with {code}");
+        Ok(())
+    }
 }
 
-/// The broker's jars, resolved by Maven on first use.
+/// What the broker's collector says of its heap, for a server in `directory`.
+pub(in crate::bench) fn heap_log(directory: &Path) -> PathBuf {
+    directory.join("kafka_heap.log")
+}
+
+pub(in crate::bench) fn java(tools: &Path) -> Result<PathBuf> {
+    find("java", &tools.join("bin")).context("there is no java (17 or newer)")
+}
+
+/// The broker and its tools, resolved by Maven on first use.
+pub(in crate::bench) fn class_path(tools: &Path) -> Result<String> {
+    Ok(format!("{}/*", jars(tools)?.display()))
+}
+
 fn jars(tools: &Path) -> Result<PathBuf> {
     let folder = tools.join("kafka");
     let pom = folder.join("pom.xml");
@@ -122,7 +175,7 @@ fn jars(tools: &Path) -> Result<PathBuf> {
     Ok(jars)
 }
 
-fn topic(is_synced: bool) -> &'static str {
+pub(super) fn topic(is_synced: bool) -> &'static str {
     if is_synced { "synced" } else { "default" }
 }
 
@@ -143,7 +196,8 @@ impl Peer for Kafka<'_> {
 
     fn connect(&self, shape: Shape, number: usize) -> Result<Box<dyn Connection + Send>> {
         let topic = topic(self.is_synced);
-        Ok(Box::new(Producer::connect(self.server.address, topic, shape, number)?))
+        let partition = number as u32 % PARTITIONS;
+        Ok(Box::new(Producer::connect(self.server.address, topic, shape, number, partition)?))
     }
 }
 
@@ -153,7 +207,13 @@ struct Producer {
 }
 
 impl Producer {
-    fn connect(address: SocketAddr, topic: &str, shape: Shape, number: usize) -> Result<Self> {
+    fn connect(
+        address: SocketAddr,
+        topic: &str,
+        shape: Shape,
+        number: usize,
+        partition: u32,
+    ) -> Result<Self> {
         let mut batch = BatchBuilder::default();
         for record in 0..shape.batch_records {
             let value = value(shape.record_bytes, ((number << 16) + record) as u64);
@@ -162,7 +222,7 @@ impl Producer {
         let batch = batch.finish();
         let mut body = Request::new(PRODUCE);
         body.null_text().i16(-1).i32(30_000);
-        body.i32(1).text(topic).i32(1).i32((number as u32 % PARTITIONS) as i32);
+        body.i32(1).text(topic).i32(1).i32(partition as i32);
         body.bytes(batch.bytes());
         Ok(Self { socket: Socket::connect(address)?, request: body.finish() })
     }

@@ -1,9 +1,11 @@
 //! Figure `peers`: others with the same promise, that what is acknowledged is
 //! on disk, under the same load by the same generator.
 
-mod kafka;
+pub(super) mod kafka;
 mod nats;
 mod redis;
+
+use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
@@ -69,7 +71,7 @@ pub(super) fn run(context: &Context) -> Result<String> {
     };
     let redis = redis::Redis::start(&tools, directory.path());
     let nats = nats::Server::start(&tools, directory.path());
-    let kafka = kafka::Server::start(&tools, directory.path());
+    let kafka = start_kafka(&tools, directory.path());
     let mut peers: Vec<Box<dyn Peer + '_>> =
         vec![Box::new(Aquifer { url: server.client().url().to_owned() })];
     match redis {
@@ -110,6 +112,14 @@ pub(super) fn run(context: &Context) -> Result<String> {
         notes.join(" "),
     ));
     Ok(text)
+}
+
+fn start_kafka(tools: &Path, directory: &Path) -> Result<kafka::Server> {
+    let server = kafka::Server::start(tools, directory)?;
+    for is_synced in [true, false] {
+        server.create_topic(kafka::topic(is_synced), PARTITIONS, is_synced)?;
+    }
+    Ok(server)
 }
 
 /// A peer's runs, one a round; none once it failed.
