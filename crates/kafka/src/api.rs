@@ -85,7 +85,7 @@ apis! {
     EndTxn(EndTxnRequest) 0..=4 Alone false => crate::transactions::end;
     TxnOffsetCommit(TxnOffsetCommitRequest) 0..=5 Alone false => crate::transaction_positions::commit;
     DescribeTransactions(DescribeTransactionsRequest) 0..=0 Alone false => crate::transaction_listing::describe;
-    ListTransactions(ListTransactionsRequest) 0..=1 Alone false => crate::transaction_listing::list;
+    ListTransactions(ListTransactionsRequest) 0..=2 Alone false => crate::transaction_listing::list;
     OffsetCommit(OffsetCommitRequest) 2..=9 Alone false => crate::offsets::commit;
     OffsetFetch(OffsetFetchRequest) 1..=9 Alone false => crate::offsets::fetch;
     FindCoordinator(FindCoordinatorRequest) 0..=6 Alone false => crate::find_coordinator::handle;

@@ -12,6 +12,7 @@ mod history;
 mod kafka;
 mod kafka_security;
 mod kill9;
+mod kill9_compaction;
 mod limits;
 mod load;
 mod mount;
@@ -59,6 +60,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "kill9_relaxed",
         about: "the same for streams of class relaxed",
         run: kill9::run_relaxed,
+    },
+    Scenario {
+        name: "kill9_compaction",
+        about: "kill -9 while it compacts by key: the newest of each key stays, once",
+        run: kill9_compaction::run,
     },
     Scenario {
         name: "power_cut",

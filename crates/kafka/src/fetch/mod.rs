@@ -13,7 +13,9 @@ mod wanted;
 
 use std::time::Duration;
 
-use aquifer_stream::{Error, HotRead, Isolation, PartitionHandle, PartitionOffsets, Waker};
+use aquifer_stream::{
+    Error, HotRead, Isolation, PartitionHandle, PartitionOffsets, StreamHandle, Waker,
+};
 use aquifer_types::Offset;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
@@ -138,13 +140,14 @@ impl Fetch<'_> {
         if !self.call.allows(Action::Read, Resource::Stream(name)) {
             return Err(ResponseError::TopicAuthorizationFailed);
         }
-        check_epoch(self.call, wanted.leader_epoch)?;
+        check_epoch(&stream, wanted.leader_epoch)?;
         let offsets = partition.offsets();
         let mut found = Found::default();
         let room = self.bytes_max.saturating_sub(look.bytes);
         if look.bytes == 0 || room > 0 {
             let bytes_max = wanted.bytes_max.min(room);
-            found = self.read(&partition, Offset(wanted.offset), bytes_max, look)?;
+            let from = Offset(wanted.offset);
+            found = self.read((&stream, &partition), from, bytes_max, look)?;
         }
         let PartitionOffsets { start, stable, end, .. } = offsets;
         Ok(PartitionAnswer {
@@ -161,12 +164,12 @@ impl Fetch<'_> {
 
     fn read(
         &self,
-        partition: &PartitionHandle,
+        (stream, partition): (&StreamHandle, &PartitionHandle),
         from: Offset,
         bytes_max: usize,
         look: &mut Look,
     ) -> Result<Found, ResponseError> {
-        let store = self.call.store();
+        let (store, epoch) = (self.call.store(), stream.epoch());
         let needs_one = look.bytes == 0;
         let hot = store.read_hot(partition, from, bytes_max, needs_one, self.isolation);
         match hot.map_err(|error| failed(&error))? {
@@ -174,7 +177,7 @@ impl Fetch<'_> {
                 if batches.is_empty() && next_offset > from =>
             {
                 // A gap, maybe to the end: it moves the client on.
-                Ok(Found::records(vec![empty_batch(from, next_offset, store.epoch())]))
+                Ok(Found::records(vec![empty_batch(from, next_offset, epoch)]))
             }
             HotRead::Batches { batches, aborted, .. } => {
                 let aborted =
@@ -184,8 +187,16 @@ impl Fetch<'_> {
             }
             HotRead::Cold => {
                 let (isolation, waker) = (self.isolation, &self.waker);
-                let request =
-                    ColdRequest { store, partition, from, bytes_max, needs_one, isolation, waker };
+                let request = ColdRequest {
+                    store,
+                    partition,
+                    epoch,
+                    from,
+                    bytes_max,
+                    needs_one,
+                    isolation,
+                    waker,
+                };
                 match self.call.broker.cold_reads.read(request) {
                     ColdRead::Batches(batches) => {
                         look.has_taken |= !batches.is_empty();
@@ -255,9 +266,9 @@ impl Wanted {
     }
 }
 
-/// Whether the client's idea of who leads the partition is that of now.
-pub(crate) fn check_epoch(call: &Call, leader_epoch: i32) -> Result<(), ResponseError> {
-    let now = i64::from(call.store().epoch().get());
+/// Whether the client's idea of who leads the stream's partitions is that of now.
+pub(crate) fn check_epoch(stream: &StreamHandle, leader_epoch: i32) -> Result<(), ResponseError> {
+    let now = i64::from(stream.epoch().get());
     match i64::from(leader_epoch) {
         known if known < 0 || known == now => Ok(()),
         older if older < now => Err(ResponseError::FencedLeaderEpoch),

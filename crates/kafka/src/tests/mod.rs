@@ -10,6 +10,8 @@ mod cold;
 mod configs;
 mod data;
 mod denials;
+mod epochs;
+mod gaps;
 mod groups;
 mod metadata;
 mod producers;
