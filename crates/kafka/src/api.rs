@@ -116,6 +116,8 @@ apis! {
     SaslHandshake(SaslHandshakeRequest) 0..=1 Alone true => crate::sasl::handshake;
     SaslAuthenticate(SaslAuthenticateRequest) 0..=2 Alone true => crate::sasl::authenticate;
     DescribeUserScramCredentials(DescribeUserScramCredentialsRequest) 0..=0 Alone false => crate::scram_credentials::describe;
+    DescribeClientQuotas(DescribeClientQuotasRequest) 0..=1 Alone false => crate::quotas::describe;
+    AlterClientQuotas(AlterClientQuotasRequest) 0..=1 Alone false => crate::quotas::alter;
     AlterUserScramCredentials(AlterUserScramCredentialsRequest) 0..=0 Alone false => crate::scram_credentials::alter;
     ApiVersions(ApiVersionsRequest) 0..=4 Alone true => crate::api_versions::handle;
 }

@@ -148,7 +148,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "kafka_java",
-        about: "Kafka's Java client: round trips, a group, transactions",
+        about: "Kafka's Java client: round trips, a group, transactions, quotas",
         run: kafka::java,
     },
     Scenario { name: "kafka_kcat", about: "kcat's pipes, in every compression", run: kafka::kcat },

@@ -29,6 +29,7 @@ use self::wanted::{Told, Wanted};
 use crate::authorizer::{Action, Resource};
 use crate::call::Call;
 use crate::error_code::error_code;
+use crate::quotas::Quota;
 
 pub(crate) use self::cold::ColdReads;
 pub(crate) use self::sessions::FetchSessions;
@@ -61,8 +62,7 @@ pub(crate) async fn handle(call: &Call, request: FetchRequest) -> FetchAnswer {
     let mut context = match begun {
         Ok(context) => context,
         Err(error) => {
-            let (session_id, partitions) = (0, Vec::new());
-            return FetchAnswer { error: Some(error), session_id, partitions, budget: None };
+            return FetchAnswer::failed(error);
         }
     };
     let bytes = |value: i32| usize::try_from(value).unwrap_or(0);
@@ -229,7 +229,9 @@ impl Fetch<'_> {
             partitions.retain(|_| told.next().unwrap_or(true));
         }
         let session_id = context.session_id;
-        FetchAnswer { error: None, session_id, partitions, budget }
+        let bytes = partitions.iter().map(PartitionAnswer::bytes).sum();
+        let throttle_ms = self.call.throttle(Quota::ConsumerByteRate, bytes);
+        FetchAnswer { error: None, throttle_ms, session_id, partitions, budget }
     }
 }
 

@@ -15,6 +15,7 @@ mod gaps;
 mod groups;
 mod metadata;
 mod producers;
+mod quotas;
 mod sasl;
 mod scram_credentials;
 mod tls;

@@ -16,7 +16,7 @@ const POM: &str = include_str!("java/pom.xml");
 const SOURCE: &str = include_str!("java/Scenarios.java");
 
 /// Scenarios of Scenarios.java.
-const SCENARIOS: &[&[&str]] = &[&["round_trip"], &["group"], &["transactions"]];
+const SCENARIOS: &[&[&str]] = &[&["round_trip"], &["group"], &["transactions"], &["quotas"]];
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
     for program in ["java", "javac", "mvn"] {
