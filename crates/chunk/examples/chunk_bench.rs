@@ -167,7 +167,7 @@ fn measure(name: &str, records: &[Vec<u8>], bytes: usize, options: &EncodeOption
     assert_eq!(count, volume.records);
     let from = processor_seconds();
     let count = read(&chunks, |rows| {
-        let batches = rows.to_batches(&|_| Epoch(1), 1 << 20);
+        let batches = rows.to_batches(&|_| Epoch(1), TimestampType::Create, 1 << 20);
         batches.iter().map(|batch| batch.header().record_count as usize).sum()
     });
     let as_batches = rate(from);

@@ -73,6 +73,7 @@ mod spec;
 mod verify;
 mod window;
 
+pub use aquifer_types::TimestampType;
 pub use encode::{ChunkEncoder, EncodeOptions, EncodedChunk};
 pub use error::Error;
 pub use footer::{Expected, Footer};
@@ -80,5 +81,5 @@ pub use name::ObjectName;
 pub use reader::{ChunkReader, RangeRead, ReadOptions};
 pub use rows::{Records, Rows};
 pub use schema::{FIELD_ID_SHREDDED_MIN, schema};
-pub use spec::{ChunkSpec, ChunkStats, TimestampType};
+pub use spec::{ChunkSpec, ChunkStats};
 pub use verify::{Report, verify};

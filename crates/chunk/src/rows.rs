@@ -1,7 +1,7 @@
 //! Rows: records in Arrow's columns.
 
 use aquifer_types::{
-    Batch, BatchBuilder, Epoch, Header, Offset, PartitionIndex, Record, Timestamp,
+    Batch, BatchBuilder, Epoch, Header, Offset, PartitionIndex, Record, Timestamp, TimestampType,
 };
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMicrosecondType};
@@ -216,9 +216,16 @@ impl Rows {
 
     /// Plain batches of at most `bytes_max` bytes each, unless one record is
     /// larger: no producer, no transaction, no compression. Each lies within one
-    /// epoch, as `epoch_of` an offset says. Gaps between offsets stay.
+    /// epoch, as `epoch_of` an offset says. Gaps between offsets stay. A batch
+    /// whose time is that of its append has one time for all of its records.
     #[must_use]
-    pub fn to_batches(&self, epoch_of: &dyn Fn(Offset) -> Epoch, bytes_max: usize) -> Vec<Batch> {
+    pub fn to_batches(
+        &self,
+        epoch_of: &dyn Fn(Offset) -> Epoch,
+        timestamp_type: TimestampType,
+        bytes_max: usize,
+    ) -> Vec<Batch> {
+        let is_append_time = timestamp_type == TimestampType::Append;
         let mut batches = Vec::new();
         let mut open: Option<OpenBatch> = None;
         let records = self.records();
@@ -226,6 +233,7 @@ impl Rows {
         for row in 0..self.len() {
             let offset = Offset(self.offsets.value(row));
             let epoch = epoch_of(offset);
+            let timestamp = from_micros(self.timestamps.value(row));
             let (key, value) = (nullable(&self.keys, row), nullable(&self.values, row));
             records.headers_into(row, &mut headers);
             // The lengths, the deltas and the attributes of a record have at
@@ -234,17 +242,25 @@ impl Rows {
                 + key.map_or(0, <[u8]>::len)
                 + value.map_or(0, <[u8]>::len)
                 + headers.iter().map(header_bytes).sum::<usize>();
-            if let Some(batch) = open.take_if(|open| !open.takes(offset, epoch, bytes, bytes_max)) {
+            let is_of_another_time =
+                |open: &OpenBatch| is_append_time && open.first_timestamp != timestamp;
+            if let Some(batch) = open.take_if(|open| {
+                is_of_another_time(open) || !open.takes(offset, epoch, bytes, bytes_max)
+            }) {
                 batches.push(batch.builder.finish());
             }
             let open = open.get_or_insert_with(|| {
                 let mut builder = BatchBuilder::new(offset, epoch);
-                builder.reserve(bytes_max.min(self.batch_bytes_left(row)));
-                OpenBatch { base: offset, epoch, builder }
+                if is_append_time {
+                    builder = builder.append_time();
+                } else {
+                    builder.reserve(bytes_max.min(self.batch_bytes_left(row)));
+                }
+                OpenBatch { base: offset, epoch, first_timestamp: timestamp, builder }
             });
             open.builder.push_at(
                 u32::try_from(offset.since(open.base)).unwrap_or(u32::MAX),
-                from_micros(self.timestamps.value(row)),
+                timestamp,
                 key,
                 &headers,
                 value,
@@ -310,6 +326,7 @@ impl Rows {
 struct OpenBatch {
     base: Offset,
     epoch: Epoch,
+    first_timestamp: Timestamp,
     builder: BatchBuilder,
 }
 

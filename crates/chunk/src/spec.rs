@@ -2,19 +2,10 @@
 
 use aquifer_types::{
     ChunkId, Epoch, Offset, PartitionIndex, StreamId, StreamName, TenantName, Timestamp,
+    TimestampType,
 };
 
 use crate::ObjectName;
-
-/// Whose clock the records' timestamps come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TimestampType {
-    /// The producers'.
-    #[default]
-    Create,
-    /// The server's, at the append.
-    Append,
-}
 
 /// What a chunk is and covers; fixed before its first record.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -170,7 +170,11 @@ fn rows_become_plain_batches_within_epochs_and_bytes() {
     assert_eq!(rows.appended().max(), Some(Timestamp(5)));
     let spec = spec(100, 400);
     for bytes_max in [0, 300, 1 << 20] {
-        let made = rows.to_batches(&|offset| spec.epoch_of(offset), bytes_max);
+        let made = rows.to_batches(
+            &|offset| spec.epoch_of(offset),
+            aquifer_chunk::TimestampType::Create,
+            bytes_max,
+        );
         let mut back = Vec::new();
         for batch in &made {
             let header = batch.header();
@@ -190,7 +194,10 @@ fn rows_become_plain_batches_within_epochs_and_bytes() {
         1 << 20,
     )
     .unwrap();
-    assert_eq!(rows.to_batches(&|_| Epoch(0), 1 << 20).len(), 2);
+    assert_eq!(
+        rows.to_batches(&|_| Epoch(0), aquifer_chunk::TimestampType::Create, 1 << 20).len(),
+        2
+    );
 }
 
 #[test]

@@ -64,6 +64,7 @@ pub(crate) async fn append(
         explicit: explicit.map(PartitionIndex),
         sticky: app.sticky_partition(shape.partitions),
         now: app.now(),
+        timestamp_type: shape.config.timestamp_type,
         record_bytes_max: usize::try_from(shape.config.record_bytes_max).unwrap_or(usize::MAX),
         batch_bytes_max: app.options.batch_bytes_max,
         records_max: app.options.request_records_max,

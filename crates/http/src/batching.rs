@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use aquifer_stream::PartitionAppend;
 use aquifer_types::{
-    BatchBuilder, ErrorKind, NewRecord, Offset, PartitionIndex, Timestamp, partition_for_key,
+    BatchBuilder, ErrorKind, NewRecord, Offset, PartitionIndex, Timestamp, TimestampType,
+    partition_for_key,
 };
 
 use crate::Problem;
@@ -30,6 +31,8 @@ pub(crate) struct Routing {
     pub(crate) sticky: PartitionIndex,
     /// The timestamp of records that have none.
     pub(crate) now: Timestamp,
+    /// Whether that is the timestamp of all.
+    pub(crate) timestamp_type: TimestampType,
     /// The stream's largest record.
     pub(crate) record_bytes_max: usize,
     /// The largest batch to build.
@@ -76,7 +79,8 @@ impl Batching {
         partition: Option<PartitionIndex>,
         record: &NewRecord,
     ) -> Result<(), Problem> {
-        let Routing { partitions, explicit, sticky, now, record_bytes_max, .. } = self.routing;
+        let Routing { partitions, explicit, sticky, now, timestamp_type, record_bytes_max, .. } =
+            self.routing;
         let index = self.records;
         if index >= self.routing.records_max {
             return Err(Problem::new(
@@ -139,7 +143,10 @@ impl Batching {
             let full = std::mem::take(builder);
             self.full.push((partition, full));
         }
-        let timestamp = record.timestamp.unwrap_or(now);
+        let timestamp = match timestamp_type {
+            TimestampType::Create => record.timestamp.unwrap_or(now),
+            TimestampType::Append => now,
+        };
         self.builder(partition).push(
             timestamp,
             record.key.as_deref(),
@@ -181,7 +188,10 @@ impl Batching {
             if builder.is_empty() {
                 continue;
             }
-            let batch = builder.finish();
+            let batch = match self.routing.timestamp_type {
+                TimestampType::Create => builder.finish(),
+                TimestampType::Append => builder.append_time().finish(),
+            };
             let count = batch.header().record_count;
             appends.push(PartitionAppend { partition, batch, expected_offset: expected });
             expected = expected.map(|offset| offset.plus(count.into()));
@@ -212,6 +222,7 @@ mod tests {
         explicit: None,
         sticky: PartitionIndex(2),
         now: Timestamp(1000),
+        timestamp_type: TimestampType::Create,
         record_bytes_max: 100,
         batch_bytes_max: 400,
         records_max: 50,
@@ -243,6 +254,18 @@ mod tests {
         let records = sticky.batch.to_records(1 << 20).unwrap();
         assert_eq!(records[0].value.as_deref(), Some(&b"a"[..]));
         assert_eq!(records[0].timestamp, Timestamp(1000));
+    }
+
+    #[test]
+    fn the_servers_time_goes_before_that_of_the_request() {
+        for (timestamp_type, time) in [(TimestampType::Create, 5), (TimestampType::Append, 1000)] {
+            let mut batching = Batching::new(Routing { timestamp_type, ..ROUTING });
+            let record = NewRecord { timestamp: Some(Timestamp(5)), ..NewRecord::value("a") };
+            batching.push(None, &record).unwrap();
+            let batch = &batching.finish(None).unwrap()[0].batch;
+            assert_eq!(batch.header().is_append_time, timestamp_type == TimestampType::Append);
+            assert_eq!(batch.to_records(1 << 20).unwrap()[0].timestamp, Timestamp(time));
+        }
     }
 
     #[test]

@@ -85,7 +85,7 @@ apis! {
     EndTxn(EndTxnRequest) 0..=4 Alone false => crate::transactions::end;
     TxnOffsetCommit(TxnOffsetCommitRequest) 0..=5 Alone false => crate::transaction_positions::commit;
     DescribeTransactions(DescribeTransactionsRequest) 0..=0 Alone false => crate::transaction_listing::describe;
-    ListTransactions(ListTransactionsRequest) 0..=1 Alone false => crate::transaction_listing::list;
+    ListTransactions(ListTransactionsRequest) 0..=2 Alone false => crate::transaction_listing::list;
     OffsetCommit(OffsetCommitRequest) 2..=9 Alone false => crate::offsets::commit;
     OffsetFetch(OffsetFetchRequest) 1..=9 Alone false => crate::offsets::fetch;
     FindCoordinator(FindCoordinatorRequest) 0..=6 Alone false => crate::find_coordinator::handle;
@@ -120,6 +120,8 @@ apis! {
     SaslHandshake(SaslHandshakeRequest) 0..=1 Alone true => crate::sasl::handshake;
     SaslAuthenticate(SaslAuthenticateRequest) 0..=2 Alone true => crate::sasl::authenticate;
     DescribeUserScramCredentials(DescribeUserScramCredentialsRequest) 0..=0 Alone false => crate::scram_credentials::describe;
+    DescribeClientQuotas(DescribeClientQuotasRequest) 0..=1 Alone false => crate::quotas::describe;
+    AlterClientQuotas(AlterClientQuotasRequest) 0..=1 Alone false => crate::quotas::alter;
     AlterUserScramCredentials(AlterUserScramCredentialsRequest) 0..=0 Alone false => crate::scram_credentials::alter;
     ApiVersions(ApiVersionsRequest) 0..=4 Alone true => crate::api_versions::handle;
 }

@@ -17,6 +17,7 @@ use crate::fetch::{ColdReads, FetchSessions};
 use crate::groups::Groups;
 use crate::metrics::KafkaMetrics;
 use crate::options::{KafkaOptions, ListenerOptions, split_host_port};
+use crate::quotas::ClientQuotas;
 
 /// The only broker of this cluster, as clients know it.
 pub(crate) const NODE_ID: i32 = 1;
@@ -43,9 +44,10 @@ pub(crate) struct Broker {
     addresses: RwLock<BTreeMap<usize, SocketAddr>>,
     listeners: Vec<ListenerOptions>,
     pub(crate) groups: Groups,
+    pub(crate) quotas: Arc<ClientQuotas>,
     /// Asked of the store once.
     pub(crate) cluster_id: OnceCell<String>,
-    /// Held while configurations are read and written back.
+    /// Held while a stream's configuration is read and written back.
     pub(crate) altering: tokio::sync::Mutex<()>,
 }
 
@@ -68,6 +70,7 @@ impl Broker {
         let fetch_sessions = FetchSessions::new(clock.clone(), random.clone(), &options);
         let cold_reads = ColdReads::new(clock.clone(), &options);
         let fetch_budget = Arc::new(Semaphore::new(options.fetches_bytes_max));
+        let quotas = ClientQuotas::start(store.clone(), &options, clock.clone(), stopping.clone());
         let groups =
             Groups::start(store.clone(), &options, clock.clone(), random.clone(), stopping.clone());
         Arc::new(Self {
@@ -87,6 +90,7 @@ impl Broker {
             addresses,
             listeners,
             groups,
+            quotas,
             cluster_id: OnceCell::new(),
             altering: tokio::sync::Mutex::default(),
         })

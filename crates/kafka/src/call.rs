@@ -13,6 +13,8 @@ use crate::api::codec_version;
 use crate::authorizer::{Action, Decision, Principal, Resource};
 use crate::broker::Broker;
 use crate::frame::FrameError;
+use crate::metrics::QuotaLabels;
+use crate::quotas::Quota;
 use crate::session::Session;
 
 /// A decoded request's surroundings.
@@ -26,6 +28,8 @@ pub(crate) struct Call {
     pub(crate) version: i16,
     pub(crate) correlation: i32,
     pub(crate) client_id: Option<StrBytes>,
+    /// The size of the request as it came.
+    pub(crate) request_bytes: usize,
 }
 
 impl Call {
@@ -35,6 +39,24 @@ impl Call {
 
     pub(crate) fn allows(&self, action: Action, resource: Resource<'_>) -> bool {
         self.broker.authorizer.decide(&self.principal, action, resource) == Decision::Allow
+    }
+
+    /// Counts what the client took of a quota. Where that was too much, its
+    /// connection is not read from for as many ms as are returned, which it is
+    /// told.
+    pub(crate) fn throttle(&self, quota: Quota, amount: usize) -> i32 {
+        let client = self.client_id.as_deref().unwrap_or_default();
+        let pause = self.broker.quotas.charge(&self.principal, client, quota, amount);
+        if pause.is_zero() {
+            return 0;
+        }
+        let now = self.broker.monotonic();
+        self.session.pause_until(now.saturating_add(pause));
+        let labels = QuotaLabels { quota: quota.as_str() };
+        self.broker.metrics.throttles.get_or_create(&labels).inc();
+        self.broker.metrics.throttled.get_or_create(&labels).inc_by(pause.as_secs_f64());
+        // A pause of less than a millisecond is one.
+        i32::try_from(pause.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
     }
 
     /// The stream that a topic's name means to this principal.

@@ -3,7 +3,7 @@
 //! Requests begin one after the other. Those of a pipelined API run beside each
 //! other, so that a producer's next batch is in the journal's next group while
 //! the last one syncs; anything else waits for all before it. At most one
-//! request is read ahead.
+//! request is read ahead, and none while its client has to pause for a quota.
 
 use std::collections::VecDeque;
 use std::io;
@@ -88,6 +88,8 @@ where
 enum Turn {
     Answer(Result<Answer, FrameError>),
     Frame(Result<Option<Frame>, FrameError>),
+    /// The pause of a client that took too much is over.
+    Resumed,
     Idle,
     Stopping,
 }
@@ -109,6 +111,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
                     let Some(frame) = frame? else { return self.finish().await };
                     self.take(frame)?;
                 }
+                Turn::Resumed => {}
                 Turn::Idle => return Ok(()),
                 Turn::Stopping => return self.finish().await,
             }
@@ -136,12 +139,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         };
         let mut stopping = self.broker.stopping.clone();
         let is_running = !self.running.is_empty();
-        let reads = self.next.is_none();
+        let pause = self.pause_left();
+        let reads = self.next.is_none() && pause.is_zero();
         tokio::select! {
             biased;
             Some(answer) = self.running.next(), if is_running => Turn::Answer(answer),
             frame = self.reader.next(&limits), if reads => Turn::Frame(frame),
-            () = tokio::time::sleep(idle), if !is_running => Turn::Idle,
+            () = tokio::time::sleep(pause), if !pause.is_zero() => Turn::Resumed,
+            () = tokio::time::sleep(idle), if !is_running && pause.is_zero() => Turn::Idle,
             _ = stopping.wait_for(|is_stopping| *is_stopping) => Turn::Stopping,
         }
     }
@@ -151,6 +156,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let elapsed = self.broker.clock.monotonic_ns().saturating_sub(self.begun_ns);
         let limit = Duration::from_millis(self.broker.options.request_ms_max);
         limit.saturating_sub(Duration::from_nanos(elapsed))
+    }
+
+    /// For how much longer its client has to wait, who took too much.
+    fn pause_left(&self) -> Duration {
+        self.session.pause_left(self.broker.clock.monotonic_ns())
     }
 
     /// Takes a frame in, to be begun when its turn comes.
@@ -175,6 +185,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     fn start_next(&mut self) -> Result<(), FrameError> {
         let Some(frame) = &self.next else { return Ok(()) };
         let order = api::find(frame.api).map_or(Order::Alone, |api| api.order);
+        if !self.pause_left().is_zero() {
+            return Ok(());
+        }
         let may_start = self.running.is_empty()
             || (order == Order::Pipelined
                 && self.order == Order::Pipelined
@@ -196,7 +209,17 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let (broker, session) = (self.broker.clone(), self.session.clone());
         let metrics = broker.metrics.clone();
         let clock = broker.clock.clone();
-        let call = Call { broker, session, principal, api, version, correlation, client_id };
+        let request_bytes = bytes;
+        let call = Call {
+            broker,
+            session,
+            principal,
+            api,
+            version,
+            correlation,
+            client_id,
+            request_bytes,
+        };
         let labels = ApiLabels { api: api::name(api) };
         metrics.requests.get_or_create(&labels).inc();
         let bytes = bytes as i64;

@@ -41,6 +41,7 @@ mod offset_for_leader_epoch;
 mod offsets;
 mod options;
 mod produce;
+mod quotas;
 mod refusal;
 mod replicas;
 mod sasl;

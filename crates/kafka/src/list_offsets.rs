@@ -58,19 +58,22 @@ async fn list(
     for asked in topic.partitions {
         let unknown = ResponseError::UnknownTopicOrPartition;
         let partition = found.as_ref().map_err(|error| *error).and_then(|stream| {
-            check_epoch(call, asked.current_leader_epoch)?;
+            check_epoch(stream, asked.current_leader_epoch)?;
             let index = u32::try_from(asked.partition_index).map_err(|_| unknown)?;
-            stream.partition(PartitionIndex(index)).map_err(|_| unknown)
+            let partition = stream.partition(PartitionIndex(index)).map_err(|_| unknown)?;
+            Ok((partition, stream.epoch()))
         });
         let result = match partition {
-            Ok(partition) => find(call, &partition, &asked, isolation).await,
+            Ok((partition, epoch)) => {
+                let found = find(call, &partition, &asked, isolation).await;
+                found.map(|(offset, timestamp)| (offset, timestamp, epoch.get()))
+            }
             Err(error) => Err(error),
         };
         let answer =
             ListOffsetsPartitionResponse::default().with_partition_index(asked.partition_index);
         partitions.push(match result {
-            Ok((offset, timestamp)) => {
-                let epoch = call.store().epoch().get();
+            Ok((offset, timestamp, epoch)) => {
                 let knows_epochs = call.version >= 4 && offset >= 0;
                 let epoch = if knows_epochs { i32::try_from(epoch).unwrap_or(-1) } else { -1 };
                 answer.with_offset(offset).with_timestamp(timestamp).with_leader_epoch(epoch)

@@ -1,5 +1,7 @@
 //! What the Kafka door counts and measures.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -23,6 +25,11 @@ pub(crate) struct LoginLabels {
     pub(crate) result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct QuotaLabels {
+    pub(crate) quota: &'static str,
+}
+
 /// The metrics of the Kafka door. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct KafkaMetrics {
@@ -36,6 +43,8 @@ pub struct KafkaMetrics {
     pub(crate) bytes_out: Counter,
     pub(crate) request_bytes: Gauge,
     pub(crate) logins: Family<LoginLabels, Counter>,
+    pub(crate) throttles: Family<QuotaLabels, Counter>,
+    pub(crate) throttled: Family<QuotaLabels, Counter<f64, AtomicU64>>,
     pub(crate) handshakes_failed: Counter,
     pub(crate) certificate_expiry: Gauge,
     pub(crate) certificate_failures: Counter,
@@ -57,6 +66,8 @@ impl KafkaMetrics {
             bytes_out: Counter::default(),
             request_bytes: Gauge::default(),
             logins: Family::default(),
+            throttles: Family::default(),
+            throttled: Family::default(),
             handshakes_failed: Counter::default(),
             certificate_expiry: Gauge::default(),
             certificate_failures: Counter::default(),
@@ -87,6 +98,13 @@ impl KafkaMetrics {
             m.request_bytes,
         );
         kafka.register("logins", "Logins by mechanism and result", m.logins);
+        kafka.register("throttles", "Answers that told their client to pause", m.throttles);
+        kafka.register_with_unit(
+            "throttled",
+            "How long clients were told to pause, all together",
+            Unit::Seconds,
+            m.throttled,
+        );
         kafka.register(
             "tls_handshakes_failed",
             "TLS handshakes that failed or took too long",

@@ -55,9 +55,9 @@ fn find(
 ) -> Result<(i32, i64), ResponseError> {
     let unknown = ResponseError::UnknownTopicOrPartition;
     let index = PartitionIndex(u32::try_from(asked.partition).map_err(|_| unknown)?);
-    check_epoch(call, asked.current_leader_epoch)?;
+    check_epoch(stream, asked.current_leader_epoch)?;
     let Ok(epoch) = u32::try_from(asked.leader_epoch) else { return Ok(UNDEFINED) };
-    if epoch > call.store().epoch().get() {
+    if epoch > stream.epoch().get() {
         return Ok(UNDEFINED);
     }
     let found = call.store().offset_for_epoch(stream.path(), index, Epoch(epoch));

@@ -172,6 +172,17 @@ pub struct KafkaOptions {
     /// A fetch session that was idle for as long makes room for a new one; in
     /// ms.
     pub fetch_session_idle_ms_min: u64,
+    /// A quota's window; in ms. A client that took nothing for all windows may
+    /// take its quota for all of them at once.
+    pub quota_window_ms: u64,
+    /// How many windows a quota has.
+    pub quota_windows: u32,
+    /// The longest pause that a client is told to make for its quota; in ms, and
+    /// never more than half of `request_ms_max`. What it still owes then makes
+    /// it pause again.
+    pub quota_throttle_ms_max: u64,
+    /// The most clients whose use of their quotas is remembered.
+    pub quota_buckets_max: usize,
     /// How long a stop waits for requests under way; in ms.
     pub drain_ms_max: u64,
 
@@ -249,6 +260,10 @@ impl Default for KafkaOptions {
             fetch_sessions_max: 1_000,
             fetch_session_partitions_max: 200_000,
             fetch_session_idle_ms_min: 120_000,
+            quota_window_ms: 1_000,
+            quota_windows: 11,
+            quota_throttle_ms_max: 10_000,
+            quota_buckets_max: 10_000,
             drain_ms_max: 5_000,
             auto_create_topics: true,
             partitions_default: 1,
@@ -368,6 +383,10 @@ impl KafkaOptions {
             ),
             ("consumer_group_members_max", self.consumer_group_members_max, 1),
             ("offsets_retention_ms", self.offsets_retention_ms as usize, 60_000),
+            ("quota_window_ms", self.quota_window_ms as usize, 1),
+            ("quota_windows", self.quota_windows as usize, 1),
+            ("quota_throttle_ms_max", self.quota_throttle_ms_max as usize, 1),
+            ("quota_buckets_max", self.quota_buckets_max, 1),
             ("partitions_default", self.partitions_default as usize, 1),
             ("idle_ms_max", self.idle_ms_max as usize, 1_000),
             ("peer_ms_max", self.peer_ms_max as usize, 1_000),

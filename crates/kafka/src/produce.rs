@@ -26,6 +26,7 @@ use crate::authorizer::{Action, Resource};
 use crate::call::{Answer, Call, IntoAnswer};
 use crate::error_code::error_code;
 use crate::frame::FrameError;
+use crate::quotas::Quota;
 use crate::topic::stream;
 
 /// The lowest version that is told of, though the lowest that is answered is 3:
@@ -143,7 +144,8 @@ pub(crate) async fn handle(call: &Call, request: ProduceRequest) -> Produced {
         submitted.answers().await
     };
     let mut has_failed = false;
-    let mut response = ProduceResponse::default();
+    let throttle_ms = call.throttle(Quota::ProducerByteRate, call.request_bytes);
+    let mut response = ProduceResponse::default().with_throttle_time_ms(throttle_ms);
     for (mut topic, slots) in topics {
         for Slot { index, append } in slots {
             let answer = append.and_then(|at| {

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
@@ -21,6 +23,8 @@ pub(crate) struct Session {
     /// Whose batches go to the ledger next; held from their check until they
     /// stand in its queue.
     pub(crate) producing: tokio::sync::Mutex<()>,
+    /// Until when it is not read from, in nanoseconds of the monotonic clock.
+    paused_until_ns: AtomicU64,
     state: RwLock<SessionState>,
 }
 
@@ -51,7 +55,19 @@ impl Session {
             is_over: false,
         });
         let producing = tokio::sync::Mutex::default();
-        Self { id, peer, listener, security, producing, state }
+        let paused_until_ns = AtomicU64::new(0);
+        Self { id, peer, listener, security, producing, paused_until_ns, state }
+    }
+
+    /// Lets nothing be read from it until a moment of the monotonic clock.
+    pub(crate) fn pause_until(&self, moment: Duration) {
+        let moment = u64::try_from(moment.as_nanos()).unwrap_or(u64::MAX);
+        self.paused_until_ns.fetch_max(moment, Ordering::Relaxed);
+    }
+
+    /// For how much longer nothing is read from it.
+    pub(crate) fn pause_left(&self, now_ns: u64) -> Duration {
+        Duration::from_nanos(self.paused_until_ns.load(Ordering::Relaxed).saturating_sub(now_ns))
     }
 
     /// Who is asking; nobody before a login.

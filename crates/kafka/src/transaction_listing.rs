@@ -13,6 +13,7 @@ use kafka_protocol::messages::{
     ListTransactionsResponse, TransactionalId as ClientsId,
 };
 use kafka_protocol::protocol::StrBytes;
+use regex::{Regex, RegexBuilder};
 
 use crate::authorizer::{Action, Resource};
 use crate::call::Call;
@@ -31,6 +32,11 @@ const STATES: &[&str] = &[
     "Dead",
     "PrepareEpochFence",
 ];
+
+/// The longest pattern of transactional ids.
+const PATTERN_BYTES_MAX: usize = 1024;
+/// What a compiled one may take.
+const PATTERN_COMPILED_BYTES_MAX: usize = 256 << 10;
 
 const fn name(state: TransactionState) -> &'static str {
     match state {
@@ -94,10 +100,33 @@ fn state(
         .with_topics(topics.collect())
 }
 
+/// What ids have to be from end to end (KIP-1152); any without a pattern.
+fn pattern(text: Option<&str>) -> Result<Option<Regex>, ResponseError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let invalid = ResponseError::InvalidRegularExpression;
+    if text.len() > PATTERN_BYTES_MAX {
+        return Err(invalid);
+    }
+    // Alone first: what closes a parenthesis more than it opens is no pattern.
+    let compile = |text: &str| {
+        let mut builder = RegexBuilder::new(text);
+        builder.size_limit(PATTERN_COMPILED_BYTES_MAX).dfa_size_limit(PATTERN_COMPILED_BYTES_MAX);
+        builder.build().map_err(|_| invalid)
+    };
+    compile(text)?;
+    compile(&format!(r"\A(?:{text})\z")).map(Some)
+}
+
 pub(crate) async fn list(
     call: &Call,
     request: ListTransactionsRequest,
 ) -> ListTransactionsResponse {
+    let pattern = match pattern(request.transactional_id_pattern.as_deref()) {
+        Ok(pattern) => pattern,
+        Err(error) => {
+            return ListTransactionsResponse::default().with_error_code(error.code());
+        }
+    };
     let unknown = request.state_filters.iter().filter(|of| !STATES.contains(&of.as_str()));
     let unknown = unknown.cloned().collect();
     let now_ms = call.broker.clock.now_ms();
@@ -109,6 +138,7 @@ pub(crate) async fn list(
             |started: Timestamp| now_ms.saturating_sub(started.get()) > request.duration_filter;
         (states.is_empty() || states.contains(name(of.state)))
             && (producers.is_empty() || producers.contains(&of.producer.0.get()))
+            && pattern.as_ref().is_none_or(|of_id| of_id.is_match(of.transactional.as_str()))
             && (request.duration_filter < 0 || of.started.is_some_and(is_long))
             && call.allows(Action::Describe, Resource::TransactionalId(of.transactional.as_str()))
     };
@@ -122,4 +152,32 @@ pub(crate) async fn list(
     ListTransactionsResponse::default()
         .with_unknown_state_filters(unknown)
         .with_transaction_states(states.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_hold_for_whole_ids() {
+        let check = |text: &str, id: &str, expected| {
+            let found = pattern(Some(text)).map(|of| of.is_none_or(|of| of.is_match(id)));
+            assert_eq!(found, expected, "{text} {id}");
+        };
+        check("", "sink-1", Ok(true));
+        check("sink-.*", "sink-1", Ok(true));
+        check("sink", "sink-1", Ok(false));
+        check("ink-1", "sink-1", Ok(false));
+        check("a|sink-1", "sink-1", Ok(true));
+        check("a|sink", "sink-1", Ok(false));
+        check(".*", "sink\n1", Ok(false));
+        check("(?s).*", "sink\n1", Ok(true));
+        check("[0-9]{3}", "123", Ok(true));
+        check("\\Qa.b\\E", "a.b", Err(ResponseError::InvalidRegularExpression));
+        check("(", "a", Err(ResponseError::InvalidRegularExpression));
+        check("a)|(b", "a", Err(ResponseError::InvalidRegularExpression));
+        check(&"a".repeat(1025), "a", Err(ResponseError::InvalidRegularExpression));
+        check("(a{100}){100}{100}", "a", Err(ResponseError::InvalidRegularExpression));
+        assert!(pattern(None).unwrap().is_none());
+    }
 }

@@ -1,6 +1,6 @@
 //! What the ledger knows about a chunk.
 
-use aquifer_types::{ChunkId, Epoch, Offset, Partition, Timestamp};
+use aquifer_types::{ChunkId, Epoch, Offset, Partition, Timestamp, TimestampType};
 use serde::{Deserialize, Serialize};
 
 /// A chunk in tier 2: where it is, what it covers, what is in it.
@@ -36,6 +36,9 @@ pub struct ChunkMeta {
     pub generation: u32,
     /// The version of the stream's schema that it was written with.
     pub schema_version: u32,
+    /// Whose clock the timestamps of its records come from.
+    #[serde(default, skip_serializing_if = "TimestampType::is_default")]
+    pub timestamp_type: TimestampType,
     /// The search index beside it, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index_path: Option<String>,

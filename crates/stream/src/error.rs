@@ -146,6 +146,9 @@ pub enum Error {
     /// A precondition of an internal commit does not hold any more.
     #[error("the commit was overtaken: {0}")]
     Overtaken(String),
+    /// A stream's configuration is not what the caller expected.
+    #[error("the configuration of stream {0} was changed meanwhile")]
+    ConfigChanged(StreamPath),
     /// A document is not in the version that the caller expected.
     #[error("{kind:?} {name} is {}", .actual.map_or_else(|| "absent".to_owned(), |version| format!("in version {version}")))]
     DocumentChanged {
@@ -255,6 +258,7 @@ impl Error {
             Self::UnexpectedOffset { .. }
             | Self::OutOfOrderSequence { .. }
             | Self::DuplicateSequence { .. }
+            | Self::ConfigChanged(_)
             | Self::DocumentChanged { .. }
             | Self::LeaseHeld { .. }
             | Self::InvalidTransactionState(_)

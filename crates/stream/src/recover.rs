@@ -163,13 +163,12 @@ async fn claim(store: &TierStore, environment: &Environment, known: Epoch) -> Re
 }
 
 fn newest_epoch(manifest: &Manifest, keys: &[ManifestKey]) -> Epoch {
-    let of_chunks = manifest
-        .streams
-        .iter()
-        .flat_map(|stream| stream.partitions.iter().flat_map(|entry| &entry.chunks))
-        .flat_map(|chunk| chunk.epochs.iter().map(|(epoch, _)| *epoch))
-        .max();
-    of_chunks.max(keys.last().map(|key| key.epoch)).unwrap_or_default()
+    let entries = || manifest.streams.iter().flat_map(|stream| &stream.partitions);
+    let chunks = entries().flat_map(|entry| &entry.chunks);
+    let of_chunks = chunks.flat_map(|chunk| chunk.epochs.iter().map(|(epoch, _)| *epoch)).max();
+    let of_streams = entries().map(|entry| entry.epoch).max();
+    let of_manifests = keys.last().map(|key| key.epoch);
+    of_chunks.max(of_streams).max(of_manifests).unwrap_or_default()
 }
 
 /// Producer ids that are given between two recoveries at the most.
@@ -298,6 +297,7 @@ fn hot_of(manifest: &Manifest, epoch: Epoch) -> HotState {
             class: stream.class,
             config: stream.config.clone(),
             created: stream.created,
+            epoch,
             partitions: partitions.collect(),
             partitions_from: new_partitions_from(epoch),
         };

@@ -227,6 +227,7 @@ mod tests {
                 len: 100,
                 epoch: Epoch(1),
                 kind: TailKind::Plain,
+                timestamp_type: aquifer_types::TimestampType::Create,
             });
         }
         state

@@ -48,6 +48,15 @@ number! {
     /// ownership. Kafka calls a partition's epoch its leader epoch.
     Epoch(u32)
 }
+
+impl Epoch {
+    /// The one behind it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 number! {
     /// The number of a journal group: contiguous from 1, across files.
     GroupSequence(u64)

@@ -169,8 +169,24 @@ impl Client {
     pub(crate) fn append(&self, stream: &str, partition: u32, lines: &[String]) -> Outcome {
         let mut body = lines.join("\n");
         body.push('\n');
+        self.append_body(stream, partition, "application/x-ndjson", body)
+    }
+
+    /// Appends records, each a key and a value, to a partition in one request.
+    pub(crate) fn append_keyed(
+        &self,
+        stream: &str,
+        partition: u32,
+        records: &[(String, String)],
+    ) -> Outcome {
+        let records = records.iter().map(|(key, value)| json!({ "key": key, "value": value }));
+        let body = json!({ "records": records.collect::<Vec<_>>() });
+        self.append_body(stream, partition, "application/json", body.to_string())
+    }
+
+    fn append_body(&self, stream: &str, partition: u32, media_type: &str, body: String) -> Outcome {
         let path = format!("/v1/streams/{stream}/records?partition={partition}");
-        let request = self.agent.post(self.at(&path)).content_type("application/x-ndjson");
+        let request = self.agent.post(self.at(&path)).content_type(media_type);
         let mut answer = match request.send(body) {
             Ok(answer) => answer,
             Err(error) => return outcome_of_error(&error),

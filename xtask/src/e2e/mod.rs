@@ -13,6 +13,7 @@ mod history;
 mod kafka;
 mod kafka_security;
 mod kill9;
+mod kill9_compaction;
 mod limits;
 mod load;
 mod mount;
@@ -60,6 +61,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "kill9_relaxed",
         about: "the same for streams of class relaxed",
         run: kill9::run_relaxed,
+    },
+    Scenario {
+        name: "kill9_compaction",
+        about: "kill -9 while it compacts by key: the newest of each key stays, once",
+        run: kill9_compaction::run,
     },
     Scenario {
         name: "power_cut",
@@ -153,7 +159,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "kafka_java",
-        about: "Kafka's Java client: round trips, a group, transactions",
+        about: "Kafka's Java client: round trips, a group, transactions, quotas",
         run: kafka::java,
     },
     Scenario { name: "kafka_kcat", about: "kcat's pipes, in every compression", run: kafka::kcat },

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use aquifer_stream::StreamUpdate;
+use aquifer_stream::Error;
 use aquifer_types::StreamConfig;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
@@ -21,6 +21,9 @@ use crate::authorizer::{Action, Resource};
 use crate::call::Call;
 use crate::refusal::Refusal;
 use crate::topic::Topic;
+
+/// How often a change is tried anew where somebody else changed the same stream.
+const ATTEMPTS_MAX: usize = 16;
 
 /// What happens to one setting, in Kafka's numbers (`AlterConfigOp.OpType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,20 +115,27 @@ async fn change(
     if !call.allows(Action::AlterConfigs, Resource::Stream(name)) {
         return Err(ResponseError::TopicAuthorizationFailed.into());
     }
-    // What is read here is what is written back.
+    // Changes through this door wait for each other, so that they are tried anew
+    // for those through other doors only.
     let _altering = call.broker.altering.lock().await;
-    let topic = Topic::named(call, name)?;
-    let mut config = (*topic.shape.config).clone();
-    apply(&mut config, &items, replaces)?;
-    call.store()
-        .check_config(&config)
-        .map_err(|error| Refusal::new(ResponseError::InvalidConfig, error.to_string()))?;
-    if validate_only || config == *topic.shape.config {
-        return Ok(());
+    for _ in 0..ATTEMPTS_MAX {
+        let topic = Topic::named(call, name)?;
+        let before = &*topic.shape.config;
+        let mut config = before.clone();
+        apply(&mut config, &items, replaces)?;
+        call.store()
+            .check_config(&config)
+            .map_err(|error| Refusal::new(ResponseError::InvalidConfig, error.to_string()))?;
+        if validate_only || config == *before {
+            return Ok(());
+        }
+        match call.store().replace_config(&topic.path, before, config).await {
+            Err(Error::ConfigChanged(_)) => {}
+            other => return Ok(other?),
+        }
     }
-    let update = StreamUpdate { config: Some(config.into()), partitions: None };
-    call.store().update_stream(&topic.path, update).await?;
-    Ok(())
+    let why = "the settings are changed by others all the time";
+    Err(Refusal::new(ResponseError::RequestTimedOut, why))
 }
 
 /// The configuration after a request's items.

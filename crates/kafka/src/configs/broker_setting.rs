@@ -70,6 +70,12 @@ pub(crate) fn broker_settings(broker: &Broker, listener: usize) -> Vec<BrokerSet
         ("max.connections", Form::Int, options.connections_max.to_string()),
         ("node.id", Form::Int, NODE_ID.to_string()),
         ("num.partitions", Form::Int, options.partitions_default.to_string()),
+        ("quota.window.num", Form::Int, options.quota_windows.to_string()),
+        (
+            "quota.window.size.seconds",
+            Form::Int,
+            options.quota_window_ms.div_ceil(1_000).to_string(),
+        ),
         ("socket.request.max.bytes", Form::Int, options.request_bytes_max.to_string()),
     ];
     let of_options = of_options.into_iter().map(|(name, form, value)| BrokerSetting {

@@ -55,11 +55,21 @@ impl PartitionAnswer {
 #[derive(Debug)]
 pub(crate) struct FetchAnswer {
     pub(crate) error: Option<ResponseError>,
+    /// How long the client is to pause.
+    pub(crate) throttle_ms: i32,
     pub(crate) session_id: i32,
     /// Those of one topic side by side.
     pub(crate) partitions: Vec<PartitionAnswer>,
     /// Held until the answer is on the wire.
     pub(crate) budget: Option<OwnedSemaphorePermit>,
+}
+
+impl FetchAnswer {
+    /// The answer to a request that cannot be looked at.
+    pub(crate) const fn failed(error: ResponseError) -> Self {
+        let (throttle_ms, session_id) = (0, 0);
+        Self { error: Some(error), throttle_ms, session_id, partitions: Vec::new(), budget: None }
+    }
 }
 
 impl IntoAnswer for FetchAnswer {
@@ -68,7 +78,7 @@ impl IntoAnswer for FetchAnswer {
         out.head.put_i32(0);
         out.head.put_i32(call.correlation);
         out.tags();
-        out.head.put_i32(0); // throttle time
+        out.head.put_i32(self.throttle_ms);
         if call.version >= 7 {
             out.head.put_i16(self.error.map_or(0, |error| error.code()));
             out.head.put_i32(self.session_id);

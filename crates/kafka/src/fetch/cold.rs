@@ -93,6 +93,8 @@ pub(crate) enum ColdRead {
 pub(crate) struct ColdRequest<'a> {
     pub(crate) store: &'a StreamStore,
     pub(crate) partition: &'a PartitionHandle,
+    /// That of its stream.
+    pub(crate) epoch: Epoch,
     pub(crate) from: Offset,
     pub(crate) bytes_max: usize,
     /// The first batch is given however large it is.
@@ -207,7 +209,7 @@ impl ColdReads {
 
     fn go_on(&self, request: ColdRequest<'_>, walk: Arc<Mutex<Walk>>, mut cursor: Box<Cursor>) {
         let (store, partition) = (request.store.clone(), request.partition.clone());
-        let window_bytes = self.window_bytes;
+        let (window_bytes, epoch) = (self.window_bytes, request.epoch);
         let clock = self.clock.clone();
         tokio::spawn(async move {
             loop {
@@ -218,7 +220,7 @@ impl ColdReads {
                 };
                 if read.is_empty() {
                     let mut walk = walk.lock();
-                    walk.push_gap(at, cursor.position(), store.epoch());
+                    walk.push_gap(at, cursor.position(), epoch);
                     break walk.pause(Progress::Ended(None), &*clock);
                 }
                 let mut batches = Vec::with_capacity(read.len());
@@ -247,12 +249,12 @@ fn into_batches(
         Block::Batch(batch) => batches.push(batch),
         Block::Rows(rows) => {
             let first = rows.first_offset().unwrap_or(Offset::ZERO);
-            let epochs = store.chunk_epochs(partition, first);
+            let (epochs, timestamp_type) = store.chunk_epochs(partition, first);
             let epoch_of = |offset: Offset| {
                 let at = epochs.partition_point(|(_, first)| *first <= offset);
                 at.checked_sub(1).and_then(|at| epochs.get(at)).map_or(Epoch(0), |(e, _)| *e)
             };
-            batches.extend(rows.to_batches(&epoch_of, BATCH_BYTES_MAX));
+            batches.extend(rows.to_batches(&epoch_of, timestamp_type, BATCH_BYTES_MAX));
         }
     }
 }

@@ -13,7 +13,9 @@ mod wanted;
 
 use std::time::Duration;
 
-use aquifer_stream::{Error, HotRead, Isolation, PartitionHandle, PartitionOffsets, Waker};
+use aquifer_stream::{
+    Error, HotRead, Isolation, PartitionHandle, PartitionOffsets, StreamHandle, Waker,
+};
 use aquifer_types::Offset;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
@@ -27,6 +29,7 @@ use self::wanted::{Told, Wanted};
 use crate::authorizer::{Action, Resource};
 use crate::call::Call;
 use crate::error_code::error_code;
+use crate::quotas::Quota;
 
 pub(crate) use self::cold::ColdReads;
 pub(crate) use self::sessions::FetchSessions;
@@ -66,8 +69,7 @@ pub(crate) async fn handle(call: &Call, request: FetchRequest) -> FetchAnswer {
     let mut context = match begun {
         Ok(context) => context,
         Err(error) => {
-            let (session_id, partitions) = (0, Vec::new());
-            return FetchAnswer { error: Some(error), session_id, partitions, budget: None };
+            return FetchAnswer::failed(error);
         }
     };
     let bytes = |value: i32| usize::try_from(value).unwrap_or(0);
@@ -152,13 +154,14 @@ impl Fetch<'_> {
         if !self.call.allows(Action::Read, Resource::Stream(name)) {
             return Err(ResponseError::TopicAuthorizationFailed);
         }
-        check_epoch(self.call, wanted.leader_epoch)?;
+        check_epoch(&stream, wanted.leader_epoch)?;
         let offsets = partition.offsets();
         let mut found = Found::records(Vec::new(), Offset(wanted.offset));
         let room = room.saturating_sub(look.bytes);
         if look.bytes == 0 || room > 0 {
             let bytes_max = wanted.bytes_max.min(room);
-            found = self.read(&partition, Offset(wanted.offset), bytes_max, look)?;
+            let from = Offset(wanted.offset);
+            found = self.read((&stream, &partition), from, bytes_max, look)?;
             let is_cut = found.next < offsets.visible(self.isolation);
             look.is_full |= is_cut && room <= wanted.bytes_max;
         }
@@ -177,12 +180,12 @@ impl Fetch<'_> {
 
     fn read(
         &self,
-        partition: &PartitionHandle,
+        (stream, partition): (&StreamHandle, &PartitionHandle),
         from: Offset,
         bytes_max: usize,
         look: &mut Look,
     ) -> Result<Found, ResponseError> {
-        let store = self.call.store();
+        let (store, epoch) = (self.call.store(), stream.epoch());
         let needs_one = look.bytes == 0;
         let hot = store.read_hot(partition, from, bytes_max, needs_one, self.isolation);
         match hot.map_err(|error| failed(&error))? {
@@ -190,7 +193,7 @@ impl Fetch<'_> {
                 if batches.is_empty() && next_offset > from =>
             {
                 // A gap, maybe to the end: it moves the client on.
-                let gap = empty_batch(from, next_offset, store.epoch());
+                let gap = empty_batch(from, next_offset, epoch);
                 Ok(Found::records(vec![gap], next_offset))
             }
             HotRead::Batches { batches, next_offset, aborted } => {
@@ -202,8 +205,16 @@ impl Fetch<'_> {
             }
             HotRead::Cold => {
                 let (isolation, waker) = (self.isolation, &self.waker);
-                let request =
-                    ColdRequest { store, partition, from, bytes_max, needs_one, isolation, waker };
+                let request = ColdRequest {
+                    store,
+                    partition,
+                    epoch,
+                    from,
+                    bytes_max,
+                    needs_one,
+                    isolation,
+                    waker,
+                };
                 match self.call.broker.cold_reads.read(request) {
                     ColdRead::Batches(batches) => {
                         look.has_taken |= !batches.is_empty();
@@ -237,7 +248,9 @@ impl Fetch<'_> {
             partitions.retain(|_| told.next().unwrap_or(true));
         }
         let session_id = context.session_id;
-        FetchAnswer { error: None, session_id, partitions, budget }
+        let bytes = partitions.iter().map(PartitionAnswer::bytes).sum();
+        let throttle_ms = self.call.throttle(Quota::ConsumerByteRate, bytes);
+        FetchAnswer { error: None, throttle_ms, session_id, partitions, budget }
     }
 }
 
@@ -275,9 +288,9 @@ impl Wanted {
     }
 }
 
-/// Whether the client's idea of who leads the partition is that of now.
-pub(crate) fn check_epoch(call: &Call, leader_epoch: i32) -> Result<(), ResponseError> {
-    let now = i64::from(call.store().epoch().get());
+/// Whether the client's idea of who leads the stream's partitions is that of now.
+pub(crate) fn check_epoch(stream: &StreamHandle, leader_epoch: i32) -> Result<(), ResponseError> {
+    let now = i64::from(stream.epoch().get());
     match i64::from(leader_epoch) {
         known if known < 0 || known == now => Ok(()),
         older if older < now => Err(ResponseError::FencedLeaderEpoch),

@@ -80,6 +80,7 @@ impl Server {
         let store_options = Options {
             data: directory.path().join("data"),
             journal_file_bytes: 1 << 20,
+            compaction_interval_ms: 10,
             ..Options::default()
         };
         let store = StreamStore::open(store_options, environment, &mut registry).await.unwrap();

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use aquifer_types::{CleanupPolicy, StreamConfig, StreamName, StreamPath, TenantName};
+use aquifer_stream::StreamUpdate;
+use aquifer_types::{
+    CleanupPolicy, StreamConfig, StreamConfigChange, StreamName, StreamPath, TenantName,
+};
 use kafka_protocol::messages::alter_configs_request::{
     AlterConfigsResource, AlterableConfig as Replacing,
 };
@@ -198,6 +201,41 @@ async fn settings_are_changed_one_by_one() {
         let twice = [("retention.bytes", 0, Some("77")), ("retention.bytes", 1, None)];
         assert_eq!(incremental(&mut client, version, resource, &twice, false).await.0, 42);
         assert_eq!(stream_config(&server, &name), before);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_through_two_doors_are_both_kept() {
+    let server = Server::start(KafkaOptions::default()).await;
+    let mut client = server.client().await;
+    create(&server, "a", 1).await;
+    let path = StreamPath::new(TenantName::default_tenant(), StreamName::new("a").unwrap());
+    for round in 1_000..1_050_u64 {
+        // As HTTP changes it: by fields.
+        let kafka = [("flush.ms".to_owned(), round.to_string())].into();
+        let change = StreamConfigChange {
+            retention_bytes: Some(Some(round)),
+            kafka: Some(kafka),
+            ..StreamConfigChange::default()
+        };
+        let update = StreamUpdate { config: Some(change), partitions: None };
+        let value = round.to_string();
+        let changes = [("retention.ms", 0, Some(&*value)), ("cleanup.policy", 2, Some("compact"))];
+        let (kafka, other) = tokio::join!(
+            incremental(&mut client, 1, (TOPIC, "a"), &changes, false),
+            server.store.update_stream(&path, update),
+        );
+        assert_eq!(kafka, (0, String::new()));
+        other.unwrap();
+        let expected = StreamConfig {
+            retention_ms: Some(round),
+            retention_bytes: Some(round),
+            cleanup_policy: CleanupPolicy::CompactDelete,
+            kafka: [("flush.ms".to_owned(), value)].into(),
+            ..StreamConfig::default()
+        };
+        assert_eq!(stream_config(&server, "a"), expected);
     }
     server.stop().await;
 }

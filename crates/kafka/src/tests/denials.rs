@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use aquifer_stream::DocumentKind;
 use aquifer_types::TenantName;
 use bytes::Bytes;
 use kafka_protocol::messages::add_partitions_to_txn_request::{
@@ -46,13 +47,14 @@ use kafka_protocol::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::{
-    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterConfigsRequest,
-    AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, AlterClientQuotasRequest,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest,
     AlterUserScramCredentialsRequest, ApiKey, ConsumerGroupDescribeRequest,
     ConsumerGroupHeartbeatRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest,
     DeleteAclsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeAclsRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
-    DescribeProducersRequest, DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
+    DescribeAclsRequest, DescribeClientQuotasRequest, DescribeConfigsRequest,
+    DescribeGroupsRequest, DescribeLogDirsRequest, DescribeProducersRequest,
+    DescribeTopicPartitionsRequest, DescribeTransactionsRequest,
     DescribeUserScramCredentialsRequest, ElectLeadersRequest, EndTxnRequest, FetchRequest,
     FindCoordinatorRequest, GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest,
     InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListConfigResourcesRequest,
@@ -61,7 +63,9 @@ use kafka_protocol::messages::{
     OffsetForLeaderEpochRequest, SyncGroupRequest, TopicName, TransactionalId,
     TxnOffsetCommitRequest,
 };
-use kafka_protocol::messages::{alter_configs_request, incremental_alter_configs_request};
+use kafka_protocol::messages::{
+    alter_client_quotas_request, alter_configs_request, incremental_alter_configs_request,
+};
 use kafka_protocol::protocol::{Request, StrBytes};
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -150,8 +154,9 @@ impl Table {
         let groups = groups.iter().map(|of| store.describe_group(&tenant, of).unwrap());
         let transactions = store.list_transactions(&tenant);
         let users = self.server.users().list(&tenant).unwrap();
+        let quotas = store.documents(&tenant, DocumentKind::ClientQuota);
         let (streams, groups) = (streams.collect::<Vec<_>>(), groups.collect::<Vec<_>>());
-        format!("{streams:?} {groups:?} {transactions:?} {users:?}")
+        format!("{streams:?} {groups:?} {transactions:?} {users:?} {quotas:?}")
     }
 }
 
@@ -285,6 +290,17 @@ async fn cluster(table: &mut Table) {
         .with_salted_password(Bytes::from_static(&[1; 32]));
     let alter = AlterUserScramCredentialsRequest::default().with_upsertions(vec![of]);
     table.check(CLUSTER, 0, alter).await;
+    table.check(CLUSTER, 1, DescribeClientQuotasRequest::default()).await;
+    let part = alter_client_quotas_request::EntityData::default()
+        .with_entity_type(text("user"))
+        .with_entity_name(Some(text("alice")));
+    let operation = alter_client_quotas_request::OpData::default()
+        .with_key(text("producer_byte_rate"))
+        .with_value(1_000.0);
+    let of = alter_client_quotas_request::EntryData::default()
+        .with_entity(vec![part])
+        .with_ops(vec![operation]);
+    table.check(CLUSTER, 1, AlterClientQuotasRequest::default().with_entries(vec![of])).await;
 }
 
 async fn groups(table: &mut Table) {

@@ -37,7 +37,7 @@ const UNSTABLE: i16 = ResponseError::UnstableOffsetCommit.code();
 
 type Producer = (i64, i16);
 
-fn named(id: &'static str) -> TransactionalId {
+pub(super) fn named(id: &'static str) -> TransactionalId {
     TransactionalId(StrBytes::from_static_str(id))
 }
 
@@ -45,7 +45,7 @@ fn group() -> GroupId {
     GroupId(StrBytes::from_static_str("g"))
 }
 
-async fn init(client: &mut Client, id: &'static str) -> Producer {
+pub(super) async fn init(client: &mut Client, id: &'static str) -> Producer {
     let request = InitProducerIdRequest::default()
         .with_transactional_id(Some(named(id)))
         .with_transaction_timeout_ms(60_000);
@@ -92,7 +92,7 @@ async fn enlist(
     codes.map(|of| of.partition_error_code).collect()
 }
 
-async fn add(
+pub(super) async fn add(
     client: &mut Client,
     version: i16,
     id: &'static str,
@@ -111,7 +111,7 @@ async fn add_group(client: &mut Client, version: i16, id: &'static str, producer
     client.call(version, request).await.error_code
 }
 
-async fn end(
+pub(super) async fn end(
     client: &mut Client,
     version: i16,
     id: &'static str,
@@ -387,6 +387,12 @@ async fn transactions_are_verified_described_and_listed() {
     let all = ListTransactionsRequest::default().with_duration_filter(-1);
     let state = |name| vec![StrBytes::from_static_str(name)];
     let of = |id: i64| vec![id.into()];
+    let matching = |pattern| {
+        all.clone().with_transactional_id_pattern(Some(StrBytes::from_static_str(pattern)))
+    };
+    let response = client.call(2, matching("(")).await;
+    let invalid = ResponseError::InvalidRegularExpression.code();
+    assert_eq!((response.error_code, response.transaction_states.len()), (invalid, 0));
     let checks = [
         (0, all.clone(), vec!["idle", "t"]),
         (1, all.clone(), vec!["idle", "t"]),
@@ -394,6 +400,11 @@ async fn transactions_are_verified_described_and_listed() {
         (0, all.clone().with_state_filters(state("Dead")), vec![]),
         (0, all.clone().with_producer_id_filters(of(idle.0)), vec!["idle"]),
         (1, all.clone().with_duration_filter(3_600_000), vec![]),
+        (2, all.clone(), vec!["idle", "t"]),
+        (2, matching("i.*|x"), vec!["idle"]),
+        (2, matching("dl"), vec![]),
+        (2, matching(""), vec!["idle", "t"]),
+        (2, matching(".*").with_state_filters(state("Ongoing")), vec!["t"]),
     ];
     for (version, request, expected) in checks {
         let response = client.call(version, request).await;

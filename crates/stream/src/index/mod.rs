@@ -15,26 +15,26 @@ mod watchers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aquifer_types::{
-    GroupSequence, Partition, PartitionIndex, StreamClass, StreamConfig, StreamId, StreamPath,
-    TenantName, Timestamp,
+    Epoch, GroupSequence, Partition, PartitionIndex, StreamClass, StreamConfig, StreamId,
+    StreamPath, TenantName, Timestamp,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 pub(crate) use files::LiveFiles;
 pub(crate) use groups::Groups;
-#[cfg(test)]
-pub(crate) use partition::TailKind;
-pub(crate) use partition::{ChunkList, PartitionLog, PartitionState, TailEntry, chunk_at};
+pub(crate) use partition::{
+    ChunkList, PartitionLog, PartitionState, TailEntry, TailKind, chunk_at,
+};
 pub(crate) use publish::{chunk_of_row, chunk_row};
 pub(crate) use tail_cache::TailCache;
 pub use watchers::{PartitionsWatch, Waker};
 
 use crate::Error;
-use crate::ledger::document::Documents;
+use crate::ledger::document::{DocumentKind, Documents};
 
 /// A stream as readers see it.
 #[derive(Debug)]
@@ -43,11 +43,21 @@ pub(crate) struct StreamIndex {
     pub(crate) path: StreamPath,
     pub(crate) class: StreamClass,
     pub(crate) created: Timestamp,
+    /// The epoch of its appends; it changes only before anybody is served.
+    epoch: AtomicU32,
     pub(crate) config: RwLock<Arc<StreamConfig>>,
     pub(crate) partitions: RwLock<Arc<Vec<Arc<PartitionLog>>>>,
 }
 
 impl StreamIndex {
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_epoch(&self, epoch: Epoch) {
+        self.epoch.store(epoch.get(), Ordering::Relaxed);
+    }
+
     pub(crate) fn config(&self) -> Arc<StreamConfig> {
         self.config.read().clone()
     }
@@ -101,6 +111,9 @@ pub(crate) struct Index {
     pub(crate) documents: RwLock<Documents>,
     /// Counts up with every change of a document.
     pub(crate) documents_changed: watch::Sender<u64>,
+    /// The same for those of one kind, for who follows a kind that changes less
+    /// often than others.
+    pub(crate) kinds_changed: BTreeMap<DocumentKind, watch::Sender<u64>>,
     pub(crate) garbage: Mutex<BTreeMap<String, Garbage>>,
     pub(crate) tombstones: Mutex<BTreeMap<StreamId, Tombstone>>,
     pub(crate) files: LiveFiles,
@@ -120,6 +133,7 @@ impl Index {
             groups: RwLock::default(),
             documents: RwLock::default(),
             documents_changed: watch::Sender::new(0),
+            kinds_changed: DocumentKind::ALL.map(|kind| (kind, watch::Sender::new(0))).into(),
             garbage: Mutex::default(),
             tombstones: Mutex::default(),
             files: LiveFiles::default(),

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use aquifer_journal::FileId;
-use aquifer_types::{BatchHeader, ChunkId, Epoch, Offset, Partition, ProducerId, Timestamp};
+use aquifer_types::{
+    BatchHeader, ChunkId, Epoch, Offset, Partition, ProducerId, Timestamp, TimestampType,
+};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -24,6 +26,7 @@ pub(crate) struct TailEntry {
     pub(crate) len: u32,
     pub(crate) epoch: Epoch,
     pub(crate) kind: TailKind,
+    pub(crate) timestamp_type: TimestampType,
 }
 
 /// What is in a batch of the tail.
@@ -56,6 +59,10 @@ impl TailEntry {
                 _ if batch.is_control => TailKind::Control,
                 Some(producer) => TailKind::Transactional(producer),
                 None => TailKind::Plain,
+            },
+            timestamp_type: match batch.is_append_time {
+                true => TimestampType::Append,
+                false => TimestampType::Create,
             },
         }
     }

@@ -6,17 +6,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use aquifer_catalog::{
     Change, ChunkRow, GarbageRow, IntentRow, PartitionRow, StreamRow, TombstoneRow, garbage_reason,
 };
 use aquifer_journal::FileId;
-use aquifer_types::{Epoch, GroupSequence, Offset, Partition, PartitionIndex, StreamId, Timestamp};
+use aquifer_types::{
+    Epoch, GroupSequence, Offset, Partition, PartitionIndex, StreamId, Timestamp, TimestampType,
+};
 use parking_lot::RwLock;
 
 use super::{Garbage, Index, PartitionLog, StreamIndex, TailEntry, Tombstone};
 use crate::chunk_meta::ChunkMeta;
+use crate::ledger::document::DocumentKind;
 use crate::ledger::event::Event;
 use crate::ledger::sequencer::Fact;
 use crate::ledger::transaction_event::TransactionEvent;
@@ -142,11 +145,11 @@ impl Index {
             }
             Event::DocumentPut { key, document } => {
                 let _ = self.documents.write().put(key, document.clone());
-                self.documents_changed.send_modify(|count| *count += 1);
+                self.document_changed(key.kind);
             }
             Event::DocumentDeleted { key } => {
                 let _ = self.documents.write().delete(key);
-                self.documents_changed.send_modify(|count| *count += 1);
+                self.document_changed(key.kind);
             }
             Event::OffsetsSkipped { partition, end } => {
                 if let Some(log) = self.partition(*partition) {
@@ -173,6 +176,13 @@ impl Index {
         }
     }
 
+    fn document_changed(&self, kind: DocumentKind) {
+        let of_kind = self.kinds_changed.get(&kind);
+        for changed in of_kind.into_iter().chain([&self.documents_changed]) {
+            changed.send_modify(|count| *count += 1);
+        }
+    }
+
     fn publish_stream(&self, event: &Event, changes: &mut Vec<Change>) {
         match event {
             Event::StreamCreated { id, path, partitions, class, config, created, epoch } => {
@@ -181,6 +191,7 @@ impl Index {
                     path: path.clone(),
                     class: *class,
                     created: *created,
+                    epoch: AtomicU32::new(epoch.get()),
                     config: RwLock::new(Arc::new(config.clone())),
                     partitions: RwLock::new(Arc::new(new_partitions(
                         *id,
@@ -344,6 +355,24 @@ fn partition_row(log: &PartitionLog) -> Change {
     })
 }
 
+/// What a chunk's row has in its metadata.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+struct ChunkMetadata {
+    epochs: Vec<(Epoch, Offset)>,
+    #[serde(default, skip_serializing_if = "TimestampType::is_default")]
+    timestamp_type: TimestampType,
+}
+
+impl ChunkMetadata {
+    fn of(chunk: &ChunkMeta) -> Self {
+        Self { epochs: chunk.epochs.clone(), timestamp_type: chunk.timestamp_type }
+    }
+
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 /// The columns of a chunk; what has none is in its metadata.
 pub(crate) fn chunk_row(chunk: &ChunkMeta) -> Change {
     Change::PutChunk(ChunkRow {
@@ -362,7 +391,7 @@ pub(crate) fn chunk_row(chunk: &ChunkMeta) -> Change {
         generation: chunk.generation,
         schema_version: chunk.schema_version,
         checksum: chunk.checksum.clone(),
-        metadata_json: serde_json::json!({ "epochs": chunk.epochs }).to_string(),
+        metadata_json: ChunkMetadata::of(chunk).to_json(),
         index_path: chunk.index_path.clone(),
         index_bytes: None,
         key_id: chunk.key_id.clone(),
@@ -371,13 +400,7 @@ pub(crate) fn chunk_row(chunk: &ChunkMeta) -> Change {
 
 /// The chunk that a row of the catalog describes.
 pub(crate) fn chunk_of_row(row: ChunkRow) -> ChunkMeta {
-    #[derive(serde::Deserialize)]
-    struct Metadata {
-        epochs: Vec<(Epoch, Offset)>,
-    }
-    let epochs = serde_json::from_str::<Metadata>(&row.metadata_json)
-        .map(|metadata| metadata.epochs)
-        .unwrap_or_default();
+    let metadata: ChunkMetadata = serde_json::from_str(&row.metadata_json).unwrap_or_default();
     ChunkMeta {
         id: aquifer_types::ChunkId(row.chunk_id),
         partition: Partition::new(StreamId(row.stream_id), PartitionIndex(row.partition as u32)),
@@ -391,9 +414,10 @@ pub(crate) fn chunk_of_row(row: ChunkRow) -> ChunkMeta {
         min_timestamp: row.min_timestamp.map(Timestamp),
         max_timestamp: row.max_timestamp.map(Timestamp),
         max_appended: (row.record_count > 0).then_some(Timestamp(row.max_appended)),
-        epochs,
+        epochs: metadata.epochs,
         generation: row.generation,
         schema_version: row.schema_version,
+        timestamp_type: metadata.timestamp_type,
         index_path: row.index_path,
         key_id: row.key_id,
     }

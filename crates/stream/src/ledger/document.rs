@@ -32,6 +32,10 @@ pub enum DocumentKind {
     ClientQuota,
 }
 
+impl DocumentKind {
+    pub(crate) const ALL: [Self; 4] = [Self::Server, Self::User, Self::Group, Self::ClientQuota];
+}
+
 /// The name of a document.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DocumentKey {

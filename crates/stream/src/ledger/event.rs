@@ -279,6 +279,8 @@ pub enum Operation {
         id: StreamId,
         /// The fields; the others stay as they are when it is decided.
         change: StreamConfigChange,
+        /// Only if this is its configuration then.
+        expected: Option<Box<StreamConfig>>,
     },
     /// Let a stream have more partitions.
     GrowStream {

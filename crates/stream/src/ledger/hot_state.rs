@@ -31,7 +31,8 @@ pub(crate) type Positions = BTreeMap<Partition, GroupPosition>;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct HotState {
-    /// The server's epoch, which appends bear.
+    /// The highest epoch that was given: that of the start, raised with every
+    /// stream that is deleted, so that who takes its name is above it.
     pub(crate) epoch: Epoch,
     pub(crate) streams: HashMap<StreamId, HotStream>,
     pub(crate) names: BTreeMap<StreamPath, StreamId>,
@@ -52,6 +53,9 @@ pub(crate) struct HotStream {
     pub(crate) class: StreamClass,
     pub(crate) config: StreamConfig,
     pub(crate) created: Timestamp,
+    /// What its appends bear: the epoch of the start, or that in which it was
+    /// created since. Not stored: the next start is above all of them.
+    pub(crate) epoch: Epoch,
     pub(crate) partitions: Vec<HotPartition>,
     /// Where partitions that are added begin. Of a stream that was recovered
     /// from tier 2 there may have been some that no manifest tells of.
@@ -101,6 +105,7 @@ pub(crate) enum Undo {
     StreamDeleted {
         id: StreamId,
         stream: Box<HotStream>,
+        epoch: Epoch,
         groups: BTreeMap<(TenantName, GroupName), Positions>,
         stripped: Stripped,
     },
@@ -143,6 +148,14 @@ pub(crate) enum Undo {
 type Stripped = Vec<(TransactionalKey, OpenTransaction)>;
 
 impl HotState {
+    /// Begins an epoch that is above all that were given.
+    pub(crate) fn begin(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+        for stream in self.streams.values_mut() {
+            stream.epoch = epoch;
+        }
+    }
+
     pub(crate) fn stream(&self, id: StreamId) -> Option<&HotStream> {
         self.streams.get(&id)
     }
@@ -180,7 +193,9 @@ impl HotState {
     /// Applies a fact; `None` where it concerns what does not exist any more.
     pub(crate) fn apply(&mut self, event: &Event) -> Option<Undo> {
         match event {
-            Event::StreamCreated { id, path, partitions, class, config, created, .. } => {
+            Event::StreamCreated { id, path, partitions, class, config, created, epoch } => {
+                // In a replay that has not seen what raised it.
+                self.epoch = self.epoch.max(*epoch);
                 self.streams.insert(
                     *id,
                     HotStream {
@@ -188,6 +203,7 @@ impl HotState {
                         class: *class,
                         config: config.clone(),
                         created: *created,
+                        epoch: *epoch,
                         partitions: vec![HotPartition::default(); *partitions as usize],
                         partitions_from: Offset::ZERO,
                     },
@@ -222,7 +238,9 @@ impl HotState {
                 self.groups.retain(|_, positions| !positions.is_empty());
                 self.count_positions();
                 let stripped = self.transactions.forget_stream(*id);
-                Some(Undo::StreamDeleted { id: *id, stream: Box::new(stream), groups, stripped })
+                let (epoch, stream) = (self.epoch, Box::new(stream));
+                self.epoch = epoch.next();
+                Some(Undo::StreamDeleted { id: *id, stream, epoch, groups, stripped })
             }
             Event::Truncated { partition: at, start, .. } => {
                 let partition = self.partition_mut(*at)?;
@@ -391,7 +409,8 @@ impl HotState {
                     self.partitions -= stream.partitions.len() as u64;
                 }
             }
-            Undo::StreamDeleted { id, stream, groups, stripped } => {
+            Undo::StreamDeleted { id, stream, epoch, groups, stripped } => {
+                self.epoch = epoch;
                 self.transactions.unstrip(stripped);
                 self.names.insert(stream.path.clone(), id);
                 self.partitions += stream.partitions.len() as u64;

@@ -96,7 +96,7 @@ pub(crate) fn recover(
         tracing::warn!(%error, "a snapshot is damaged, an older one is used");
     }
     let (mut journal, recovered) = open_journal(disk, clock, options, &places, found.hot.epoch)?;
-    let (epoch, mut journal_first) = (journal.1, recovered.first_sequence());
+    let mut journal_first = recovered.first_sequence();
     let applied = GroupSequence(catalog.applied_position().map_err(|e| start(&e))?.unwrap_or(0));
     if journal_first > recovered.last_sequence() {
         journal_first = GroupSequence(recovered.last_sequence().get() + 1);
@@ -116,14 +116,13 @@ pub(crate) fn recover(
         durable: journal.0.synced_through(),
         pending: Vec::new(),
         report: RecoveryReport {
-            epoch,
             was_clean: recovered.is_clean_shutdown(),
             torn_bytes: recovered.torn_tail().map_or(0, |torn| torn.bytes),
             ..RecoveryReport::default()
         },
     };
     recovered.for_each_group(journal_first, |group| replay.group(&group))?;
-    let Replay { applied, pending, report, .. } = replay;
+    let Replay { applied, pending, mut report, .. } = replay;
     // Older commits of positions were replayed over the snapshot's.
     *index.groups.write() = Groups(hot.groups.clone());
     *index.documents.write() = hot.documents.clone();
@@ -133,7 +132,12 @@ pub(crate) fn recover(
             log.restore(|state| state.transactions = partition.transactions.clone());
         }
     }
-    hot.epoch = epoch;
+    // Streams may have raised it above that of any start.
+    let epoch = journal.1.max(hot.epoch.next());
+    journal.0.set_epoch(epoch).map_err(from_journal)?;
+    report.epoch = epoch;
+    hot.begin(epoch);
+    index.all_streams().iter().for_each(|stream| stream.set_epoch(epoch));
     check_agreement(&hot, &index)?;
     let first_sequences =
         recovered.files().iter().map(|file| (file.file, file.first_sequence)).collect();

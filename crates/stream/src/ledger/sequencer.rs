@@ -358,8 +358,12 @@ impl Sequencer {
                 Event::LeaseReleased { name: name.clone() }
             }
             Operation::CreateStream { id, new } => self.create_stream(*id, new, now)?,
-            Operation::AlterStream { id, change } => {
-                let config = change.of(&self.live(*id)?.config);
+            Operation::AlterStream { id, change, expected } => {
+                let stream = self.live(*id)?;
+                if expected.as_ref().is_some_and(|expected| **expected != stream.config) {
+                    return Err(Error::ConfigChanged(stream.path.clone()));
+                }
+                let config = change.of(&stream.config);
                 check_config(&config)?;
                 Event::StreamAltered { id: *id, config }
             }
@@ -563,7 +567,7 @@ impl Sequencer {
         let base = partition.end;
         let mut placed = *batch.header();
         placed.base_offset = base;
-        placed.epoch = self.hot.epoch;
+        placed.epoch = stream.epoch;
         let next = placed.next_offset();
         if next == Offset::MAX {
             return Err(Error::Invalid("the partition has no offsets left".into()));

@@ -190,6 +190,7 @@ impl From<Body> for HotState {
                     class: stream.class,
                     config: stream.config,
                     created: stream.created,
+                    epoch: body.epoch,
                     partitions: stream.partitions.into_iter().map(HotPartition::from).collect(),
                     partitions_from: stream.partitions_from,
                 },

@@ -190,6 +190,7 @@ async fn read_footer(store: &TierStore, path: &str, bytes: u64) -> Result<ChunkM
         epochs: spec.epochs.clone(),
         generation: spec.generation,
         schema_version: spec.schema_version,
+        timestamp_type: spec.timestamp_type,
         index_path: None,
         key_id: None,
     })

@@ -75,4 +75,11 @@ impl StreamStore {
     pub fn watch_documents(&self) -> watch::Receiver<u64> {
         self.inner.index.documents_changed.subscribe()
     }
+
+    /// Changes with every change of a document of this kind.
+    #[must_use]
+    pub fn watch_documents_of(&self, kind: DocumentKind) -> watch::Receiver<u64> {
+        let changed = self.inner.index.kinds_changed.get(&kind);
+        changed.unwrap_or(&self.inner.index.documents_changed).subscribe()
+    }
 }

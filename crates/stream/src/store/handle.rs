@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use aquifer_types::{
     Epoch, Offset, Partition, PartitionIndex, StreamConfig, StreamId, StreamPath, Timestamp,
+    TimestampType,
 };
 
 use super::StreamStore;
@@ -65,6 +66,12 @@ impl StreamHandle {
     #[must_use]
     pub fn config(&self) -> Arc<StreamConfig> {
         self.0.config()
+    }
+
+    /// The epoch that its appends bear.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.0.epoch()
     }
 
     /// One of its partitions.
@@ -161,16 +168,17 @@ impl StreamStore {
     }
 
     /// The epochs of the chunk that covers `offset`, each with its first offset,
-    /// in order; none where no chunk does.
+    /// in order, and whose time its records bear; none where no chunk does.
     #[must_use]
     pub fn chunk_epochs(
         &self,
         partition: &PartitionHandle,
         offset: Offset,
-    ) -> Vec<(Epoch, Offset)> {
+    ) -> (Vec<(Epoch, Offset)>, TimestampType) {
         partition.0.with(|state| {
             let chunk = crate::index::chunk_at(&state.chunks, offset);
-            chunk.map_or_else(Vec::new, |chunk| chunk.epochs.clone())
+            chunk
+                .map_or_else(Default::default, |chunk| (chunk.epochs.clone(), chunk.timestamp_type))
         })
     }
 

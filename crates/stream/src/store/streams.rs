@@ -78,7 +78,8 @@ impl StreamStore {
         self.inner.index.stream_by_id(id).map(|stream| stream.path.clone())
     }
 
-    /// The epoch that appends bear.
+    /// The epoch of this start. The partitions of a stream are in an epoch of
+    /// their own where it was created later.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.inner.recovery.epoch
@@ -118,7 +119,7 @@ impl StreamStore {
             id: stream.id,
             partitions: stream.partitions().len() as u32,
             config: stream.config(),
-            epoch: self.epoch(),
+            epoch: stream.epoch(),
         }
     }
 
@@ -128,7 +129,7 @@ impl StreamStore {
     /// [`Error::StreamNotFound`].
     pub fn describe_stream(&self, path: &StreamPath) -> Result<StreamDescription, Error> {
         let stream = self.inner.index.stream(path)?;
-        let epoch = self.epoch();
+        let epoch = stream.epoch();
         let partitions = stream.partitions();
         let partitions = partitions
             .iter()
@@ -161,7 +162,7 @@ impl StreamStore {
         let mut operations = Vec::new();
         if let Some(config) = update.config {
             self.check_record_limit(config.record_bytes_max.unwrap_or(0))?;
-            operations.push(Operation::AlterStream { id, change: config });
+            operations.push(Operation::AlterStream { id, change: config, expected: None });
         }
         if let Some(partitions) = update.partitions {
             operations.push(Operation::GrowStream { id, partitions });
@@ -170,6 +171,26 @@ impl StreamStore {
             self.commit(operations).await.map_err(|error| gone(error, path))?;
         }
         self.describe_stream(path)
+    }
+
+    /// Gives a stream another configuration in the place of the one that the
+    /// caller has seen.
+    ///
+    /// # Errors
+    /// [`Error::ConfigChanged`] where somebody else changed it meanwhile; then
+    /// what is there now can be seen. [`Error::StreamNotFound`], and as creation.
+    pub async fn replace_config(
+        &self,
+        path: &StreamPath,
+        expected: &StreamConfig,
+        config: StreamConfig,
+    ) -> Result<(), Error> {
+        let id = self.inner.index.stream(path)?.id;
+        self.check_config(&config)?;
+        let expected = Some(Box::new(expected.clone()));
+        let operation = Operation::AlterStream { id, change: config.into(), expected };
+        self.commit(vec![operation]).await.map_err(|error| gone(error, path))?;
+        Ok(())
     }
 
     /// Makes the beginning of a stream unreadable, in one commit for all of its

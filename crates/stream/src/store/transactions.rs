@@ -287,8 +287,9 @@ impl StreamStore {
         partition: PartitionIndex,
         epoch: Epoch,
     ) -> Result<(Epoch, Offset), Error> {
-        let log = self.inner.index.stream(path)?.partition(partition)?;
-        let current = self.inner.recovery.epoch;
+        let stream = self.inner.index.stream(path)?;
+        let log = stream.partition(partition)?;
+        let current = stream.epoch();
         Ok(log.with(|state| match epoch_end(state, epoch) {
             // Nothing may be appended in the present epoch yet.
             (_, end) if end == state.end && epoch >= current => (current, end),
@@ -355,6 +356,7 @@ mod tests {
             len: 100,
             epoch: Epoch(epoch),
             kind: TailKind::Plain,
+            timestamp_type: aquifer_types::TimestampType::Create,
         }
     }
 
@@ -388,6 +390,7 @@ mod tests {
             epochs: vec![(Epoch(1), Offset(0)), (Epoch(2), Offset(5))],
             generation: 0,
             schema_version: 0,
+            timestamp_type: aquifer_types::TimestampType::Create,
             index_path: None,
             key_id: None,
         };

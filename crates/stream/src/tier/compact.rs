@@ -1,17 +1,18 @@
 //! Many small chunks in a row become one.
 //!
-//! A run of chunks that are side by side, all smaller than half a chunk's target
-//! and of the same generation, is merged up to the target; so every record is
-//! written anew only a few times, however slowly it comes. Announce, read, put,
-//! commit, as in [`super::upload`], and a crash leaves the same: the inputs, and
-//! an announced object that goes; or the output, and inputs that are garbage.
+//! A run of chunks that are side by side, all smaller than half a chunk's target,
+//! of the same generation and with times of the same clock, is merged up to the
+//! target; so every record is written anew only a few times, however slowly it
+//! comes. Announce, read, put, commit, as in [`super::upload`], and a crash leaves
+//! the same: the inputs, and an announced object that goes; or the output, and
+//! inputs that are garbage.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use aquifer_chunk::{ChunkEncoder, ChunkSpec, ReadOptions};
-use aquifer_types::{ChunkId, Epoch, Offset, Timestamp};
+use aquifer_types::{ChunkId, Epoch, Offset, Timestamp, TimestampType};
 use futures::StreamExt;
 
 use super::Tier;
@@ -129,9 +130,12 @@ impl Tier {
         let (first, last) = (run.chunks.first()?, run.chunks.last()?);
         let spec = self.spec(&run.stream, &run.log, first.base, last.next, epochs(&run.chunks));
         let highest = |of: fn(&ChunkMeta) -> u32| run.chunks.iter().map(|c| of(c)).max();
+        let mut with_records = run.chunks.iter().filter(|chunk| chunk.records > 0);
+        let timestamp_type = with_records.next().map(|chunk| chunk.timestamp_type);
         Some(ChunkSpec {
             generation: highest(|chunk| chunk.generation)?.saturating_add(1),
             schema_version: highest(|chunk| chunk.schema_version)?,
+            timestamp_type: timestamp_type.unwrap_or_default(),
             replaces: run.chunks.iter().map(|chunk| chunk.id).collect(),
             compacted,
             ..spec
@@ -177,13 +181,16 @@ fn find_run(
         |chunk: &ChunkMeta| chunk.raw_bytes < target / 2 && !unmergeable.contains(&chunk.id);
     let mut rest = list.as_slice();
     while let Some(first) = rest.first() {
-        let mut next = first.base;
+        let (mut next, mut timestamp_type) = (first.base, None);
         let length = rest
             .iter()
             .take_while(|chunk| {
                 let is_beside = chunk.base == next;
                 next = chunk.next;
-                is_beside && chunk.generation == first.generation && is_small(chunk)
+                is_beside
+                    && chunk.generation == first.generation
+                    && is_alike(chunk, &mut timestamp_type)
+                    && is_small(chunk)
             })
             .count();
         let (run, behind) = rest.split_at(length.max(1));
@@ -202,6 +209,12 @@ fn find_run(
         }
     }
     None
+}
+
+/// Whether a chunk's times come from the same clock as those of the ones before
+/// it, which `known` tells of. Those of a chunk without records come from any.
+pub(super) fn is_alike(chunk: &ChunkMeta, known: &mut Option<TimestampType>) -> bool {
+    chunk.records == 0 || *known.get_or_insert(chunk.timestamp_type) == chunk.timestamp_type
 }
 
 fn epochs(chunks: &[Arc<ChunkMeta>]) -> Vec<(Epoch, Offset)> {
@@ -239,6 +252,7 @@ mod tests {
                 epochs: vec![(Epoch(at as u32 / 2), Offset(at as i64 * 10))],
                 generation: *generation,
                 schema_version: 0,
+                timestamp_type: aquifer_types::TimestampType::Create,
                 index_path: None,
                 key_id: None,
             })
@@ -268,6 +282,16 @@ mod tests {
                 .collect(),
         );
         assert!(find_run(&with_gap, 100, 3, &HashSet::new()).is_none());
+        let mut mixed = list(&[(0, 1); 8]).to_vec();
+        for chunk in &mut mixed[1..] {
+            let timestamp_type = TimestampType::Append;
+            *chunk = Arc::new(ChunkMeta { timestamp_type, ..(**chunk).clone() });
+        }
+        mixed[4] = Arc::new(ChunkMeta { records: 0, ..(*mixed[0]).clone() });
+        mixed[4] =
+            Arc::new(ChunkMeta { base: Offset(40), next: Offset(50), ..(*mixed[4]).clone() });
+        let run = find_run(&Arc::new(mixed), 100, 3, &HashSet::new()).unwrap();
+        assert_eq!((run.len(), run[0].base), (7, Offset(10)), "one clock");
         let bad = HashSet::from([ChunkId::from_bytes([1; 16])]);
         assert!(find_run(&list(&[(0, 1), (0, 1), (0, 1)]), 100, 3, &bad).is_none());
     }

@@ -24,7 +24,7 @@ use aquifer_types::{ChunkId, Offset, Partition, Timestamp};
 use futures::StreamExt;
 
 use super::Tier;
-use super::compact::{OWNER_CHECK_MS, ROUND_MS_MAX, Run};
+use super::compact::{OWNER_CHECK_MS, ROUND_MS_MAX, Run, is_alike};
 use super::compaction_rules::CompactionRules;
 use super::newest_keys::NewestKeys;
 use super::upload::aside;
@@ -441,10 +441,11 @@ fn survey(
 fn group(list: &ChunkList, at: Offset, limit: Offset, target: u64) -> Vec<Arc<ChunkMeta>> {
     let start = list.partition_point(|chunk| chunk.next <= at);
     let mut group: Vec<Arc<ChunkMeta>> = Vec::new();
-    let mut bytes = 0;
+    let (mut bytes, mut timestamp_type) = (0, None);
     for chunk in list.iter().skip(start).take_while(|chunk| chunk.base < limit) {
         bytes += chunk.raw_bytes;
-        let is_beside = group.last().is_none_or(|last| last.next == chunk.base);
+        let is_beside = group.last().is_none_or(|last| last.next == chunk.base)
+            && is_alike(chunk, &mut timestamp_type);
         let is_full = bytes > target || group.len() >= GROUP_CHUNKS_MAX;
         if !group.is_empty() && (is_full || !is_beside) {
             break;

@@ -211,7 +211,7 @@ impl Tier {
             let partitions = partitions.into_iter().filter_map(|seen| {
                 Some(PartitionEntry {
                     partition: seen.partition.index,
-                    epoch: self.epoch,
+                    epoch: stream.epoch(),
                     start: seen.start,
                     tiered: seen.tiered,
                     end: seen.end,

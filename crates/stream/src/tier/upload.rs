@@ -17,7 +17,7 @@ use futures::StreamExt;
 use super::Tier;
 use crate::Error;
 use crate::chunk_meta::ChunkMeta;
-use crate::index::{PartitionLog, StreamIndex, TailEntry};
+use crate::index::{PartitionLog, StreamIndex, TailEntry, TailKind};
 use crate::ledger::Operation;
 use crate::read::from_chunk;
 
@@ -41,6 +41,7 @@ struct Cut {
     /// Those with records that count; there may be none.
     entries: Vec<TailEntry>,
     epochs: Vec<(Epoch, Offset)>,
+    timestamp_type: TimestampType,
 }
 
 /// A chunk that was encoded, before it is put.
@@ -162,6 +163,7 @@ impl Tier {
         cut: Cut,
     ) -> Result<(), Error> {
         let spec = self.spec(stream, log, cut.base, cut.next, cut.epochs);
+        let spec = ChunkSpec { timestamp_type: cut.timestamp_type, ..spec };
         self.announce(&spec).await?;
         let id = spec.chunk_id;
         let result = async {
@@ -298,11 +300,17 @@ fn cut(log: &PartitionLog, target: u64, is_forced: bool) -> Option<Cut> {
         }
         let mut bytes = 0;
         let stable = state.stable();
+        // A chunk says once for all of its records whose time they bear. Nobody
+        // sees that of markers.
+        let has_time = |entry: &&TailEntry| entry.kind != TailKind::Control;
+        let timestamp_type = state.tail.iter().find(has_time);
+        let timestamp_type = timestamp_type.map(|of| of.timestamp_type).unwrap_or_default();
         let entries: Vec<TailEntry> = state
             .tail
             .iter()
             .take_while(|entry| {
-                let is_in = entry.next <= stable && bytes < target;
+                let is_alike = !has_time(entry) || entry.timestamp_type == timestamp_type;
+                let is_in = entry.next <= stable && bytes < target && is_alike;
                 bytes += u64::from(entry.len);
                 is_in
             })
@@ -312,7 +320,7 @@ fn cut(log: &PartitionLog, target: u64, is_forced: bool) -> Option<Cut> {
         let epochs = epochs(&entries);
         // What is stable is decided: aborted records and markers go no further.
         let entries = entries.into_iter().filter(|entry| !state.is_hidden(entry)).collect();
-        Some(Cut { base: state.tiered, next, entries, epochs })
+        Some(Cut { base: state.tiered, next, entries, epochs, timestamp_type })
     })
 }
 
@@ -344,6 +352,7 @@ pub(super) fn meta(encoded: &Encoded) -> ChunkMeta {
         epochs: spec.epochs.clone(),
         generation: spec.generation,
         schema_version: spec.schema_version,
+        timestamp_type: spec.timestamp_type,
         index_path: None,
         key_id: None,
     }

@@ -65,6 +65,14 @@ impl BatchBuilder {
         self
     }
 
+    /// Makes the time of its records that of their append. Readers take the
+    /// highest for that of all, so they bear the same.
+    #[must_use]
+    pub const fn append_time(mut self) -> Self {
+        self.header.is_append_time = true;
+        self
+    }
+
     /// Makes it a batch of markers instead of records; see [`super::Marker`].
     pub(super) const fn control(mut self) -> Self {
         self.header.is_control = true;

@@ -19,6 +19,7 @@ const SCENARIOS: &[&[&str]] = &[
     &["group", "consumer"],
     &["consumer_group"],
     &["transactions"],
+    &["quotas"],
 ];
 
 /// A rebalance takes a few heartbeats.

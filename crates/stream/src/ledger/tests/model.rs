@@ -78,6 +78,7 @@ fn comparable(hot: &HotState) -> HotState {
     hot.epoch = Epoch(0);
     hot.leases.restart(Timestamp(0));
     for stream in hot.streams.values_mut() {
+        stream.epoch = Epoch(0);
         if stream.class == StreamClass::Relaxed {
             for partition in &mut stream.partitions {
                 partition.end = Offset::ZERO;

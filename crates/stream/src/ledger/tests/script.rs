@@ -343,6 +343,7 @@ impl Driver {
                     retention_bytes: Some(Some(1 + dice.below(1_000))),
                     ..StreamConfigChange::default()
                 },
+                expected: None,
             },
             Kind::Grow => {
                 let id = *dice.pick(&streams)?;
@@ -572,6 +573,7 @@ pub(super) fn chunk_of(id: Uuid, at: Partition, base: Offset, next: Offset) -> C
         epochs: vec![(Epoch(1), base)],
         generation: 0,
         schema_version: 0,
+        timestamp_type: aquifer_types::TimestampType::Create,
         index_path: None,
         key_id: None,
     }

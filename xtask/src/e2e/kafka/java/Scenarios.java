@@ -18,6 +18,10 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.quota.ClientQuotaAlteration;
+import org.apache.kafka.common.quota.ClientQuotaEntity;
+import org.apache.kafka.common.quota.ClientQuotaFilter;
+import org.apache.kafka.common.quota.ClientQuotaFilterComponent;
 import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
 
@@ -33,6 +37,7 @@ public final class Scenarios {
             case "group" -> group(arguments[2]);
             case "consumer_group" -> consumerGroup();
             case "transactions" -> transactions();
+            case "quotas" -> quotas();
             default -> throw new IllegalArgumentException(arguments[1]);
         }
     }
@@ -164,6 +169,52 @@ public final class Scenarios {
             consumer.assign(List.of(new TopicPartition(topic, 0)));
             same(expected, take(consumer, expected.size()), "committed");
         }
+    }
+
+    /** Quotas are set, told, felt by a producer, and gone again. */
+    private static void quotas() throws Exception {
+        String topic = create(1);
+        String client = "client-" + UUID.randomUUID();
+        var entity = new ClientQuotaEntity(Map.of(ClientQuotaEntity.CLIENT_ID, client));
+        var filter = ClientQuotaFilter.containsOnly(List.of(
+                ClientQuotaFilterComponent.ofEntity(ClientQuotaEntity.CLIENT_ID, client)));
+        try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
+            limit(admin, entity, 50_000.0);
+            told(admin, filter, Map.of(entity, Map.of("producer_byte_rate", 50_000.0)));
+            try (var producer = producer(Map.of("client.id", client))) {
+                // More than the windows let through at once.
+                send(producer, topic, 0, values(2200, "limited"));
+                if (throttled(producer) <= 0) {
+                    throw new AssertionError("the producer was not throttled");
+                }
+            }
+            limit(admin, entity, null);
+            told(admin, filter, Map.of());
+        }
+    }
+
+    private static void limit(Admin admin, ClientQuotaEntity entity, Double rate) throws Exception {
+        var change = new ClientQuotaAlteration.Op("producer_byte_rate", rate);
+        var alteration = new ClientQuotaAlteration(entity, List.of(change));
+        admin.alterClientQuotas(List.of(alteration)).all().get();
+    }
+
+    private static void told(
+            Admin admin, ClientQuotaFilter filter, Map<ClientQuotaEntity, Map<String, Double>> expected)
+            throws Exception {
+        var told = admin.describeClientQuotas(filter).entities().get();
+        if (!told.equals(expected)) {
+            throw new AssertionError(told + " is told, not " + expected);
+        }
+    }
+
+    /** The longest throttle that a producer was told of. */
+    private static double throttled(KafkaProducer<String, String> producer) {
+        return producer.metrics().entrySet().stream()
+                .filter(metric -> metric.getKey().name().equals("produce-throttle-time-max"))
+                .mapToDouble(metric -> (double) metric.getValue().metricValue())
+                .max()
+                .orElse(0);
     }
 
     private static String create(int partitions) throws Exception {
