@@ -58,11 +58,11 @@ async fn a_recovery_is_above_what_the_manifest_tells() {
     let known = epoch(&store, "a");
     // Nothing of it is in a chunk: the manifest alone tells of its epoch.
     for _ in 0..2 {
-        let before = listed(&tier2, "_meta/").await;
+        let before = listed(&tier2, "_meta").await;
         append(&store, "other", 0, &values(0..10)).await;
         tiered(&store, "other").await;
-        let newest = before.last();
-        until("a manifest", async || listed(&tier2, "_meta/").await.last() > newest).await;
+        let newest = before.iter().max();
+        until("a manifest", async || listed(&tier2, "_meta").await.iter().max() > newest).await;
     }
     store.shutdown().await.unwrap();
     let new = options(&dir.path().join("new"));

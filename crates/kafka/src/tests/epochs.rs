@@ -30,7 +30,6 @@ async fn epoch(client: &mut Client, name: &str) -> i32 {
 async fn fetched(client: &mut Client, name: &str, epoch: i32) -> (i16, Option<i32>) {
     let mut request = fetch(12, name, Uuid::nil(), &[(0, 0)]);
     request.topics[0].partitions[0].current_leader_epoch = epoch;
-    request.max_wait_ms = 0;
     let response = client.call(12, request).await;
     let partition = found(&response)[0];
     let records = partition.records.clone().unwrap_or_default();
