@@ -147,13 +147,19 @@ impl Peer for Kafka<'_> {
     }
 }
 
-struct Producer {
+/// A connection that produces the same request over and over.
+pub(super) struct Producer {
     socket: Socket,
     request: Vec<u8>,
 }
 
 impl Producer {
-    fn connect(address: SocketAddr, topic: &str, shape: Shape, number: usize) -> Result<Self> {
+    pub(super) fn connect(
+        address: SocketAddr,
+        topic: &str,
+        shape: Shape,
+        number: usize,
+    ) -> Result<Self> {
         let mut batch = BatchBuilder::default();
         for record in 0..shape.batch_records {
             let value = value(shape.record_bytes, ((number << 16) + record) as u64);
