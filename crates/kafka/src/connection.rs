@@ -207,8 +207,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         let principal =
             self.session.principal().unwrap_or_else(|| Arc::new(Principal::anonymous()));
         let (broker, session) = (self.broker.clone(), self.session.clone());
-        let metrics = broker.metrics.clone();
-        let clock = broker.clock.clone();
+        let counted = broker.clone();
         let request_bytes = bytes;
         let call = Call {
             broker,
@@ -221,22 +220,21 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             request_bytes,
         };
         let labels = ApiLabels { api: api::name(api) };
-        metrics.requests.get_or_create(&labels).inc();
-        let bytes = bytes as i64;
-        metrics.request_bytes.inc_by(bytes);
-        let started = clock.monotonic_ns();
+        counted.metrics.requests.get_or_create(&labels).inc();
+        let held_bytes = Held::count(counted.clone(), bytes as i64);
+        let started = counted.clock.monotonic_ns();
         let running = match version {
             BARE_VERSION => crate::sasl::bare(call, body),
             _ => api::handle(call, body),
         };
         Box::pin(async move {
-            let _held = (held, Held(metrics.clone(), bytes));
+            let _held = (held, held_bytes);
             let answer = running.await;
             if matches!(answer, Err(FrameError::Malformed { .. })) {
-                metrics.malformed.inc();
+                counted.metrics.malformed.inc();
             }
-            let elapsed = clock.monotonic_ns().saturating_sub(started);
-            metrics.seconds.get_or_create(&labels).observe(elapsed as f64 / 1e9);
+            let elapsed = counted.clock.monotonic_ns().saturating_sub(started);
+            counted.metrics.seconds.get_or_create(&labels).observe(elapsed as f64 / 1e9);
             answer
         })
     }
@@ -290,11 +288,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
 }
 
 /// Counts a request's bytes for as long as it is under way.
-struct Held(crate::KafkaMetrics, i64);
+struct Held(Arc<Broker>, i64);
+
+impl Held {
+    fn count(broker: Arc<Broker>, bytes: i64) -> Self {
+        broker.metrics.request_bytes.inc_by(bytes);
+        Self(broker, bytes)
+    }
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.request_bytes.dec_by(self.1);
+        self.0.metrics.request_bytes.dec_by(self.1);
     }
 }
 

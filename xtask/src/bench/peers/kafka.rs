@@ -201,13 +201,14 @@ impl Peer for Kafka<'_> {
     }
 }
 
-struct Producer {
+/// A connection that produces the same request over and over.
+pub(super) struct Producer {
     socket: Socket,
     request: Vec<u8>,
 }
 
 impl Producer {
-    fn connect(
+    pub(super) fn connect(
         address: SocketAddr,
         topic: &str,
         shape: Shape,

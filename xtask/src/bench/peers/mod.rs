@@ -5,9 +5,10 @@ pub(super) mod kafka;
 mod nats;
 mod redis;
 
+use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::http::Http;
@@ -19,6 +20,8 @@ use crate::e2e::server::Server;
 /// Partitions, streams or keys that connections are spread over.
 const PARTITIONS: u32 = 16;
 const RECORD_BYTES: usize = 1024;
+/// The stream that is appended to through both doors.
+const STREAM: &str = "bench";
 /// Connections, and records in a batch.
 const SHAPES: [(usize, usize); 3] = [(64, 16), (64, 1), (1, 1)];
 
@@ -45,17 +48,36 @@ impl Connection for Box<dyn Connection + Send> {
     }
 }
 
-struct Aquifer {
+/// Aquifer's doors; they come first among the peers, and the others are held
+/// against each of them.
+const DOORS: usize = 2;
+
+struct OverHttp {
     url: String,
 }
 
-impl Peer for Aquifer {
+impl Peer for OverHttp {
     fn name(&self) -> &'static str {
         "Aquifer, HTTP"
     }
 
     fn connect(&self, shape: Shape, number: usize) -> Result<Box<dyn Connection + Send>> {
-        Ok(Box::new(Http::connect(&self.url, "bench", PARTITIONS, shape, number)?))
+        Ok(Box::new(Http::connect(&self.url, STREAM, PARTITIONS, shape, number)?))
+    }
+}
+
+struct OverKafka {
+    address: SocketAddr,
+}
+
+impl Peer for OverKafka {
+    fn name(&self) -> &'static str {
+        "Aquifer, Kafka protocol"
+    }
+
+    fn connect(&self, shape: Shape, number: usize) -> Result<Box<dyn Connection + Send>> {
+        let partition = number as u32 % PARTITIONS;
+        Ok(Box::new(kafka::Producer::connect(self.address, STREAM, shape, number, partition)?))
     }
 }
 
@@ -63,7 +85,7 @@ pub(super) fn run(context: &Context) -> Result<String> {
     let directory = context.temporary("peers")?;
     let tools = context.workspace.target.join("tools");
     let server = Server::start(&context.server(directory.path())?)?;
-    server.client().create_stream("bench", PARTITIONS, json!({}))?;
+    server.client().create_stream(STREAM, PARTITIONS, json!({}))?;
     let mut notes = Vec::new();
     let mut started = |name: &str, error: &anyhow::Error| {
         println!("{name} is left out: {error:#}");
@@ -72,8 +94,12 @@ pub(super) fn run(context: &Context) -> Result<String> {
     let redis = redis::Redis::start(&tools, directory.path());
     let nats = nats::Server::start(&tools, directory.path());
     let kafka = start_kafka(&tools, directory.path());
-    let mut peers: Vec<Box<dyn Peer + '_>> =
-        vec![Box::new(Aquifer { url: server.client().url().to_owned() })];
+    let address = server.kafka()?;
+    let address = address.parse().with_context(|| format!("{address} is no address"))?;
+    let mut peers: Vec<Box<dyn Peer + '_>> = vec![
+        Box::new(OverHttp { url: server.client().url().to_owned() }),
+        Box::new(OverKafka { address }),
+    ];
     match redis {
         Ok(redis) => peers.push(Box::new(redis)),
         Err(error) => started("Redis", &error),
@@ -104,7 +130,8 @@ pub(super) fn run(context: &Context) -> Result<String> {
     }
     text.push_str(&format!(
         "Each in turn, another one first in each round, {} rounds of {} s; every figure is the median of the rounds, the last \
-         column that of the ratios within a round (above 1: Aquifer is faster). All servers run \
+         columns those of the ratios within a round (above 1: Aquifer is faster, through that \
+         door). All servers run \
          the whole time, idle but for the one that is measured. {PARTITIONS} partitions (Redis: \
          keys, NATS: streams); records of {RECORD_BYTES} B. {}\n",
         context.pairs(),
@@ -137,7 +164,7 @@ fn of_shape(context: &Context, shape: Shape, peers: &[Box<dyn Peer + '_>]) -> Re
             // Each begins once: what one leaves to the disk meets another next.
             let index = (round + turn) % peers.len();
             let (peer, of) = (peers[index], &mut measured[index]);
-            let of_ours = index == 0;
+            let of_ours = index < DOORS;
             if of.failure.is_some() {
                 continue;
             }
@@ -164,11 +191,24 @@ fn of_shape(context: &Context, shape: Shape, peers: &[Box<dyn Peer + '_>]) -> Re
             }
         }
     }
-    let mut table = Table::new(&["", "MB/s", "records/s", "p50 ms", "p99 ms", "Aquifer by it"]);
-    let ours: Vec<f64> = measured[0].runs.iter().map(Run::rate).collect();
+    let mut table = Table::new(&[
+        "",
+        "MB/s",
+        "records/s",
+        "p50 ms",
+        "p99 ms",
+        "HTTP by it",
+        "Kafka protocol by it",
+    ]);
+    let rates_of = |of: &Measured| of.runs.iter().map(Run::rate).collect::<Vec<_>>();
+    let ours: Vec<Vec<f64>> = measured.iter().take(DOORS).map(rates_of).collect();
     for (peer, of) in peers.iter().zip(&mut measured) {
-        let rates: Vec<f64> = of.runs.iter().map(Run::rate).collect();
-        let ratio = median(ours.iter().zip(&rates).map(|(ours, theirs)| ours / theirs));
+        let rates = rates_of(of);
+        let ratio = |door: usize| {
+            let pairs = ours[door].iter().zip(&rates);
+            figure(median(pairs.map(|(ours, theirs)| ours / theirs)))
+        };
+        let (by_http, by_kafka) = (ratio(0), ratio(1));
         let rate = median(rates);
         table.row(&[
             peer.name(),
@@ -176,7 +216,8 @@ fn of_shape(context: &Context, shape: Shape, peers: &[Box<dyn Peer + '_>]) -> Re
             &figure(rate * 1e6 / shape.record_bytes as f64),
             &figure(median(of.runs.iter_mut().map(Run::p50_ms))),
             &figure(median(of.runs.iter_mut().map(Run::p99_ms))),
-            &figure(ratio),
+            &by_http,
+            &by_kafka,
         ]);
     }
     let failures: Vec<String> = peers
