@@ -125,11 +125,15 @@ async fn topics_are_found_by_their_ids() {
     let id = create(&server, "a", 2).await;
     let unknown = Uuid::from_u128(7);
     for version in 12..=13 {
-        let by_id = |id| MetadataRequestTopic::default().with_topic_id(id).with_name(None);
-        let request = ask(vec![by_id(id), by_id(unknown)]);
-        let found = topics(&mut client, &server, version, request).await;
-        let found: Vec<_> = found.iter().map(|t| (t.error_code, name(t), t.topic_id)).collect();
-        assert_eq!(found, [(100, "", unknown), (0, "a", id)]);
+        // Java's client has an empty name beside an id.
+        for beside in [None, Some(TopicName::default())] {
+            let by_id =
+                |id| MetadataRequestTopic::default().with_topic_id(id).with_name(beside.clone());
+            let request = ask(vec![by_id(id), by_id(unknown)]);
+            let found = topics(&mut client, &server, version, request).await;
+            let found: Vec<_> = found.iter().map(|t| (t.error_code, name(t), t.topic_id)).collect();
+            assert_eq!(found, [(100, "", unknown), (0, "a", id)]);
+        }
     }
     server.stop().await;
 }
