@@ -234,6 +234,7 @@ impl Feeder {
 fn visible(client: &Client, stream: &str) -> Result<usize> {
     let mut count = 0;
     for partition in 0..OUTPUT_PARTITIONS {
+        // Nothing is too old: the start is where it was.
         let mut offset = 0;
         loop {
             let page = client.read(stream, partition, offset)?;

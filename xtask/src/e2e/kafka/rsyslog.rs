@@ -127,9 +127,6 @@ ruleset(name="aquifer") {{
     resubmitOnFailure="on"
     action.resumeRetryCount="-1"
     action.resumeInterval="1"
-    queue.type="LinkedList"
-    queue.filename="aquifer"
-    queue.saveOnShutdown="on"
   )
 }}
 "#
