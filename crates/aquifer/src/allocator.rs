@@ -12,7 +12,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Asks the system not to make huge pages of this process's memory. They hold
 /// two mebibytes for whatever lies in them: half as much again was resident
-/// with them, and nothing was faster.
+/// with them.
 pub(crate) fn without_huge_pages() {
     // Where that is not allowed, more is resident and nothing is wrong.
     #[cfg(target_os = "linux")]
