@@ -43,7 +43,10 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         Err(report) => return Ok(report),
     };
     let directory = context.directory("kafka_suite_python")?;
-    let server = Server::start(&context.options(directory.path()))?;
+    // Its sessions are short, and topics that it does not create have partitions
+    // beside the first.
+    let settings = ["kafka.group_session_ms_min=1000", "kafka.partitions_default=4"];
+    let server = Server::start(&context.options(directory.path()).with_settings(&settings))?;
     let mut command = Command::new(&python);
     command.current_dir(&source).args(["-m", "pytest", TESTS, "-v", "--color=no", "--tb=short"]);
     // Its own options end the whole run where one test takes too long.

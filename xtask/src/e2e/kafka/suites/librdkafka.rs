@@ -36,10 +36,10 @@ const WITHOUT_AUTO_CREATION: &[&str] = &[
 
 const BUILD_MAX: Duration = Duration::from_secs(20 * 60);
 
-/// Tests that run beside each other: they wait for most of their time.
-const WORKERS: usize = 2;
+/// Processes that run beside each other: they wait for most of their time.
+const WORKERS: usize = 4;
 /// The program ends itself where a test takes longer than it should.
-const TEST_MAX: Duration = Duration::from_secs(6 * 60);
+const TEST_MAX: Duration = Duration::from_secs(10 * 60);
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
     let list = List::parse(LIST)?;

@@ -35,22 +35,22 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         Ok(source) => source,
         Err(report) => return Ok(report),
     };
-    let cargo = || {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    let test = || {
+        let mut command = cargo();
         command.current_dir(&source).args(["test", "--locked", "--quiet"]);
         // Nobody looks at it with a debugger, and it is large.
         command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_INCREMENTAL", "0");
         command.env("CARGO_TARGET_DIR", folder.join("target"));
         command
     };
-    prepare(cargo().args(["--no-run", "--tests"]), BUILD_MAX)?;
+    prepare(test().args(["--no-run", "--tests"]), BUILD_MAX)?;
 
     let directory = context.directory("kafka_rskafka")?;
     let server = Server::start(&context.options(directory.path()))?;
     let bootstrap = server.kafka()?;
     let mut outcomes = Outcomes::default();
     for program in PROGRAMS {
-        let mut command = cargo();
+        let mut command = test();
         command.args(["--test", program, "--", "--format", "pretty"]);
         command.args(NOT_RUN.iter().flat_map(|part| ["--skip", part]));
         command.env("TEST_INTEGRATION", "1").env("TEST_BROKER_IMPL", "kafka");
@@ -60,6 +60,10 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     }
     server.stop()?;
     Ok(list.judge(&outcomes))
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
 }
 
 fn fetch(folder: &Path, to: &Path) -> Result<()> {
@@ -73,7 +77,9 @@ fn fetch(folder: &Path, to: &Path) -> Result<()> {
     if toolchain.exists() {
         std::fs::remove_file(toolchain)?;
     }
-    Ok(())
+    // The release that it locked is refused by newer compilers.
+    let mut update = cargo();
+    prepare(update.current_dir(to).args(["update", "--package", "rsasl"]), BUILD_MAX)
 }
 
 /// `test NAME ... ok`
