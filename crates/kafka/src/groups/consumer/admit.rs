@@ -49,6 +49,9 @@ impl ConsumerGroup {
         for partition in member.owned.keys() {
             self.owners.insert(*partition, beat.member.clone());
         }
+        if let Some(instance) = &member.instance {
+            self.instances.insert(instance.clone(), beat.member.clone());
+        }
         let (id, epoch) = (beat.member.clone(), JOINS);
         self.members.insert(id.clone(), Member { id, epoch, previous_epoch: epoch, ..member });
         self.is_dirty = true;
