@@ -167,13 +167,17 @@ fn new_start(
         let due = before(now, retention_ms);
         let seen = sightings.iter().rev().find(|(at, _)| *at <= due);
         let seen = seen.map_or(Offset::ZERO, |(_, end)| *end);
-        let mut newest = Timestamp(i64::MIN);
+        let mut newest = None;
         for (next, _, appended) in pieces(state) {
-            newest = newest.max(appended.unwrap_or(newest));
-            if newest >= due && next > seen {
+            newest = newest.max(appended);
+            if newest.is_some_and(|newest| newest >= due) && next > seen {
                 break;
             }
-            start = start.max(next);
+            // A chunk of aborted records alone has no age. It goes with what lies
+            // behind it: a reader may stand before it, who has lost nothing yet.
+            if newest.is_some() || next <= seen {
+                start = start.max(next);
+            }
         }
     }
     if let Some(bytes_max) = config.retention_bytes {
@@ -203,9 +207,10 @@ mod tests {
 
     use aquifer_env::MockClock;
     use aquifer_journal::FileId;
-    use aquifer_types::Epoch;
+    use aquifer_types::{ChunkId, Epoch, PartitionIndex, StreamId};
 
     use super::*;
+    use crate::ChunkMeta;
     use crate::index::{TailEntry, TailKind};
 
     const HOUR_MS: i64 = 3_600_000;
@@ -254,6 +259,49 @@ mod tests {
         check(&[0, 0], &sized, 0, None);
         check(&[0, 0, 0, 0], &sized, 0, Some(20));
         check(&[0, 50, 90], &config(Some(100), Some(250)), 151, Some(20));
+    }
+
+    /// The same, where the first batches are in chunks; those without a time are
+    /// empty.
+    fn check_chunks(chunks: &[Option<i64>], tail: &[i64], now: i64, expected: Option<i64>) {
+        let times: Vec<_> = chunks.iter().map(|at| at.unwrap_or_default()).collect();
+        let mut state = state(&[&times, tail].concat());
+        let chunk = |(at, appended): (usize, &Option<i64>)| {
+            Arc::new(ChunkMeta {
+                id: ChunkId::from_bytes([at as u8; 16]),
+                partition: Partition::new(StreamId::from_bytes([1; 16]), PartitionIndex(0)),
+                base: Offset(at as i64 * 10),
+                next: Offset(at as i64 * 10 + 10),
+                object_path: String::new(),
+                object_bytes: 100,
+                checksum: String::new(),
+                records: appended.map_or(0, |_| 10),
+                raw_bytes: 0,
+                min_timestamp: None,
+                max_timestamp: None,
+                max_appended: appended.map(Timestamp),
+                epochs: Vec::new(),
+                generation: 0,
+                schema_version: 0,
+                index_path: None,
+                key_id: None,
+            })
+        };
+        state.set_chunks(chunks.iter().enumerate().map(chunk).collect());
+        state.tail.drain(..chunks.len());
+        let aged = config(Some(100), None);
+        let start = new_start(&state, &aged, Timestamp(now), &VecDeque::new());
+        assert_eq!(start.map(Offset::get), expected, "{chunks:?} {tail:?} at {now}");
+    }
+
+    #[test]
+    fn chunks_without_records_go_with_what_is_behind_them() {
+        check_chunks(&[None], &[], 1_000, None);
+        check_chunks(&[None, None], &[50], 100, None);
+        check_chunks(&[None, None], &[50], 151, Some(30));
+        check_chunks(&[None, Some(0), None], &[50], 100, None);
+        check_chunks(&[None, Some(0), None], &[50], 101, Some(30));
+        check_chunks(&[None, Some(0), None, Some(60)], &[], 151, Some(30));
     }
 
     #[test]
