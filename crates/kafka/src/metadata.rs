@@ -72,24 +72,24 @@ async fn named(
     let mut seen = HashSet::with_capacity(topics.len());
     let mut answers = Vec::with_capacity(topics.len());
     for topic in topics {
+        let knows_ids = call.version >= IDS_FROM_VERSION;
         // Where there is a name, that alone says which topic it is: one that comes
-        // with ever other ids is not described as often.
-        let id = if topic.name.is_some() { Uuid::nil() } else { topic.topic_id };
-        if !seen.insert((id, topic.name.clone())) {
+        // with ever other ids is not described as often. Java's client has an empty
+        // name beside an id.
+        let is_by_id = |name: &TopicName| name.is_empty() && !topic.topic_id.is_nil();
+        let name = topic.name.filter(|name| !(knows_ids && is_by_id(name)));
+        let id = if name.is_some() { Uuid::nil() } else { topic.topic_id };
+        if !seen.insert((id, name.clone())) {
             continue;
         }
-        let knows_ids = call.version >= IDS_FROM_VERSION;
-        // Java's client has an empty name beside an id.
-        let is_named = !knows_ids || topic.topic_id.is_nil();
-        let name = topic.name.filter(|_| is_named);
         let found = match &name {
             Some(name) => by_name(call, name, creates).await,
-            None if knows_ids => by_id(call, topic.topic_id),
+            None if knows_ids => by_id(call, id),
             None => Err(ResponseError::InvalidRequest),
         };
         answers.push(match found {
             Ok(topic) => described(call, &topic, asks_operations),
-            Err(code) => failed(call, name, topic.topic_id, code),
+            Err(code) => failed(call, name, id, code),
         });
     }
     answers
