@@ -316,7 +316,9 @@ async fn a_fetch_waits_for_what_it_asks_for() {
     let path = server.store.list_streams(&TenantName::default_tenant());
     server.store.delete_stream(&path[0].path).await.unwrap();
     let (_, response) = client.receive::<FetchRequest>(12).await.unwrap();
-    assert!(found(&response).iter().all(|partition| partition.error_code == 3));
+    // One partition after another is gone; the first one wakes it.
+    let codes: Vec<_> = found(&response).iter().map(|partition| partition.error_code).collect();
+    assert!(codes.contains(&3), "{codes:?}");
     server.stop().await;
 }
 
