@@ -93,13 +93,12 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         .with_variable("FAKETIME_DONT_FAKE_MONOTONIC", "1")
         .with_variable("NO_FAKE_STAT", "1");
     CLOCKS[0].set(&file)?;
-    let mut server = Server::start(&options)?;
+    // First, while no record bears a time that is yet to come.
+    let mut server = ages(Server::start(&options)?, &options, &file)?;
     let config = json!({
         "chunk_target_bytes": 65_536, "chunk_max_age_ms": 250, "retention_ms": null,
     });
     server.client().create_stream("s", PARTITIONS, config)?;
-    let aged = json!({ "chunk_max_age_ms": 250, "retention_ms": AGED_MS });
-    server.client().create_stream(AGED, 1, aged)?;
 
     let mut random = context.random(8);
     let mut history = History::new(PARTITIONS);
@@ -127,7 +126,6 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         load::check(&client, "s", &mut history, true).with_context(|| judge(&server))?;
         shows(&server, clock).with_context(|| judge(&server))?;
     }
-    let server = ages(server, &options, &file)?;
     server.stop()?;
     options.run(&["verify"]).context("aquifer verify after the last jump")?;
     let counts = history.counts();
@@ -158,6 +156,8 @@ fn ages(server: Server, options: &Options, file: &Path) -> Result<Server> {
         let partition = client.partitions(stream)?[0].clone();
         Ok((partition.start_offset, partition.end_offset))
     };
+    let config = json!({ "chunk_max_age_ms": 250, "retention_ms": AGED_MS });
+    client.create_stream(AGED, 1, config)?;
     append(&client, AGED)?;
     tiered(&client, AGED)?;
     Clock::Ahead(HOUR).set(file)?;
