@@ -65,6 +65,11 @@ pub fn seed_from_env(name: &str) -> u64 {
     seed
 }
 
+/// Whether the full test is running, which takes larger counts.
+pub fn is_full_test() -> bool {
+    std::env::var_os("AQUIFER_TEST_FULL").is_some()
+}
+
 /// A generator seeded from `AQUIFER_SEED`; see [`seed_from_env`].
 pub fn rng_from_env() -> StdRng {
     StdRng::seed_from_u64(seed_from_env("AQUIFER_SEED"))

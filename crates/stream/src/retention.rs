@@ -281,6 +281,7 @@ mod tests {
                 max_timestamp: None,
                 max_appended: appended.map(Timestamp),
                 epochs: Vec::new(),
+                timestamp_type: aquifer_types::TimestampType::Create,
                 generation: 0,
                 schema_version: 0,
                 index_path: None,

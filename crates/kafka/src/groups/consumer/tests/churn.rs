@@ -280,8 +280,7 @@ impl Client {
 
 #[test]
 fn nobody_shares_a_partition_and_everybody_comes_to_rest() {
-    let is_full = std::env::var_os("AQUIFER_TEST_FULL").is_some();
-    for seed in 0..if is_full { 300 } else { 40 } {
+    for seed in 0..if aquifer_testkit::is_full_test() { 300 } else { 40 } {
         let mut world = World::new(seed);
         for _ in 0..CHURN_STEPS {
             world.step(true);
