@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::workspace::run_quietly;
+use crate::workspace::{reason, run_quietly};
 
 /// Packages and what they need beyond the machine's own, unpacked.
 #[derive(Debug)]
@@ -20,12 +20,7 @@ impl Unpacked {
         let root = place.join(package);
         if !root.exists() {
             fetch(&place, package, others, &root).map_err(|error| {
-                let text = format!("{error:#}");
-                let reason = text.lines().rfind(|line| !line.trim().is_empty());
-                format!(
-                    "Debian's package {package} cannot be had ({})",
-                    reason.unwrap_or_default().trim()
-                )
+                format!("Debian's package {package} cannot be had ({})", reason(&error))
             })?;
         }
         Ok(Self { root })

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::metadata::{Metadata, Package};
 use crate::spdx;
 use crate::steps::Report;
-use crate::workspace::{Workspace, run, run_quietly};
+use crate::workspace::{Workspace, reason, run, run_quietly};
 
 /// The version of cargo-deny that the full test installs.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -111,9 +111,7 @@ pub(crate) fn check_in_full(workspace: &Workspace) -> Result<Report> {
     };
     run(&mut deny(&["check", "licenses", "bans", "sources"]))?;
     if let Err(error) = run_quietly(&mut deny(&["fetch", "db"])) {
-        let reason = error.to_string();
-        let reason = reason.lines().map(str::trim).rfind(|line| !line.is_empty());
-        let reason = reason.unwrap_or_default();
+        let reason = reason(&error);
         return Ok(Report::passed("licences, bans, sources")
             .with_gap(format!("advisories: the database cannot be fetched ({reason})")));
     }

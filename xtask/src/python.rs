@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::workspace::{Workspace, run_quietly};
+use crate::workspace::{Workspace, reason, run_quietly};
 
 /// The interpreter of `target/venv` with requirements.txt installed, made on
 /// first use; else one sentence why there is none.
@@ -31,9 +31,7 @@ pub(crate) fn interpreter(workspace: &Workspace) -> Result<PathBuf, String> {
 }
 
 fn step(program: &str, arguments: &[&str], last: &Path) -> Result<(), String> {
-    run_quietly(Command::new(program).args(arguments).arg(last)).map(drop).map_err(|error| {
-        let error = format!("{error:#}");
-        let reason = error.lines().rfind(|line| !line.trim().is_empty());
-        format!("the Python clients cannot be installed ({})", reason.unwrap_or_default())
-    })
+    run_quietly(Command::new(program).args(arguments).arg(last))
+        .map(drop)
+        .map_err(|error| format!("the Python clients cannot be installed ({})", reason(&error)))
 }

@@ -100,6 +100,12 @@ pub(crate) fn run_with_lines(
     Ok(())
 }
 
+/// The last line of what an error says, which mostly tells why.
+pub(crate) fn reason(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned()
+}
+
 /// Runs `command` quietly; an error holds what it said.
 pub(crate) fn run_quietly(command: &mut Command) -> Result<String> {
     let output = command

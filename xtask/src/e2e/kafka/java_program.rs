@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::workspace::run_quietly;
+use crate::workspace::{reason, run_quietly};
 
 /// Jars, and classes that were compiled against them.
 #[derive(Debug)]
@@ -33,10 +33,7 @@ impl JavaProgram {
         let jars = match jars(&target.join(name), pom) {
             Ok(jars) => jars,
             Err(error) => {
-                let error = format!("{error:#}");
-                let reason = error.lines().rfind(|line| !line.trim().is_empty());
-                let reason = reason.unwrap_or_default();
-                return Ok(Err(format!("its jars cannot be fetched ({reason})")));
+                return Ok(Err(format!("its jars cannot be fetched ({})", reason(&error))));
             }
         };
         let class_path = format!("{}:{}/*", directory.display(), jars.display());

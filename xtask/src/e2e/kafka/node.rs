@@ -9,7 +9,7 @@ use super::scripts::{SCRIPT_MAX, run_each};
 use crate::e2e::Context;
 use crate::e2e::server::Server;
 use crate::steps::Report;
-use crate::workspace::{run_quietly, run_within};
+use crate::workspace::{reason, run_quietly, run_within};
 
 const PACKAGE: &str = include_str!("node/package.json");
 const LOCK: &str = include_str!("node/package-lock.json");
@@ -27,8 +27,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     let modules = match install(&context.workspace.target) {
         Ok(modules) => modules,
         Err(error) => {
-            let error = format!("{error:#}");
-            let reason = error.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+            let reason = reason(&error);
             return Ok(Report::could_not_run(format!("kafkajs cannot be installed ({reason})")));
         }
     };

@@ -11,11 +11,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 
 use super::program::Program;
+use crate::debian::Unpacked;
 use crate::e2e::Context;
 use crate::e2e::client::Client;
 use crate::e2e::server::Server;
 use crate::steps::Report;
-use crate::workspace::run_quietly;
 
 const STREAM: &str = "auth";
 
@@ -25,10 +25,10 @@ const SAMPLE: &str = "../shared/data/auth.log";
 /// Lines of our own where the sample is absent.
 const LINES: usize = 5_000;
 
-/// Debian's packages of rsyslog, of its module, and of what both need and no
-/// Debian has from the start.
-const PACKAGES: &[&str] =
-    &["rsyslog", "rsyslog-kafka", "libestr0", "libfastjson4", "liblognorm5", "librdkafka1"];
+/// Debian's package of the module, and those that may be installed already and
+/// are to be here all the same.
+const PACKAGE: &str = "rsyslog-kafka";
+const OTHERS: &[&str] = &["rsyslog", "libestr0", "libfastjson4", "liblognorm5", "librdkafka1"];
 
 /// Lines are through, and rsyslog has ended, within this.
 const WAIT_MAX: Duration = Duration::from_secs(120);
@@ -38,13 +38,9 @@ const WAIT_MAX: Duration = Duration::from_secs(120);
 const REPEATS_MAX: usize = 1;
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
-    let rsyslog = match Rsyslog::fetch(&context.workspace.target.join("rsyslog")) {
+    let rsyslog = match Rsyslog::fetch(&context.workspace.target) {
         Ok(rsyslog) => rsyslog,
-        Err(error) => {
-            let error = format!("{error:#}");
-            let reason = error.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-            return Ok(Report::could_not_run(format!("rsyslog cannot be fetched ({reason})")));
-        }
+        Err(reason) => return Ok(Report::could_not_run(reason)),
     };
     let (lines, gap) = lines(&context.workspace.root.join(SAMPLE))?;
     let directory = context.directory("kafka_rsyslog")?;
@@ -135,59 +131,29 @@ ruleset(name="aquifer") {{
 
 /// Where rsyslog is, outside of the system.
 struct Rsyslog {
-    root: PathBuf,
-    /// The folder of libraries, with the folder of modules in it.
-    libraries: PathBuf,
+    unpacked: Unpacked,
+    program: PathBuf,
+    modules: PathBuf,
 }
 
 impl Rsyslog {
-    /// Debian's packages, unpacked into `folder` on first use; nothing of the
-    /// system is changed, nor asked for more than its package sources.
-    fn fetch(folder: &Path) -> Result<Self> {
-        let root = folder.join("root");
-        if !root.is_dir() {
-            println!("fetching rsyslog into {}", folder.display());
-            let packages = folder.join("packages");
-            if packages.exists() {
-                std::fs::remove_dir_all(&packages)?;
-            }
-            for part in ["lists/partial", "cache/archives/partial", "packages"] {
-                std::fs::create_dir_all(folder.join(part))?;
-            }
-            let apt = || {
-                let mut command = Command::new("apt-get");
-                command.current_dir(&packages).args(["-qq", "-o", "APT::Sandbox::User=root"]);
-                for (name, part) in [("State::Lists", "lists"), ("Cache", "cache")] {
-                    command.arg("-o").arg(format!("Dir::{name}={}", folder.join(part).display()));
-                }
-                command
-            };
-            run_quietly(apt().arg("update"))?;
-            run_quietly(apt().arg("download").args(PACKAGES))?;
-            let unpacked = folder.join("unpacked");
-            for package in std::fs::read_dir(&packages)? {
-                let mut unpack = Command::new("dpkg-deb");
-                run_quietly(unpack.arg("-x").arg(package?.path()).arg(&unpacked))?;
-            }
-            // Renamed last: it is whole, or not there.
-            std::fs::rename(&unpacked, &root)?;
-        }
-        for architecture in std::fs::read_dir(root.join("usr/lib"))? {
-            let libraries = architecture?.path();
-            if libraries.join("rsyslog/omkafka.so").is_file() {
-                return Ok(Self { root, libraries });
-            }
-        }
-        bail!("there is no omkafka.so in {}", root.display())
+    /// Debian's packages below `target`; else one sentence why they are not there.
+    fn fetch(target: &Path) -> Result<Self, String> {
+        let unpacked = Unpacked::packages(target, PACKAGE, OTHERS)?;
+        let found = |name| unpacked.find(name).ok_or_else(|| format!("there is no {name}"));
+        let program = found("rsyslogd")?;
+        let modules = found("omkafka.so")?;
+        let modules = modules.parent().map(Path::to_owned).unwrap_or_default();
+        Ok(Self { unpacked, program, modules })
     }
 
     /// Starts it with `configuration`; all that it writes is in `directory`.
     fn start(&self, configuration: &str, directory: &Path) -> Result<Program> {
         let file = directory.join("rsyslog.conf");
         std::fs::write(&file, configuration)?;
-        let mut command = Command::new(self.root.join("usr/sbin/rsyslogd"));
-        command.env("LD_LIBRARY_PATH", &self.libraries);
-        command.arg("-n").arg("-f").arg(&file).arg("-M").arg(self.libraries.join("rsyslog"));
+        let mut command = Command::new(&self.program);
+        command.env("LD_LIBRARY_PATH", self.unpacked.libraries());
+        command.arg("-n").arg("-f").arg(&file).arg("-M").arg(&self.modules);
         command.arg("-i").arg(directory.join("rsyslog.pid"));
         Program::start(&mut command, &directory.join("rsyslog.log"))
     }

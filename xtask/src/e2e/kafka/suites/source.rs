@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::e2e::Context;
 use crate::metadata::Metadata;
 use crate::steps::Report;
-use crate::workspace::run_quietly;
+use crate::workspace::{reason, run_quietly};
 
 /// The folder of a suite, where its sources, what is built of them and its last
 /// output are.
@@ -36,8 +36,7 @@ pub(super) fn fetched(
         std::fs::remove_dir_all(&source)?;
     }
     if let Err(error) = fetch(&source) {
-        let error = format!("{error:#}");
-        let reason = error.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        let reason = reason(&error);
         return Ok(Err(Report::could_not_run(format!("{version} cannot be fetched ({reason})"))));
     }
     std::fs::write(&marker, version)?;
