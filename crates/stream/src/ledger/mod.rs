@@ -15,6 +15,7 @@ mod local;
 pub(crate) mod producer;
 pub(crate) mod publisher;
 pub(crate) mod recovery;
+mod repeats;
 pub(crate) mod sequencer;
 pub(crate) mod snapshot;
 #[cfg(test)]

@@ -16,7 +16,6 @@ use aquifer_types::{
 use super::document::Document;
 use super::event::{
     AppendEvent, Event, KIND_APPEND, KIND_EVENT, KIND_RELOCATED, KeptAnswer, Operation, Outcome,
-    Resolution,
 };
 use super::hot_state::{HotState, Undo};
 use super::leases::{HeldLease, Precondition};
@@ -213,36 +212,6 @@ impl Sequencer {
         Ok(Committed { outcomes, at: now })
     }
 
-    /// The answer to an attempt that was decided before; what was fenced is
-    /// refused, and so is one too many to be remembered.
-    fn known_attempt(&self, id: CommitId) -> Result<Option<Committed>, Error> {
-        let Some(attempt) = self.hot.attempts.get(id) else {
-            self.check_attempts(self.options.commit_outcomes_max)?;
-            return Ok(None);
-        };
-        let Some(outcomes) = &attempt.outcomes else {
-            return Err(Error::Fenced(format!(
-                "commit {id} was given up: whoever asked for it was told that it is not done; nothing was done"
-            )));
-        };
-        let again = |outcome: &Outcome| match outcome {
-            Outcome::Appended(appended) => Outcome::Duplicate(*appended),
-            other => other.clone(),
-        };
-        Ok(Some(Committed { outcomes: outcomes.iter().map(again).collect(), at: attempt.at }))
-    }
-
-    fn check_attempts(&self, limit: usize) -> Result<(), Error> {
-        if self.hot.attempts.weight() < limit {
-            return Ok(());
-        }
-        Err(Error::Throttled {
-            what: "the number of remembered outcomes of commits",
-            limit: self.options.commit_outcomes_max as u64,
-            limit_name: "commit_outcomes_max",
-        })
-    }
-
     /// Grants a lease, or lets it go on: the fact, and the token.
     fn hold_lease(
         &self,
@@ -277,45 +246,6 @@ impl Sequencer {
         };
         let lease = HeldLease::new(token, ttl_ms, now);
         Ok((Event::LeaseHeld { name: name.clone(), lease }, token))
-    }
-
-    /// What became of an attempt; one that is not there is fenced.
-    fn resolve<'a>(
-        &mut self,
-        id: CommitId,
-        now: Timestamp,
-        frames: &mut Frames<'a>,
-        undos: &mut Vec<Undo>,
-    ) -> Result<Outcome, Error> {
-        if let Some(attempt) = self.hot.attempts.get(id) {
-            return Ok(Outcome::Resolved(match &attempt.outcomes {
-                Some(outcomes) => Resolution::Committed(outcomes.clone()),
-                None => Resolution::Absent,
-            }));
-        }
-        // Asking must work where no more commits are remembered.
-        self.check_attempts(2 * self.options.commit_outcomes_max)?;
-        let at = self.aged_from(now);
-        self.apply(Event::CommitFenced { id, at }, frames, undos);
-        Ok(Outcome::Resolved(Resolution::Absent))
-    }
-
-    fn kept_answer(&self, idempotency: &Idempotency) -> Result<Option<Committed>, Error> {
-        let Some(kept) = self.hot.answers.get(&idempotency.tenant, &idempotency.key) else {
-            return Ok(None);
-        };
-        if kept.stream != idempotency.stream
-            || kept.request_checksum != idempotency.request_checksum
-        {
-            return Err(Error::Invalid(format!(
-                "the idempotency key {:?} was used for another request; use a new key",
-                idempotency.key
-            )));
-        }
-        Ok(Some(Committed {
-            outcomes: kept.appends.iter().copied().map(Outcome::Duplicate).collect(),
-            at: kept.at,
-        }))
     }
 
     pub(super) fn apply<'a>(
@@ -687,7 +617,7 @@ impl Sequencer {
 
     /// The stamp of what is forgotten by age. A wall clock that was set back does
     /// not make it older than it is.
-    fn aged_from(&self, now: Timestamp) -> Timestamp {
+    pub(super) fn aged_from(&self, now: Timestamp) -> Timestamp {
         now.max(self.steady.now())
     }
 
