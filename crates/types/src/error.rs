@@ -1,9 +1,12 @@
 //! What a caller should do about an error, whatever layer it came from.
 
+use serde::{Deserialize, Serialize};
+
 /// The class of an error. One function maps it to HTTP statuses, one to Kafka
 /// error codes; a caller decides by it whether to retry, to change the request
 /// or to give up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// The request is malformed or asks for what is not allowed: change it.
     InvalidRequest,
