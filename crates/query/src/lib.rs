@@ -9,10 +9,12 @@
 //!
 //! It never decides who may ask.
 
+mod engine_options;
 mod frames;
 mod statement;
 pub mod wire;
 
+pub use engine_options::EngineOptions;
 pub use frames::{FrameReader, FrameWriter};
 pub use statement::{
     AnswerForm, Ask, HistogramQuestion, Limits, Parameter, Question, SearchOrder, SearchQuestion,
