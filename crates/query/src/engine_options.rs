@@ -1,9 +1,11 @@
 //! What an engine's process is started with.
 //!
-//! The server writes it down for the child that it starts; both are of one
-//! binary. Nothing secret belongs here: what opens tier 2 is inherited with the
+//! The server sends it over their socket to the child that it starts; both are
+//! of one binary. It is never on a command line and in no log: the options of
+//! tier 2 may hold what opens it. What else does is inherited with the
 //! environment.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub struct EngineOptions {
     /// The URL of tier 2, as the server opened it.
     pub tier2: String,
+    /// The options that the server opened it with, as `store.tier2_options`.
+    pub tier2_options: BTreeMap<String, String>,
     /// Where operators put what does not fit into memory. The engine owns the
     /// directory: what it finds there at its start is removed.
     pub spill_directory: PathBuf,
@@ -58,6 +62,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             tier2: String::new(),
+            tier2_options: BTreeMap::new(),
             spill_directory: PathBuf::new(),
             memory_bytes_max: 512 << 20,
             spill_bytes_max: 10 << 30,
