@@ -22,7 +22,7 @@
 //! other's lengths.
 
 use aquifer_stream::ChunkMeta;
-use aquifer_types::{ErrorKind, Offset, Partition, StreamConfig, StreamId, StreamName};
+use aquifer_types::{ErrorKind, Offset, Partition, StreamConfig, StreamId, StreamName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::Question;
@@ -161,6 +161,9 @@ pub struct TablePartition {
 pub struct TailPart {
     /// The form of the bytes.
     pub form: TailForm,
+    /// For batches: when each of them was appended, in their order. Rows have
+    /// that as a column.
+    pub appended: Vec<Timestamp>,
     /// Everything below it was given or is a gap; the cut's end when it is done.
     pub next: Offset,
 }
