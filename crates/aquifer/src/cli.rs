@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Append(AppendArguments),
     /// Read records, or follow them live
     Read(ReadArguments),
+    /// Find records by their words and fields, the newest first
+    Search(SearchArguments),
     /// Measure a running server with appends
     Bench(BenchArguments),
     /// Check every byte of a data directory and its tier 2, with no server running
@@ -365,6 +367,30 @@ pub(crate) struct ReadArguments {
     /// Go on with records as they come
     #[arg(long, short)]
     pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SearchArguments {
+    /// The stream
+    pub(crate) stream: String,
+    /// What to find, such as 'verb:delete -"system:serviceaccount"'; docs/search.md
+    /// has the language
+    #[arg(default_value = "", allow_hyphen_values = true)]
+    pub(crate) query: String,
+    /// Only records from this time on: RFC 3339 or ms
+    #[arg(long)]
+    pub(crate) from: Option<String>,
+    /// Only records before this time: RFC 3339 or ms
+    #[arg(long)]
+    pub(crate) to: Option<String>,
+    /// Stop after this many records
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: u64,
+    /// Count all that match, and say how many there are
+    #[arg(long)]
+    pub(crate) total: bool,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
 }

@@ -271,7 +271,7 @@ fn what_is_wrong_is_said_with_its_place() {
     check("f: x", 3, "must follow the ':' directly");
     check("f:[1 2]", 6, "TO is missing");
     check("f:[1 TO 2", 3, "not closed by ']' or '}'");
-    check("f:[ TO 2]", 5, "a value is missing");
+    check("f:[ TO 2]", 8, "TO is missing");
     check("f:>", 4, "a value is missing");
     check("a \\", 3, "nothing behind this backslash");
     check("f:(a g:b)", 6, "stands within another field's group");

@@ -24,6 +24,7 @@ mod proxy;
 mod readme;
 mod recover;
 mod s3;
+mod search;
 pub(crate) mod server;
 mod sync_faults;
 pub(crate) mod upgrade;
@@ -126,6 +127,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "recover",
         about: "the data directory is lost: what tier 2 knows comes back",
         run: recover::run,
+    },
+    Scenario {
+        name: "search",
+        about: "real logs, searched in memory, in files and through indexes: as by looking at all",
+        run: search::run,
     },
     Scenario {
         name: "command_line",

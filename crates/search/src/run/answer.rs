@@ -142,7 +142,7 @@ mod tests {
             (serde_json::from_slice::<Value>(&out).unwrap(), rows, pieces)
         };
         let (document, rows, pieces) = render(&hits, 100, true).await;
-        assert_eq!((rows, pieces), (5, 6));
+        assert_eq!((rows, pieces), (5, 5));
         assert_eq!(document["total"], json!({"value": 7, "relation": "gte"}));
         assert_eq!(document["next"], "1.5.2.0");
         assert_eq!(

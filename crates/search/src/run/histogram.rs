@@ -351,7 +351,7 @@ impl Counted {
             too_long: top.too_long,
         });
         Bars {
-            width_ms: u64::try_from(grid.width).unwrap_or(0),
+            width_ms: grid.width_ms(),
             total: self.bars.iter().sum(),
             bars: bars.collect(),
             top: top.collect(),

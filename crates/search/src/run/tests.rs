@@ -247,8 +247,9 @@ impl Stream {
         let mut rest = records;
         let mut from = start;
         while from < end {
-            let (here, behind) = rest.split_at(rng.random_range(0..=rest.len()));
-            let next = behind.first().map_or(end, |record| record.offset.0).max(from + 1);
+            let least = rest.len().min(1);
+            let (here, behind) = rest.split_at(rng.random_range(least..=rest.len()));
+            let next = behind.first().map_or(end, |record| record.offset.0);
             let batches: Vec<Batch> = here.chunks(5).map(batch).collect();
             let batches = batches.iter().map(|batch| (batch, Timestamp(0)));
             let rows = Rows::from_batches(partition, batches, 1 << 20).unwrap();
@@ -331,7 +332,7 @@ fn options(rng: &mut StdRng) -> RunOptions {
 async fn searches_find_what_a_look_at_all_records_finds() {
     let seed = aquifer_testkit::seed_from_env("AQUIFER_SEED");
     let mut rng = StdRng::seed_from_u64(seed);
-    for _ in 0..12 {
+    for _ in 0..5 {
         let stream = Arc::new(Stream::random(&mut rng).await);
         for text in QUERIES {
             let query = Query::parse(text, NOW).unwrap();
@@ -378,11 +379,11 @@ async fn check_pages(
             break;
         }
         // Beyond some pages nothing new is learned.
-        if found.len() > 200 {
+        if found.len() > 40 {
             break;
         }
     }
-    let expected = if found.len() > 200 { &expected[..found.len()] } else { expected };
+    let expected = if found.len() > 40 { &expected[..found.len()] } else { expected };
     assert_eq!(found, expected, "{text}");
 }
 

@@ -121,7 +121,14 @@ pub(crate) async fn open_chunk<S: Source>(
     if let Some(index) = index {
         let candidates = match need {
             TermQuery::Anything => BlockSet::all(index.blocks().len()),
-            need => index.find(need).await?.blocks,
+            // An index that cannot be read costs time, never an answer.
+            need => match index.find(need).await {
+                Ok(candidates) => candidates.blocks,
+                Err(error) => {
+                    tracing::warn!(%error, "a search index cannot be used");
+                    BlockSet::all(index.blocks().len())
+                }
+            },
         };
         for (place, block) in index.blocks().iter().enumerate() {
             if !candidates.contains(place) {
