@@ -22,6 +22,7 @@ mod output;
 mod read;
 mod search;
 mod serve;
+mod sql;
 mod streams;
 mod users;
 
@@ -61,6 +62,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Append(arguments) => append::run(arguments).await,
         Command::Read(arguments) => read::run(arguments).await,
         Command::Search(arguments) => search::run(arguments).await,
+        Command::Sql(arguments) => sql::run(arguments).await,
         Command::Bench(arguments) => bench::run(arguments).await,
         Command::Verify(arguments) => offline::verify(arguments).await,
         Command::Recover(arguments) => offline::recover(arguments).await,

@@ -134,8 +134,7 @@ fn asked(app: &Shared, parameters: &Parameters) -> Result<(String, TimeRange), P
         };
         time::parse(text).map(Some).ok_or_else(|| {
             let text: String = text.chars().take(80).collect();
-            let detail =
-                format!("the parameter '{name}' is '{text}', it should be {}", time::FORM);
+            let detail = format!("the parameter '{name}' is '{text}', it should be {}", time::FORM);
             Problem::invalid(detail).member("parameter", name)
         })
     };

@@ -82,6 +82,35 @@ pub(crate) struct Chunk {
     pub(crate) path: String,
 }
 
+/// An answer to a statement, or why there is none.
+#[derive(Debug)]
+pub(crate) struct SqlAnswer {
+    pub(crate) status: u16,
+    pub(crate) media_type: String,
+    headers: Vec<(String, String)>,
+    pub(crate) text: String,
+}
+
+impl SqlAnswer {
+    /// A header's text; empty where it is absent.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map_or("", |(_, value)| value.as_str())
+    }
+
+    /// The rows of an answer in NDJSON; any other is an error.
+    pub(crate) fn rows(&self) -> Result<Vec<Value>> {
+        if self.status != 200 {
+            bail!("a statement is answered with {}: {}", self.status, self.text);
+        }
+        let rows = self
+            .text
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("the row {line}")));
+        rows.collect()
+    }
+}
+
 /// Records from one read and the offset to go on from.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -244,6 +273,21 @@ impl Client {
         let member = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
         let (kind, detail, next) = (member("type"), member("detail"), member("next"));
         Ok(Some(Refusal { status, retry_after, media_type, kind, detail, next }))
+    }
+
+    /// Asks with SQL; any status is an answer.
+    pub(crate) fn ask(&self, accept: &str, body: &Value) -> Result<SqlAnswer> {
+        let request = self.agent.post(self.at("/v1/sql")).header("accept", accept);
+        let mut answer = request.send_json(body)?;
+        let status = answer.status().as_u16();
+        let headers = answer.headers().iter();
+        let headers: Vec<_> = headers
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()))
+            .collect();
+        let text = answer.body_mut().with_config().limit(1 << 30).read_to_string()?;
+        let mut answer = SqlAnswer { status, media_type: String::new(), headers, text };
+        answer.media_type = answer.header("content-type").to_owned();
+        Ok(answer)
     }
 
     /// Appends records as one JSON document; must succeed.

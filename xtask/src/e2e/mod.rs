@@ -17,6 +17,7 @@ mod kill9_compaction;
 mod limits;
 mod load;
 mod mount;
+mod open_tables;
 mod parquet_readers;
 mod partition;
 mod power_cut;
@@ -26,6 +27,8 @@ mod recover;
 mod s3;
 mod search;
 pub(crate) mod server;
+mod sql_http;
+mod sql_shell;
 mod sync_faults;
 pub(crate) mod upgrade;
 mod zombie;
@@ -97,6 +100,21 @@ const SCENARIOS: &[Scenario] = &[
         name: "parquet_readers",
         about: "pyarrow and DuckDB read the chunks: same records, same order",
         run: parquet_readers::run,
+    },
+    Scenario {
+        name: "open_tables",
+        about: "the printed DuckDB, Polars and pyarrow programs read what SQL reads",
+        run: open_tables::run,
+    },
+    Scenario {
+        name: "sql_http",
+        about: "statements over HTTP: forms, errors, cancellation, long answers",
+        run: sql_http::run,
+    },
+    Scenario {
+        name: "sql_shell",
+        about: "aquifer sql with an argument, in a pipe, and on a terminal",
+        run: sql_shell::run,
     },
     Scenario {
         name: "s3",

@@ -90,7 +90,9 @@ fn samples(root: &Path) -> Result<(Vec<Sent>, Option<String>)> {
     }
     if texts.is_empty() {
         texts.extend((0..RECORDS_MAX).map(|n| format!("sshd[{n}]: session {} closed", n % 7)));
-        texts.extend((0..RECORDS_MAX).map(|n| json!({ "verb": "get", "code": n % 600 }).to_string()));
+        texts.extend(
+            (0..RECORDS_MAX).map(|n| json!({ "verb": "get", "code": n % 600 }).to_string()),
+        );
     }
     let sent = texts.into_iter().enumerate().map(|(place, text)| Sent {
         time: START_MS + place as i64 * STEP_MS,
@@ -103,9 +105,10 @@ fn samples(root: &Path) -> Result<(Vec<Sent>, Option<String>)> {
 /// What a word is, said once more in the simplest way. Escapes of JSON other
 /// than `\n`, `\t` and the like are not in what this is used for.
 fn tokens(text: &str) -> Vec<String> {
-    let plain = ["\\n", "\\t", "\\r", "\\b", "\\f"]
-        .iter()
-        .fold(text.to_owned(), |text, escape| match text.starts_with('{') {
+    let plain =
+        ["\\n", "\\t", "\\r", "\\b", "\\f"].iter().fold(text.to_owned(), |text, escape| match text
+            .starts_with('{')
+        {
             true => text.replace(escape, "  "),
             false => text,
         });
@@ -352,7 +355,8 @@ fn check_command(context: &Context, server: &Server, sent: &[Sent]) -> Result<()
     let text = command("table")?;
     ensure!(text.lines().collect::<Vec<_>>() == expected, "aquifer search prints {text}");
     let lines = command("json")?;
-    let values = lines.lines().map(|line| Ok(serde_json::from_str::<Value>(line)?["value"].clone()));
+    let values =
+        lines.lines().map(|line| Ok(serde_json::from_str::<Value>(line)?["value"].clone()));
     let values: Vec<Value> = values.collect::<Result<_>>()?;
     ensure!(values == expected, "aquifer search --output json prints {lines}");
     Ok(())

@@ -1,6 +1,8 @@
 //! Searches over a connection: what they ask of the server, and their answers.
 
-use aquifer_query::wire::{FromEngine, Refusal, Table, TablePartition, TailForm, TailPart, ToEngine};
+use aquifer_query::wire::{
+    FromEngine, Refusal, Table, TablePartition, TailForm, TailPart, ToEngine,
+};
 use aquifer_query::{
     AnswerForm, Ask, HistogramQuestion, Limits, Question, SearchOrder, SearchQuestion, TimeRange,
 };
