@@ -50,7 +50,7 @@ pub(crate) async fn search(
             .next("Ask for fewer, and go on with 'after'."));
     }
     let ask = Ask::Search(SearchQuestion {
-        stream: path.stream,
+        stream: path.name,
         query,
         range,
         order: SearchOrder::NewestFirst,
@@ -89,7 +89,7 @@ pub(crate) async fn histogram(
         return Err(Problem::invalid(detail));
     }
     let ask = Ask::Histogram(HistogramQuestion {
-        stream: path.stream,
+        stream: path.name,
         query,
         range,
         buckets_max: number("buckets", "a number of buckets", BUCKETS_DEFAULT, BUCKETS_MAX)?,

@@ -77,11 +77,7 @@ impl IndexAccess {
             Ok(size) => size,
             Err(error) => {
                 let source = from_store(error);
-                return Err(aquifer_chunk::Error::Read {
-                    object: path.into(),
-                    range: 0..0,
-                    source,
-                });
+                return Err(aquifer_chunk::Error::Read { object: path.into(), source });
             }
         };
         let reader = IndexReader::open(object(size), path, chunk.id).await?;

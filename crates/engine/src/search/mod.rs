@@ -15,7 +15,7 @@ use aquifer_query::wire::{Refusal, Spent};
 use aquifer_query::{EngineOptions, HistogramQuestion, Question, SearchQuestion, TimeRange};
 use aquifer_search::Query;
 use aquifer_search::run::{
-    Bars, Failure, HistogramRequest, RunOptions, SearchRequest, histogram, search,
+    Bars, Cursor, Failure, HistogramRequest, RunOptions, SearchRequest, histogram, search,
 };
 use aquifer_types::{ErrorKind, Timestamp};
 use tokio::sync::watch;
@@ -57,7 +57,7 @@ impl Searches<'_> {
         if asked.hits_max > HITS_MAX {
             return Err(too_large(format!("a page has at most {HITS_MAX} hits")));
         }
-        let after = asked.after.as_deref().map(str::parse).transpose().map_err(of)?;
+        let after = asked.after.as_deref().map(str::parse::<Cursor>).transpose().map_err(of)?;
         let request = SearchRequest {
             query,
             hits_max: usize::try_from(asked.hits_max).unwrap_or(usize::MAX),
@@ -75,18 +75,15 @@ impl Searches<'_> {
         let searching = search(Arc::new(source), parts, request, options);
         let hits = self.telling(searching, progress, &usage).await?;
         let rows = hits.hits.len() as u64;
-        let (mut bytes, bytes_max) = (0_u64, question.limits.bytes_max);
-        let link = &self.link;
-        let written = hits.write_json(self.options.part_bytes, asked.wants_highlights, {
-            async |rows, piece: &[u8]| {
-                bytes += piece.len() as u64;
-                if bytes > bytes_max {
-                    return Err(of(Failure::HitsTooLarge { bytes_max }));
-                }
-                link.data(rows, piece).await
+        let bytes_max = question.limits.bytes_max;
+        let mut bytes = 0_u64;
+        for (rows, piece) in hits.json_pieces(self.options.part_bytes, asked.wants_highlights) {
+            bytes += piece.len() as u64;
+            if bytes > bytes_max {
+                return Err(of(Failure::HitsTooLarge { bytes_max }));
             }
-        });
-        written.await?;
+            self.link.data(rows, &piece).await?;
+        }
         Ok(Spent { rows, ..usage.spent() })
     }
 

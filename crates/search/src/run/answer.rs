@@ -2,57 +2,66 @@
 
 use aquifer_types::write_record_json;
 
-use super::{Bars, Hits};
+use super::{Bars, Hit, Hits};
 use crate::{Marks, Part};
 
 impl Hits {
-    /// Writes `{"hits":[record…],"total":{"value","relation"},"next"}` in pieces
-    /// of about `piece_bytes`, each given to `piece` with the hits in it. A hit
-    /// is a record as everywhere; one with marks has
+    /// `{"hits":[record…],"total":{"value","relation"},"next"}` in pieces of about
+    /// `piece_bytes`, each with the number of hits in it. A hit is a record as
+    /// everywhere; `with_marks` it has
     /// `"highlights":[{"part","ranges":[[start,end]…]}…]` besides.
-    ///
-    /// # Errors
-    /// What `piece` fails of.
-    pub async fn write_json<E>(
+    pub fn json_pieces(
         &self,
         piece_bytes: usize,
         with_marks: bool,
-        mut piece: impl AsyncFnMut(u64, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut out = b"{\"hits\":[".to_vec();
-        let mut rows = 0;
-        for (place, hit) in self.hits.iter().enumerate() {
-            if out.len() >= piece_bytes {
-                piece(rows, &out).await?;
-                out.clear();
-                rows = 0;
+    ) -> impl Iterator<Item = (u64, Vec<u8>)> + '_ {
+        let mut left = self.hits.iter().enumerate().peekable();
+        let mut is_over = false;
+        std::iter::from_fn(move || {
+            if is_over {
+                return None;
             }
-            if place > 0 {
-                out.push(b',');
+            let mut out = Vec::new();
+            let mut rows = 0;
+            while out.len() < piece_bytes.max(1) {
+                let Some((place, hit)) = left.next() else { break };
+                out.extend_from_slice(if place == 0 { b"{\"hits\":[" } else { b"," });
+                write_hit(&mut out, hit, with_marks);
+                rows += 1;
             }
-            write_record_json(&mut out, hit.partition, &hit.record);
-            if with_marks {
-                // The object is opened again for one more member.
-                out.pop();
-                out.extend_from_slice(b",\"highlights\":[");
-                for (place, marks) in hit.marks.iter().enumerate() {
-                    if place > 0 {
-                        out.push(b',');
-                    }
-                    write_marks(&mut out, marks);
+            if left.peek().is_none() {
+                is_over = true;
+                if self.hits.is_empty() {
+                    out.extend_from_slice(b"{\"hits\":[");
                 }
-                out.extend_from_slice(b"]}");
+                out.extend_from_slice(self.end().as_bytes());
             }
-            rows += 1;
-        }
+            Some((rows, out))
+        })
+    }
+
+    /// What follows the hits.
+    fn end(&self) -> String {
         let relation = if self.total.is_exact { "eq" } else { "gte" };
         let value = self.total.value;
         let next = self.next.map_or_else(|| "null".to_owned(), |next| format!("\"{next}\""));
-        let end = format!(
-            "],\"total\":{{\"value\":{value},\"relation\":\"{relation}\"}},\"next\":{next}}}"
-        );
-        out.extend_from_slice(end.as_bytes());
-        piece(rows, &out).await
+        format!("],\"total\":{{\"value\":{value},\"relation\":\"{relation}\"}},\"next\":{next}}}")
+    }
+}
+
+fn write_hit(out: &mut Vec<u8>, hit: &Hit, with_marks: bool) {
+    write_record_json(out, hit.partition, &hit.record);
+    if with_marks {
+        // The object is opened again for one more member.
+        out.pop();
+        out.extend_from_slice(b",\"highlights\":[");
+        for (place, marks) in hit.marks.iter().enumerate() {
+            if place > 0 {
+                out.push(b',');
+            }
+            write_marks(out, marks);
+        }
+        out.extend_from_slice(b"]}");
     }
 }
 
@@ -105,11 +114,11 @@ mod tests {
     use bytes::Bytes;
     use serde_json::{Value, json};
 
-    use super::super::{Bar, Cursor, Hit, TopValue, TopValues, Total};
+    use super::super::{Bar, Cursor, TopValue, TopValues, Total};
     use super::*;
 
-    #[tokio::test]
-    async fn hits_are_one_document_in_pieces() {
+    #[test]
+    fn hits_are_one_document_in_pieces() {
         let hit = |offset: i64| Hit {
             partition: PartitionIndex(2),
             record: Record {
@@ -130,18 +139,13 @@ mod tests {
             next: Some(Cursor::new((5, 2, 0))),
             rows_read: 9,
         };
-        let render = async |hits: &Hits, piece_bytes, with_marks| {
-            let (mut out, mut rows, mut pieces) = (Vec::new(), 0, 0);
-            let written = hits.write_json(piece_bytes, with_marks, async |more, bytes: &[u8]| {
-                rows += more;
-                pieces += 1;
-                out.extend_from_slice(bytes);
-                Ok::<_, std::convert::Infallible>(())
-            });
-            written.await.unwrap();
-            (serde_json::from_slice::<Value>(&out).unwrap(), rows, pieces)
+        let render = |hits: &Hits, piece_bytes, with_marks| {
+            let pieces: Vec<(u64, Vec<u8>)> = hits.json_pieces(piece_bytes, with_marks).collect();
+            let rows: u64 = pieces.iter().map(|(rows, _)| rows).sum();
+            let bytes: Vec<u8> = pieces.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+            (serde_json::from_slice::<Value>(&bytes).unwrap(), rows, pieces.len())
         };
-        let (document, rows, pieces) = render(&hits, 100, true).await;
+        let (document, rows, pieces) = render(&hits, 100, true);
         assert_eq!((rows, pieces), (5, 5));
         assert_eq!(document["total"], json!({"value": 7, "relation": "gte"}));
         assert_eq!(document["next"], "1.5.2.0");
@@ -153,7 +157,7 @@ mod tests {
                                   {"part": "value", "ranges": [[0, 2], [3, 8]]}]})
         );
         (hits.next, hits.total.is_exact) = (None, true);
-        let (document, _, pieces) = render(&hits, 1 << 20, false).await;
+        let (document, _, pieces) = render(&hits, 1 << 20, false);
         assert_eq!(pieces, 1);
         assert_eq!(
             (&document["next"], &document["total"]["relation"]),
@@ -161,7 +165,7 @@ mod tests {
         );
         assert_eq!(document["hits"][0].get("highlights"), None);
         hits.hits.clear();
-        assert_eq!(render(&hits, 100, true).await.0["hits"], json!([]));
+        assert_eq!(render(&hits, 100, true).0["hits"], json!([]));
     }
 
     #[test]
