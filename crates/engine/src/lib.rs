@@ -9,6 +9,7 @@
 mod chunk_scan;
 mod chunks;
 mod error;
+mod joins;
 mod pool;
 mod prune;
 mod schema;
@@ -16,10 +17,13 @@ mod stream_exec;
 mod table;
 mod tail;
 mod tail_cache;
+#[cfg(test)]
+mod test_stream;
 mod usage;
 
 pub use chunks::ChunkAccess;
 pub use error::Error;
+pub use joins::physical_rules;
 pub use pool::Resources;
 pub use schema::table_schema;
 pub use table::{Reads, ScanOptions, StreamTable};
