@@ -197,8 +197,10 @@ impl Walker {
     }
 }
 
-/// The text that stands between the quotes of a JSON string.
-fn unescaped(raw: &[u8]) -> Cow<'_, str> {
+/// The text that stands between the quotes of a JSON string. Bytes that are not
+/// UTF-8 are replaced, and a backslash that escapes nothing stays.
+#[must_use]
+pub fn unescaped(raw: &[u8]) -> Cow<'_, str> {
     if !raw.contains(&b'\\') {
         return String::from_utf8_lossy(raw);
     }

@@ -59,6 +59,12 @@ pub fn tokens(bytes: &[u8], each: impl FnMut(Token<'_>)) {
     scan(bytes, looks_like_json(bytes), each);
 }
 
+/// Calls `each` with every token of what stands between the quotes of a string
+/// in JSON. They are tokens of the JSON around it, too.
+pub fn tokens_of_json_string(raw: &[u8], each: impl FnMut(Token<'_>)) {
+    scan(raw, true, each);
+}
+
 /// The tokens of a text that somebody typed: nothing in it is an escape.
 #[must_use]
 pub fn tokens_of_text(text: &str) -> Vec<String> {

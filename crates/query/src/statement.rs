@@ -63,6 +63,9 @@ pub enum Parameter {
 pub enum AnswerForm {
     /// A JSON object a row and line.
     Ndjson,
+    /// A JSON array a row and line, with a value for each column in their order:
+    /// names may repeat.
+    Rows,
     /// One JSON document, `{"columns":[{"name","type"}],"rows":[[…]]}`.
     Json,
     /// Comma-separated values with a line of names (RFC 4180).
@@ -139,4 +142,20 @@ pub struct Limits {
     pub time_ms_max: u64,
     /// The memory that its operators may hold, in bytes; beyond it they spill.
     pub memory_bytes_max: u64,
+}
+
+impl Limits {
+    /// None of its own: the server's count.
+    pub const NONE: Self = Self {
+        rows_max: u64::MAX,
+        bytes_max: u64::MAX,
+        time_ms_max: u64::MAX,
+        memory_bytes_max: u64::MAX,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::NONE
+    }
 }

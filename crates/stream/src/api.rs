@@ -395,6 +395,8 @@ pub struct ChunkDescription {
     pub index_path: Option<String>,
     /// The size of that object.
     pub index_bytes: Option<u64>,
+    /// 0 from the journal, one more than its inputs from compaction.
+    pub generation: u32,
 }
 
 /// How the store is, for health and readiness.
