@@ -15,6 +15,6 @@ pub mod wire;
 
 pub use frames::{FrameReader, FrameWriter};
 pub use statement::{
-    AnswerForm, Ask, HistogramQuestion, Limits, Parameter, Question, SearchOrder, SearchQuestion,
-    SqlQuestion, TimeRange,
+    AnswerForm, Ask, HistogramQuestion, Limits, Parameter, PostgresQuestion, PostgresSession, Question,
+    SearchOrder, SearchQuestion, SqlQuestion, TimeRange,
 };
