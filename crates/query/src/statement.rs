@@ -166,3 +166,19 @@ pub struct Limits {
     /// The memory that its operators may hold, in bytes; beyond it they spill.
     pub memory_bytes_max: u64,
 }
+
+impl Limits {
+    /// None of its own: the server's count.
+    pub const NONE: Self = Self {
+        rows_max: u64::MAX,
+        bytes_max: u64::MAX,
+        time_ms_max: u64::MAX,
+        memory_bytes_max: u64::MAX,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::NONE
+    }
+}

@@ -14,7 +14,7 @@ use crate::api::{
     StreamShape, StreamSummary, StreamUpdate, Truncation,
 };
 use crate::index::{PartitionLog, StreamIndex};
-use crate::ledger::Operation;
+use crate::ledger::{DocumentKey, Operation};
 
 impl StreamStore {
     /// Creates a stream.
@@ -49,6 +49,9 @@ impl StreamStore {
         }
         if self.inner.index.stream(&new.path).is_ok() {
             return Err(Error::StreamExists(new.path.clone()));
+        }
+        if self.document(&DocumentKey::of_view(&new.path)).is_some() {
+            return Err(Error::ViewExists(new.path.clone()));
         }
         Ok(())
     }
