@@ -39,6 +39,9 @@ pub(crate) enum Command {
     Recover(RecoverArguments),
     /// Say what is wrong with this set-up, and how to mend it
     Doctor(DoctorArguments),
+    /// Answer the questions of the server that started this process
+    #[command(hide = true)]
+    Engine,
     /// Print a completion script for a shell
     Completions {
         /// The shell

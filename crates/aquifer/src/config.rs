@@ -7,6 +7,7 @@
 
 use aquifer_http::{HttpOptions, Token};
 use aquifer_kafka::KafkaOptions;
+use aquifer_query::QueryOptions;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -26,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) store: aquifer_stream::Options,
     pub(crate) http: HttpOptions,
     pub(crate) kafka: KafkaOptions,
+    pub(crate) query: QueryOptions,
     pub(crate) log: LogOptions,
 }
 
@@ -46,7 +48,7 @@ impl Default for LogOptions {
 }
 
 /// The sections, as they are named in variables.
-const SECTIONS: [&str; 4] = ["store", "http", "kafka", "log"];
+const SECTIONS: [&str; 5] = ["store", "http", "kafka", "query", "log"];
 
 /// Reads everything that `serve` is given.
 pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
@@ -185,6 +187,10 @@ fn finish(mut table: Table, settings: &[String]) -> Result<Config, Failure> {
         .kafka
         .validate()
         .map_err(|(field, why)| Failure::failed(format!("kafka.{field}: {why}")))?;
+    config
+        .query
+        .validate()
+        .map_err(|(field, why)| Failure::failed(format!("query.{field}: {why}")))?;
     config.store.validate()?;
     Ok(config)
 }
@@ -289,6 +295,8 @@ mod tests {
         check(&[], &["http.listen"], "section.field=value");
         check(&[], &["http.batch_bytes_max=1"], "http.batch_bytes_max");
         check(&[], &["store.chunk_zstd_level=99"], "chunk_zstd_level");
+        check(&[], &["query.questions_max=0"], "query.questions_max");
+        check(&[("AQUIFER_QUERY_QUESTION_MAX", "1")], &[], "question_max");
     }
 
     #[test]

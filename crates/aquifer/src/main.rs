@@ -13,6 +13,7 @@ mod client;
 mod config;
 mod demo;
 mod doctor;
+mod engine;
 mod failure;
 mod files;
 mod groups;
@@ -34,6 +35,9 @@ fn main() -> ExitCode {
     // Before much is allocated: what is huge stays so.
     allocator::without_huge_pages();
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Engine) {
+        engine::prepare();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -59,6 +63,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Verify(arguments) => offline::verify(arguments).await,
         Command::Recover(arguments) => offline::recover(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Engine => engine::run().await,
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "aquifer", &mut text);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aquifer_http::{HttpEnvironment, HttpMetrics, HttpServer};
 use aquifer_kafka::{AllowAll, KafkaEnvironment, KafkaMetrics, KafkaServer};
+use aquifer_query::{EngineCommand, Queries, QueryEnvironment, QueryMetrics};
 use aquifer_stream::{Environment, StreamStore};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,6 +24,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let mut registry = Registry::with_prefix("aquifer");
     let http_metrics = HttpMetrics::register(&mut registry);
     let kafka_metrics = KafkaMetrics::register(&mut registry);
+    let query_metrics = QueryMetrics::register(&mut registry);
     let environment = Environment::real();
     let (clock, random) = (environment.clock.clone(), environment.random.clone());
     let store = tokio::select! {
@@ -31,6 +33,16 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         }
         () = signals.stop() => return Ok(()),
     };
+    let queries = Queries::new(
+        store.clone(),
+        config.query.clone(),
+        QueryEnvironment {
+            clock: clock.clone(),
+            random: random.clone(),
+            metrics: query_metrics,
+            engine: engine_command(&config)?,
+        },
+    );
     let kafka_environment = KafkaEnvironment {
         clock: clock.clone(),
         random: random.clone(),
@@ -77,6 +89,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         };
         // Both doors first: what they answer still needs the store.
         tokio::join!(http.stop(), kafka);
+        queries.stop().await;
         store.shutdown().await
     };
     tokio::select! {
@@ -106,6 +119,21 @@ async fn start_kafka(
             "stop what listens there, choose another address with --kafka-listen, or switch it \
              off with --set kafka.enabled=false",
         )
+    })
+}
+
+/// The engine is this program again. It needs the environment for what opens
+/// tier 2, but not the token that opens this server.
+fn engine_command(config: &Config) -> Result<EngineCommand, Failure> {
+    let program = std::env::current_exe().map_err(|error| {
+        Failure::failed(format!("the path of this program cannot be told: {error}"))
+    })?;
+    Ok(EngineCommand {
+        program,
+        arguments: vec!["engine".to_owned()],
+        variables_left_out: vec![config::TOKEN_VARIABLE.to_owned()],
+        temporary_directory: std::env::temp_dir(),
+        log_filter: config.log.filter.clone(),
     })
 }
 

@@ -3,3 +3,26 @@
 //! It reads chunks by itself and asks the server for what is not in one yet
 //! (`aquifer_query::wire`). It has no state that matters: it may be killed at
 //! any time. It never decides what is visible or who may ask.
+
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests use real files"))]
+
+mod chunk_scan;
+mod chunks;
+mod error;
+mod pool;
+mod prune;
+mod schema;
+mod stream_exec;
+mod table;
+mod tail;
+mod tail_cache;
+mod usage;
+
+pub use chunks::ChunkAccess;
+pub use error::Error;
+pub use pool::Resources;
+pub use schema::table_schema;
+pub use table::{Reads, ScanOptions, StreamTable};
+pub use tail::TailSource;
+pub use tail_cache::TailCache;
+pub use usage::{Usage, spilled_bytes};

@@ -46,4 +46,6 @@ pub use real_disk::RealDisk;
 pub use socket::prepare_connection;
 #[cfg(feature = "faulty")]
 pub use store::{Fault, FaultRates, FaultyStore};
-pub use store::{StoreEntry, StoreError, StoreErrorKind, TierStore, file_url, open_store};
+pub use store::{
+    StoreEntry, StoreError, StoreErrorKind, TierStore, file_url, open_store, open_store_to_read,
+};

@@ -54,6 +54,8 @@ pub struct EngineCommand {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
+    /// Variables of the environment that it does not inherit.
+    pub variables_left_out: Vec<String>,
     /// Where its socket is put if the data directory's path is too long for one.
     pub temporary_directory: PathBuf,
     /// What it logs, as the server's own filter says.
@@ -310,8 +312,15 @@ impl EngineProcess {
         )
         .map_err(|error| format!("it has no socket: {error}"))?;
         let kills_before = out_of_memory_kills();
-        let mut child = Command::new(&command.program)
+        let mut child = Command::new(&command.program);
+        for variable in &command.variables_left_out {
+            child.env_remove(variable);
+        }
+        // A signal to the server's group, as a terminal sends it, is the
+        // server's to answer.
+        let mut child = child
             .args(&command.arguments)
+            .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -115,7 +115,8 @@ impl Queries {
         let (begun_sender, begun) = oneshot::channel();
         let (parts_sender, mut parts) = mpsc::channel(PARTS_AHEAD_MAX);
         let outlet = Outlet { begun: Some(begun_sender), parts: parts_sender };
-        let drive = drive(self.inner.clone(), question, turn, running, outlet);
+        let counted = Counted::new(&self.inner);
+        let drive = drive(self.inner.clone(), question, counted, (turn, running), outlet);
         let question = EndOnDrop(tokio::spawn(drive).abort_handle());
         match begun.await {
             Ok(Begun { columns, schema, parameters, command, cut }) => {
@@ -175,11 +176,10 @@ impl Queries {
 async fn drive(
     inner: Arc<Inner>,
     question: Question,
-    turn: Turn,
-    mut running: RunningQuestion,
+    mut counted: Counted,
+    (turn, mut running): (Turn, RunningQuestion),
     mut outlet: Outlet,
 ) {
-    let mut counted = Counted::new(&inner);
     let time_ms_max = question.limits.time_ms_max;
     let limit = Duration::from_millis(time_ms_max) + TIME_GRACE;
     let end = tokio::select! {
@@ -227,16 +227,17 @@ async fn converse(
 }
 
 /// Counts a question when it is dropped.
-struct Counted<'a> {
-    inner: &'a Inner,
+struct Counted {
+    inner: Arc<Inner>,
     started_ns: u64,
     outcome: &'static str,
 }
 
-impl<'a> Counted<'a> {
+impl Counted {
     /// One that is cut off from here on was cancelled.
-    fn new(inner: &'a Inner) -> Self {
-        Self { inner, started_ns: inner.clock.monotonic_ns(), outcome: "cancelled" }
+    fn new(inner: &Arc<Inner>) -> Self {
+        let started_ns = inner.clock.monotonic_ns();
+        Self { inner: inner.clone(), started_ns, outcome: "cancelled" }
     }
 
     fn note(&mut self, spent: &Spent) {
@@ -248,7 +249,7 @@ impl<'a> Counted<'a> {
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         let metrics = &self.inner.shared.metrics;
         let ns = self.inner.clock.monotonic_ns().saturating_sub(self.started_ns);

@@ -49,11 +49,22 @@ impl FileBackend {
         random: Arc<dyn Random>,
         root: &Path,
     ) -> Result<FileBackend, StoreError> {
+        let backend = FileBackend::open_to_read(disk, random, root);
+        let opened = backend.directory.prepare();
+        opened.map_err(|error| StoreError::from_io(&backend.to_string(), error))?;
+        Ok(backend)
+    }
+
+    /// Leaves everything as it is: what is half written there is being written
+    /// by another process.
+    pub(super) fn open_to_read(
+        disk: Arc<dyn Disk>,
+        random: Arc<dyn Random>,
+        root: &Path,
+    ) -> FileBackend {
         let directory =
             Directory { disk, random, root: root.to_owned(), temporary: root.join(TEMPORARY_DIR) };
-        let opened = directory.prepare();
-        opened.map_err(|error| StoreError::from_io(&directory.to_string(), error))?;
-        Ok(FileBackend { directory: Arc::new(directory) })
+        FileBackend { directory: Arc::new(directory) }
     }
 
     async fn blocking<T: Send + 'static>(
