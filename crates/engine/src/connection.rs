@@ -82,6 +82,7 @@ async fn within_time(
 async fn answer(engine: &Engine, question: Question, link: Arc<Link>) -> Result<Spent, Refusal> {
     match &question.ask {
         Ask::Sql(sql) => engine.sql(&question, sql, link).await,
+        Ask::Postgres(postgres) => engine.sql(&question, &postgres.sql, link).await,
         Ask::Search(_) | Ask::Histogram(_) => Err(refusal(
             aquifer_types::ErrorKind::Unsupported,
             "search-unsupported",

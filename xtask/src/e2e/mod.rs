@@ -19,6 +19,7 @@ mod load;
 mod mount;
 mod parquet_readers;
 mod partition;
+mod postgres_clients;
 mod power_cut;
 mod proxy;
 mod readme;
@@ -172,6 +173,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "kafka_exactly_once",
         about: "consume, transform, produce with kills of worker and server: each record once",
         run: kafka::exactly_once,
+    },
+    Scenario {
+        name: "postgres_clients",
+        about: "psql and psycopg over TLS: queries, cursors, cancel, catalogs",
+        run: postgres_clients::run,
     },
     Scenario {
         name: "upgrade",
