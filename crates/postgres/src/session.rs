@@ -140,6 +140,8 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
             arrival_max: Duration::from_millis(self.door.options.message_ms_max),
         };
         let frame = self.reader.next(&limits).await?;
+        // What was cancelled before it is over.
+        self.cancellable.begin();
         let request = match Request::decode(frame.kind, frame.body.clone()) {
             Ok(request) => request,
             // A simple query's error is followed by readiness at once.
@@ -242,7 +244,6 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
             },
             wants_progress: false,
         };
-        self.cancellable.begin();
         let queries = self.door.queries.clone();
         let asked = async { Ok(queries.ask(question).await?) };
         watched(&mut self.reader, &mut self.cancellable, asked).await
@@ -273,7 +274,6 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
         running: &mut Running,
         rows_max: Option<u64>,
     ) -> Result<(u64, bool), Fault> {
-        self.cancellable.begin();
         let mut sent = 0;
         loop {
             if rows_max.is_some_and(|max| sent >= max) {
