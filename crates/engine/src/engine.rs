@@ -69,7 +69,8 @@ impl Engine {
         link: Arc<Link>,
     ) -> Result<Spent, Refusal> {
         let usage = Arc::new(Usage::default());
-        let server = LinkedServer { engine: self, link: Arc::clone(&link), usage: Arc::clone(&usage) };
+        let server =
+            LinkedServer { engine: self, link: Arc::clone(&link), usage: Arc::clone(&usage) };
         self.sql_with(question, sql, &server, link.as_ref(), &usage).await
     }
 

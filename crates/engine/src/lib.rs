@@ -6,12 +6,22 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests use real files"))]
 
+mod answer;
 mod chunk_scan;
 mod chunks;
+mod connection;
+mod engine;
 mod error;
+mod functions;
+mod link;
+mod near;
 mod pool;
 mod prune;
+mod refusal;
+mod render;
+mod run;
 mod schema;
+mod sql;
 mod stream_exec;
 mod table;
 mod tail;
@@ -21,8 +31,12 @@ mod usage;
 pub use chunks::ChunkAccess;
 pub use error::Error;
 pub use pool::Resources;
+pub use run::{RunError, run};
 pub use schema::table_schema;
 pub use table::{Reads, ScanOptions, StreamTable};
 pub use tail::TailSource;
 pub use tail_cache::TailCache;
 pub use usage::{Usage, spilled_bytes};
+
+#[cfg(test)]
+mod tests;

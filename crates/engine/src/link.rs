@@ -115,7 +115,8 @@ impl TailSource for Link {
         bytes_max: u64,
     ) -> Result<(TailPart, Bytes), Error> {
         let asked = self.ask(&FromEngine::ReadTail { partition, from, bytes_max }).await;
-        let refused = |Refusal { kind, message, .. }| Error::Tail { partition, from, kind, why: message };
+        let refused =
+            |Refusal { kind, message, .. }| Error::Tail { partition, from, kind, why: message };
         match asked.map_err(refused)? {
             (ToEngine::Tail(part), bytes) => Ok((part, bytes)),
             (other, _) => Err(refused(unexpected(other))),

@@ -15,7 +15,7 @@ use arrow_schema::SchemaRef;
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::{Column, ScalarValue};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 
 use crate::schema::{APPENDED, OFFSET, PARTITION, TIMESTAMP};
 
@@ -45,15 +45,13 @@ pub(crate) fn partition_value(partition: PartitionIndex) -> i32 {
 
 /// A filter in the form that bounds are held against.
 #[derive(Debug)]
-pub(crate) struct Pruner(Option<PruningPredicate>);
+pub(crate) struct Pruner(Option<Arc<PruningPredicate>>);
 
 impl Pruner {
     /// A pruner for records of `schema` that must meet `filter`.
     pub(crate) fn new(filter: Option<&Arc<dyn PhysicalExpr>>, schema: &SchemaRef) -> Self {
-        let predicate = filter
-            .and_then(|filter| PruningPredicate::try_new(filter.clone(), schema.clone()).ok())
-            .filter(|predicate| !predicate.always_true());
-        Self(predicate)
+        let builder = PruningPredicateBuilder::new().with_file_schema(schema.clone());
+        Self(filter.and_then(|filter| builder.build(filter.clone())))
     }
 
     /// For each of them, whether records within it may meet the filter.

@@ -27,13 +27,7 @@ pub(crate) fn refusal(
         message.truncate(end);
         message.push('…');
     }
-    Refusal {
-        kind,
-        code: code.to_owned(),
-        sqlstate: sqlstate.to_owned(),
-        message,
-        position: None,
-    }
+    Refusal { kind, code: code.to_owned(), sqlstate: sqlstate.to_owned(), message, position: None }
 }
 
 /// The request is to be changed.
@@ -126,7 +120,9 @@ fn split_place(message: &str) -> (&str, Option<(u64, u64)>) {
 /// What DataFusion's error means for the statement `sql`.
 pub(crate) fn of(error: &DataFusionError, sql: &str) -> Refusal {
     match error {
-        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => of(inner, sql),
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
+            of(inner, sql)
+        }
         DataFusionError::Shared(inner) => of(inner, sql),
         DataFusionError::Collection(errors) => match errors.first() {
             Some(first) => of(first, sql),
@@ -148,7 +144,9 @@ pub(crate) fn of(error: &DataFusionError, sql: &str) -> Refusal {
         DataFusionError::Configuration(message) => {
             invalid("sql-setting", "42704", format!("not a setting: {}", plain(message)))
         }
-        DataFusionError::ParquetError(_) => unreadable(),
+        DataFusionError::ParquetError(_) => {
+            crate::Error::beneath(error).map_or_else(unreadable, of_reading)
+        }
         DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => refusal(
             ErrorKind::Unavailable,
             "storage-unavailable",
@@ -159,6 +157,22 @@ pub(crate) fn of(error: &DataFusionError, sql: &str) -> Refusal {
             internal("a part of the statement's work ended early; the server's log says why")
         }
         other => internal(format!("the engine failed: {}", plain(&other.message()))),
+    }
+}
+
+/// Chunks or the tail could not be read. Which chunk it was is in the log.
+fn of_reading(error: &crate::Error) -> Refusal {
+    tracing::warn!(%error, "a question could not read its records");
+    match error.kind() {
+        ErrorKind::Damaged => unreadable(),
+        kind if kind.is_retriable() => refusal(
+            kind,
+            "storage-unavailable",
+            "58030",
+            "the records could not be read from tier 2 or the journal; try again",
+        ),
+        ErrorKind::Internal => internal("the records could not be read; the log says why"),
+        kind => refusal(kind, "read-failed", "58030", plain(&error.to_string())),
     }
 }
 
@@ -175,6 +189,9 @@ fn unreadable() -> Refusal {
 fn of_external(error: &(dyn std::error::Error + Send + Sync + 'static), sql: &str) -> Refusal {
     if let Some(Refused(refusal)) = error.downcast_ref() {
         return refusal.clone();
+    }
+    if let Some(error) = error.downcast_ref::<crate::Error>() {
+        return of_reading(error);
     }
     if let Some(error) = error.downcast_ref::<DataFusionError>() {
         return of(error, sql);
@@ -200,7 +217,10 @@ fn of_arrow(error: &ArrowError, sql: &str) -> Refusal {
             format!("{}; TRY_CAST gives null for what cannot be read", plain(message)),
         ),
         ArrowError::InvalidArgumentError(message) | ArrowError::ComputeError(message) => {
-            invalid("invalid-value", "22023", plain(message))
+            match of_regex(message) {
+                Some(refusal) => refusal,
+                None => invalid("invalid-value", "22023", plain(message)),
+            }
         }
         ArrowError::NotYetImplemented(message) => refusal(
             ErrorKind::Unsupported,
@@ -218,6 +238,14 @@ fn of_arrow(error: &ArrowError, sql: &str) -> Refusal {
         ),
         other => internal(format!("the engine failed: {}", plain(&other.to_string()))),
     }
+}
+
+/// A pattern that cannot be compiled, or would be too large.
+fn of_regex(message: &str) -> Option<Refusal> {
+    let is_regex = message.contains("egular expression") || message.contains("regex");
+    is_regex.then(|| {
+        invalid("invalid-regex", "2201B", format!("not a regular expression: {}", plain(message)))
+    })
 }
 
 /// Memory, or the space for what does not fit into it.
@@ -291,7 +319,11 @@ fn of_plan(message: &str) -> Refusal {
     let text = plain(message);
     let has = |part: &str| message.contains(part);
     if has("Invalid function") || has("is not a known function") {
-        return invalid("unknown-function", "42883", text.replacen("Invalid function", "there is no function", 1));
+        return invalid(
+            "unknown-function",
+            "42883",
+            text.replacen("Invalid function", "there is no function", 1),
+        );
     }
     if (has("table '") || has("table function '")) && has("not found") {
         return refusal(ErrorKind::NotFound, "unknown-table", "42P01", text);
@@ -322,6 +354,9 @@ fn of_execution(message: &str) -> Refusal {
     if message.contains("more than one row") {
         return invalid("too-many-rows", "21000", text);
     }
+    if let Some(refusal) = of_regex(message) {
+        return refusal;
+    }
     if message.contains("ivide by zero") {
         return invalid("division-by-zero", "22012", "division by zero");
     }
@@ -331,11 +366,12 @@ fn of_execution(message: &str) -> Refusal {
 /// A message in SQL's words: without what follows a backtrace's head, and
 /// without Arrow's names of types.
 fn plain(message: &str) -> String {
-    let end = ["\n\nbacktrace", "\nBacktrace", "This was likely caused by a bug", "\nstack backtrace"]
-        .iter()
-        .filter_map(|mark| message.find(mark))
-        .min()
-        .unwrap_or(message.len());
+    let end =
+        ["\n\nbacktrace", "\nBacktrace", "This was likely caused by a bug", "\nstack backtrace"]
+            .iter()
+            .filter_map(|mark| message.find(mark))
+            .min()
+            .unwrap_or(message.len());
     let message = message.get(..end).unwrap_or(message).trim();
     let message = [
         "Error during planning: ",
@@ -409,7 +445,9 @@ mod tests {
             assert!(refusal.message.contains(message), "{refusal:?}");
         };
         check(
-            DataFusionError::Plan("Cannot coerce arithmetic expression Utf8View + Int64 to valid types".into()),
+            DataFusionError::Plan(
+                "Cannot coerce arithmetic expression Utf8View + Int64 to valid types".into(),
+            ),
             "type-mismatch",
             "42804",
             "text + bigint",
@@ -421,7 +459,10 @@ mod tests {
             "memory_bytes_max",
         );
         check(
-            DataFusionError::ArrowError(Box::new(ArrowError::DivideByZero), Some("\nBacktrace: x".into())),
+            DataFusionError::ArrowError(
+                Box::new(ArrowError::DivideByZero),
+                Some("\nBacktrace: x".into()),
+            ),
             "division-by-zero",
             "22012",
             "division",

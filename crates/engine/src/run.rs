@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use aquifer_env::open_store_to_read;
 use aquifer_query::EngineOptions;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
@@ -36,7 +37,10 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`].
 pub async fn run(options: EngineOptions, listener: UnixListener) -> Result<(), RunError> {
-    let store = crate::open_tier2(&options)?;
+    let opens: Vec<(String, String)> =
+        options.tier2_options.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let store = open_store_to_read(&options.tier2, &opens)
+        .map_err(|error| RunError::Tier2(error.to_string()))?;
     let turns = Arc::new(Semaphore::new(options.questions_max.max(1)));
     let threads = Threads::new(options.target_partitions)?;
     let engine = Arc::new(Engine::new(options, store)?);

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use aquifer_chunk::Rows;
 use aquifer_query::wire::{TailForm, TailPart};
-use aquifer_types::{Batch, ErrorKind, Offset, Partition, split_batches};
+use aquifer_types::batch::split_batches;
+use aquifer_types::{Batch, ErrorKind, Offset, Partition};
 use arrow_array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow_ipc::reader::StreamReader;
 use arrow_schema::SchemaRef;
@@ -427,7 +428,8 @@ impl TailScan {
                 if rest > 0 {
                     self.rows = Some(rows.slice(first.num_rows(), rest));
                 }
-                let timer = self.metrics.elapsed_compute().timer();
+                let time = self.metrics.elapsed_compute().clone();
+                let timer = time.timer();
                 let batch = self.filtered(first)?;
                 timer.done();
                 if batch.num_rows() > 0 {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aquifer_types::{Offset, Partition};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::error::ArrowError;
 use parking_lot::Mutex;

@@ -48,7 +48,10 @@ impl AggregateUDFImpl for ValueBy {
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         match types {
             [value, order] if !order.is_nested() => Ok(value.clone()),
-            _ => plan_err!("{} takes a value and what it is ordered by, no list or struct", self.name),
+            _ => plan_err!(
+                "{} takes a value and what it is ordered by, no list or struct",
+                self.name
+            ),
         }
     }
 

@@ -56,9 +56,10 @@ pub(super) fn check(
     let number = |arg: usize, row: usize| -> Option<i64> { at(numbers.get(arg)?.as_ref()?, row) };
     let mut bytes = 0_u64;
     let lengths = match growth {
-        Growth::Repeat => {
-            arrays.first().and_then(|array| length(array.as_ref()).ok()).and_then(|lengths| cast(&lengths, &DataType::Int64).ok())
-        }
+        Growth::Repeat => arrays
+            .first()
+            .and_then(|array| length(array.as_ref()).ok())
+            .and_then(|lengths| cast(&lengths, &DataType::Int64).ok()),
         Growth::Fill | Growth::Series => None,
     };
     for row in 0..rows {

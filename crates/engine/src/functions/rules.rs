@@ -151,7 +151,9 @@ impl FunctionRewrite for TypedJson {
             Expr::Like(of) => Ok(Transformed::yes(Expr::Like(like(of)))),
             Expr::SimilarTo(of) => Ok(Transformed::yes(Expr::SimilarTo(like(of)))),
             Expr::Cast(Cast { expr, field }) => match typed(&expr, field.data_type()) {
-                Some(read) => Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(read), field }))),
+                Some(read) => {
+                    Ok(Transformed::yes(Expr::Cast(Cast { expr: Box::new(read), field })))
+                }
                 None => Ok(Transformed::no(Expr::Cast(Cast { expr, field }))),
             },
             Expr::TryCast(TryCast { expr, field }) => match typed(&expr, field.data_type()) {
@@ -217,4 +219,3 @@ fn through_text(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
         other => Transformed::no(other),
     }
 }
-

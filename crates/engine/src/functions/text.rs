@@ -49,8 +49,11 @@ pub(crate) fn as_text(data_type: &DataType) -> DataType {
 
 /// The function `text`: bytes as text, null where they are not UTF-8.
 pub(crate) fn text() -> Arc<ScalarUDF> {
-    static TEXT: LazyLock<Arc<ScalarUDF>> =
-        LazyLock::new(|| Arc::new(ScalarUDF::new_from_impl(Text { signature: Signature::any(1, Volatility::Immutable) })));
+    static TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+        Arc::new(ScalarUDF::new_from_impl(Text {
+            signature: Signature::any(1, Volatility::Immutable),
+        }))
+    });
     TEXT.clone()
 }
 
@@ -116,7 +119,10 @@ fn text_of(array: &ArrayRef) -> Result<ArrayRef> {
 fn text_of_offsets<O: OffsetSizeTrait>(bytes: &GenericBinaryArray<O>) -> ArrayRef {
     // A slice shares its parent's buffer, which would be checked as a whole.
     let covers_all = bytes.value_offsets().first().is_some_and(|first| first.as_usize() == 0)
-        && bytes.value_offsets().last().is_some_and(|end| end.as_usize() == bytes.value_data().len());
+        && bytes
+            .value_offsets()
+            .last()
+            .is_some_and(|end| end.as_usize() == bytes.value_data().len());
     if covers_all && let Ok(text) = GenericStringArray::<O>::try_from_binary(bytes.clone()) {
         return Arc::new(text);
     }
@@ -185,7 +191,11 @@ impl ScalarUDFImpl for OfBytes {
             .iter()
             .map(|field| {
                 let of = as_text(field.data_type());
-                if of == *field.data_type() { Arc::clone(field) } else { Arc::new(field.as_ref().clone().with_data_type(of)) }
+                if of == *field.data_type() {
+                    Arc::clone(field)
+                } else {
+                    Arc::new(field.as_ref().clone().with_data_type(of))
+                }
             })
             .collect();
         self.function.return_field_from_args(ReturnFieldArgs {

@@ -48,13 +48,30 @@ enum Values {
     Bytes(datafusion::arrow::array::BinaryArray),
     BytesView(datafusion::arrow::array::BinaryViewArray),
     Date(PrimitiveArray<Int64Type>),
-    Timestamp { values: PrimitiveArray<Int64Type>, per_second: i64, is_utc: bool },
-    Time { values: PrimitiveArray<Int64Type>, per_second: i64 },
-    Span { values: PrimitiveArray<Int64Type>, per_second: i64 },
+    Timestamp {
+        values: PrimitiveArray<Int64Type>,
+        per_second: i64,
+        is_utc: bool,
+    },
+    Time {
+        values: PrimitiveArray<Int64Type>,
+        per_second: i64,
+    },
+    Span {
+        values: PrimitiveArray<Int64Type>,
+        per_second: i64,
+    },
     Interval(PrimitiveArray<IntervalMonthDayNanoType>),
-    List { cells: Box<Cells>, ranges: Box<dyn Fn(usize) -> std::ops::Range<usize> + Send> },
+    List {
+        cells: Box<Cells>,
+        ranges: Box<dyn Fn(usize) -> std::ops::Range<usize> + Send>,
+    },
     Struct(Vec<(String, Cells)>),
-    Map { keys: Box<Cells>, values: Box<Cells>, offsets: Vec<usize> },
+    Map {
+        keys: Box<Cells>,
+        values: Box<Cells>,
+        offsets: Vec<usize>,
+    },
 }
 
 impl Cells {
@@ -152,7 +169,9 @@ impl Cells {
             Values::WholeUnsigned(values) => {
                 let _ = write!(out, "{}", values.value(row));
             }
-            Values::Float32(values) => plain_float(out, f64::from(values.value(row)), &values.value(row)),
+            Values::Float32(values) => {
+                plain_float(out, f64::from(values.value(row)), &values.value(row))
+            }
             Values::Float64(values) => plain_float(out, values.value(row), &values.value(row)),
             Values::Digits(digits) => out.extend_from_slice(digits(row).as_bytes()),
             Values::Text(values) => out.extend_from_slice(values.value(row).as_bytes()),
@@ -371,18 +390,24 @@ fn nested(array: &ArrayRef, depth: usize) -> Result<Values, ArrowError> {
         DataType::List(_) => {
             let array = array.as_list::<i32>().clone();
             let items = array.values().clone();
-            list(&items, Box::new(move |row| {
-                let offsets = array.value_offsets();
-                range(offsets.get(row).copied(), offsets.get(row + 1).copied())
-            }))
+            list(
+                &items,
+                Box::new(move |row| {
+                    let offsets = array.value_offsets();
+                    range(offsets.get(row).copied(), offsets.get(row + 1).copied())
+                }),
+            )
         }
         DataType::LargeList(_) => {
             let array = array.as_list::<i64>().clone();
             let items = array.values().clone();
-            list(&items, Box::new(move |row| {
-                let offsets = array.value_offsets();
-                range(offsets.get(row).copied(), offsets.get(row + 1).copied())
-            }))
+            list(
+                &items,
+                Box::new(move |row| {
+                    let offsets = array.value_offsets();
+                    range(offsets.get(row).copied(), offsets.get(row + 1).copied())
+                }),
+            )
         }
         DataType::FixedSizeList(_, _) => {
             let array = array.as_fixed_size_list().clone();

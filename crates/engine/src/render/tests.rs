@@ -5,21 +5,20 @@ use std::sync::Arc;
 use aquifer_query::AnswerForm;
 use arrow_ipc::reader::StreamReader;
 use datafusion::arrow::array::{
-    ArrayRef, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int64Array,
-    ListArray, NullArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
-    UInt64Array,
+    ArrayRef, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, Float64Array,
+    Int64Array, ListArray, NullArray, RecordBatch, StringArray, StructArray,
+    TimestampMicrosecondArray, UInt64Array,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type};
 
 use super::Renderer;
 
 fn columns() -> Vec<(&'static str, ArrayRef)> {
-    let list = ListArray::from_iter_primitive::<Int64Type, _, _>(vec![
-        Some(vec![Some(1), None]),
-        None,
-    ]);
+    let list =
+        ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), None]), None]);
     let names: ArrayRef = Arc::new(StringArray::from(vec![Some("x"), None]));
-    let object = StructArray::from(vec![(Arc::new(Field::new("n\"", DataType::Utf8, true)), names)]);
+    let object =
+        StructArray::from(vec![(Arc::new(Field::new("n\"", DataType::Utf8, true)), names)]);
     let times = TimestampMicrosecondArray::from(vec![Some(1_500_000), Some(-1)]);
     vec![
         ("bool", Arc::new(BooleanArray::from(vec![Some(true), None]))),
@@ -123,7 +122,8 @@ fn all_columns_together_are_whole_in_every_form() {
 
 #[test]
 fn an_answer_without_rows_is_whole_too() {
-    let batch = RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]);
+    let batch =
+        RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]);
     let batch = batch.expect("a batch").slice(0, 0);
     let check = |form, expected: &str| {
         assert_eq!(String::from_utf8_lossy(&render(form, &batch)), expected);

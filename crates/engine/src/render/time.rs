@@ -118,7 +118,10 @@ mod tests {
         assert_eq!(written(&|out| timestamp(out, 1, 1, false)), "1970-01-01T00:00:01");
         assert_eq!(written(&|out| date(out, 19_782)), "2024-02-29");
         assert_eq!(written(&|out| date(out, -719_528)), "0000-01-01");
-        assert_eq!(written(&|out| time(out, 3_723_000_000_001, 1_000_000_000)), "01:02:03.000000001");
+        assert_eq!(
+            written(&|out| time(out, 3_723_000_000_001, 1_000_000_000)),
+            "01:02:03.000000001"
+        );
         assert_eq!(written(&|out| interval(out, 14, 3, 5_400_500, 1000)), "P1Y2M3DT1H30M0.5S");
         assert_eq!(written(&|out| interval(out, 0, 0, -1500, 1000)), "PT-1.5S");
         assert_eq!(written(&|out| interval(out, 0, 0, 0, 1000)), "PT0S");

@@ -76,16 +76,18 @@ impl Command {
             Statement::ShowTables { show_options, .. } => {
                 Ok(Self::ShowTables { like: like(show_options)? })
             }
-            Statement::ShowVariable { variable } => Ok(Self::ShowSetting { name: joined(variable) }),
-            Statement::CreateView(view) => create_view(view),
-            Statement::Drop { object_type: ObjectType::View, if_exists, names, cascade, .. } => {
-                match names.as_slice() {
-                    [name] if !cascade => {
-                        Ok(Self::DropView { name: name.clone(), if_exists: *if_exists })
-                    }
-                    _ => Err(statement_refused("DROP VIEW of more than one, or with CASCADE,")),
-                }
+            Statement::ShowVariable { variable } => {
+                Ok(Self::ShowSetting { name: joined(variable) })
             }
+            Statement::CreateView(view) => create_view(view),
+            Statement::Drop {
+                object_type: ObjectType::View, if_exists, names, cascade, ..
+            } => match names.as_slice() {
+                [name] if !cascade => {
+                    Ok(Self::DropView { name: name.clone(), if_exists: *if_exists })
+                }
+                _ => Err(statement_refused("DROP VIEW of more than one, or with CASCADE,")),
+            },
             other => Err(statement_refused(&first_words(other))),
         }
     }
@@ -102,7 +104,11 @@ impl Visitor for Refuser {
     fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<Refusal> {
         self.depth += 1;
         let is_within = self.depth > 1 && !matches!(statement, Statement::Query(_));
-        if is_within { ControlFlow::Break(statement_refused(&first_words(statement))) } else { ControlFlow::Continue(()) }
+        if is_within {
+            ControlFlow::Break(statement_refused(&first_words(statement)))
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     fn post_visit_statement(&mut self, _: &Statement) -> ControlFlow<Refusal> {
@@ -147,7 +153,9 @@ fn show_columns(options: &ShowStatementOptions) -> Result<Command, Refusal> {
     let name = options.show_in.as_ref().and_then(|shown| shown.parent_name.clone());
     match name {
         Some(name) if options.filter_position.is_none() => Ok(Command::Describe { name }),
-        _ => Err(invalid("sql-syntax", "42601", "SHOW COLUMNS is written SHOW COLUMNS FROM stream")),
+        _ => {
+            Err(invalid("sql-syntax", "42601", "SHOW COLUMNS is written SHOW COLUMNS FROM stream"))
+        }
     }
 }
 

@@ -29,7 +29,11 @@ pub(crate) struct Described {
 }
 
 /// Registers the schema in `session`, with `all` that there is.
-pub(crate) fn register(session: &Session, tenant: &str, all: &[Described]) -> std::result::Result<(), Refusal> {
+pub(crate) fn register(
+    session: &Session,
+    tenant: &str,
+    all: &[Described],
+) -> std::result::Result<(), Refusal> {
     fill(session, tenant, all).map_err(|error| internal(error.to_string()))
 }
 
@@ -78,7 +82,8 @@ fn fill(session: &Session, tenant: &str, all: &[Described]) -> Result<()> {
             fields.map(move |(field, at)| (one.name.as_str(), at, field))
         })
         .collect();
-    let types: Vec<String> = columns.iter().map(|(_, _, field)| sql_type(field.data_type())).collect();
+    let types: Vec<String> =
+        columns.iter().map(|(_, _, field)| sql_type(field.data_type())).collect();
     add(
         "columns",
         vec![
@@ -93,7 +98,11 @@ fn fill(session: &Session, tenant: &str, all: &[Described]) -> Result<()> {
             ("column_default", Arc::new(StringArray::new_null(columns.len()))),
             (
                 "is_nullable",
-                text(columns.iter().map(|(_, _, field)| if field.is_nullable() { "YES" } else { "NO" })),
+                text(
+                    columns
+                        .iter()
+                        .map(|(_, _, field)| if field.is_nullable() { "YES" } else { "NO" }),
+                ),
             ),
             ("data_type", text(types.iter().map(String::as_str))),
             ("udt_name", text(types.iter().map(String::as_str))),

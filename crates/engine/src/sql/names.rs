@@ -124,11 +124,10 @@ impl Named {
 
 /// The parts of a name.
 pub(crate) fn parts(name: &ObjectName) -> Result<Vec<&str>, Refusal> {
-    let part = |part| match part {
-        Some(Ident { value, .. }) => Ok(value.as_str()),
-        None => Err(invalid("sql-syntax", "42601", "the name of a table cannot be computed")),
-    };
-    name.0.iter().map(|name| part(name.as_ident())).collect()
+    if !name.0.iter().all(|name| name.as_ident().is_some()) {
+        return Err(invalid("sql-syntax", "42601", "the name of a table cannot be computed"));
+    }
+    Ok(name.0.iter().filter_map(|name| name.as_ident()).map(|ident| ident.value.as_str()).collect())
 }
 
 /// Finds what `statement` names and writes the names as they are stored, so
@@ -138,8 +137,13 @@ pub(crate) fn resolve_all(
     statement: &mut Statement,
     listing: &Listing,
 ) -> Result<Vec<Named>, Refusal> {
-    let mut resolver =
-        Resolver { listing, hidden: Vec::new(), scopes: Vec::new(), long: Vec::new(), found: Vec::new() };
+    let mut resolver = Resolver {
+        listing,
+        hidden: Vec::new(),
+        scopes: Vec::new(),
+        long: Vec::new(),
+        found: Vec::new(),
+    };
     match statement.visit(&mut resolver) {
         ControlFlow::Break(refusal) => return Err(refusal),
         ControlFlow::Continue(()) => {}
@@ -273,10 +277,8 @@ impl VisitorMut for Shorten {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         for item in &mut select.projection {
-            let SelectItem::QualifiedWildcard(
-                SelectItemQualifiedWildcardKind::ObjectName(name),
-                _,
-            ) = item
+            let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) =
+                item
             else {
                 continue;
             };
@@ -330,10 +332,7 @@ mod tests {
         check("SELECT * FROM ORDERS", Ok(("SELECT * FROM \"Orders\"", &["Orders"])));
         check(
             "SELECT a.b._key, a.b.* FROM a.b WHERE a.b._offset > 1",
-            Ok((
-                "SELECT \"a.b\"._key, \"a.b\".* FROM \"a.b\" WHERE \"a.b\"._offset > 1",
-                &["a.b"],
-            )),
+            Ok(("SELECT \"a.b\"._key, \"a.b\".* FROM \"a.b\" WHERE \"a.b\"._offset > 1", &["a.b"])),
         );
         check(
             "SELECT default.audit._key FROM default.audit",
@@ -363,8 +362,14 @@ mod tests {
             "SELECT * FROM INFORMATION_SCHEMA.TABLES",
             Ok(("SELECT * FROM \"information_schema\".\"tables\"", &["tables"])),
         );
-        check("SELECT * FROM pg_class", Ok(("SELECT * FROM \"pg_catalog\".\"pg_class\"", &["pg_class"])));
-        check("SELECT * FROM generate_series(1, 3)", Ok(("SELECT * FROM generate_series(1, 3)", &[])));
+        check(
+            "SELECT * FROM pg_class",
+            Ok(("SELECT * FROM \"pg_catalog\".\"pg_class\"", &["pg_class"])),
+        );
+        check(
+            "SELECT * FROM generate_series(1, 3)",
+            Ok(("SELECT * FROM generate_series(1, 3)", &[])),
+        );
         check("SELECT * FROM x, \"X\"", Ok(("SELECT * FROM \"x\", \"X\"", &["x", "X"])));
         check("SELECT * FROM aduit", Err("near it: audit"));
         check("SELECT * FROM app_log", Err("near it: \"app-log\""));

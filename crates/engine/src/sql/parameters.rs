@@ -24,7 +24,11 @@ pub(crate) fn types(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>, Refusal
     let mut types = Vec::new();
     for (id, of) in found {
         let Some(number) = id.strip_prefix('$').and_then(|id| id.parse::<usize>().ok()) else {
-            return Err(invalid("parameter-name", "42P02", format!("{id}: parameters are $1, $2 …")));
+            return Err(invalid(
+                "parameter-name",
+                "42P02",
+                format!("{id}: parameters are $1, $2 …"),
+            ));
         };
         if number == 0 || number > PARAMETERS_MAX {
             return Err(too_complex(format!("parameters are $1 to ${PARAMETERS_MAX}")));
@@ -69,7 +73,11 @@ pub(crate) fn bind(
     plan.with_param_values(values).map_err(|error| of(&error, ""))
 }
 
-fn scalar(value: &Parameter, wanted: Option<&DataType>, number: usize) -> Result<ScalarValue, Refusal> {
+fn scalar(
+    value: &Parameter,
+    wanted: Option<&DataType>,
+    number: usize,
+) -> Result<ScalarValue, Refusal> {
     let own = match value {
         Parameter::Null => ScalarValue::Null,
         Parameter::Boolean(value) => ScalarValue::Boolean(Some(*value)),

@@ -98,7 +98,9 @@ impl Planner<'_> {
         let statement = source.parse()?;
         match Command::of(&statement)? {
             Command::Rows { tag } => self.rows(source, statement, tag, Some(question)).await,
-            Command::ShowTables { like } => self.written(&show_tables(like.as_deref()), "SHOW").await,
+            Command::ShowTables { like } => {
+                self.written(&show_tables(like.as_deref()), "SHOW").await
+            }
             Command::Describe { name } => {
                 let sql = self.describe(&name).await?;
                 self.written(&sql, "SHOW").await
@@ -136,9 +138,13 @@ impl Planner<'_> {
         let types = parameters::types(&plan)?;
         let describe_only = question.is_some_and(|question| question.describe_only);
         let values = question.map_or(&[][..], |question| &question.parameters);
-        let plan =
-            if describe_only { plan } else { parameters::bind(plan, &types, values)? };
-        Ok(Outcome::Rows(Box::new(Plan { session, plan, tag, parameters: parameters::words(&types) })))
+        let plan = if describe_only { plan } else { parameters::bind(plan, &types, values)? };
+        Ok(Outcome::Rows(Box::new(Plan {
+            session,
+            plan,
+            tag,
+            parameters: parameters::words(&types),
+        })))
     }
 
     /// The plan of a statement over one cut of all that it names.
@@ -204,7 +210,10 @@ impl Planner<'_> {
             let plan =
                 plan(session, &source, listing).await.map_err(|error| within(&name, error))?;
             if parameters::types(&plan).is_ok_and(|types| !types.is_empty()) {
-                return Err(within(&name, invalid("view-invalid", "42P16", "a view has no parameters")));
+                return Err(within(
+                    &name,
+                    invalid("view-invalid", "42P16", "a view has no parameters"),
+                ));
             }
             let view = ViewTable::new(plan, Some(source.text().to_owned()));
             register(session, &name, Arc::new(view), known)?;
@@ -233,7 +242,8 @@ impl Planner<'_> {
         }
         for (name, sql) in &listing.views {
             let columns = self.columns_of_view(&aside, name, listing, &mut names).await;
-            let columns = columns.unwrap_or_else(|_| Arc::new(datafusion::arrow::datatypes::Schema::empty()));
+            let columns =
+                columns.unwrap_or_else(|_| Arc::new(datafusion::arrow::datatypes::Schema::empty()));
             all.push(Described { name: name.clone(), columns, sql: Some(sql.clone()) });
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -245,8 +255,15 @@ impl Planner<'_> {
             known.push(table.to_owned());
         }
         known.extend(
-            ["table_catalog", "table_schema", "table_name", "table_type", "column_name", "data_type"]
-                .map(str::to_owned),
+            [
+                "table_catalog",
+                "table_schema",
+                "table_name",
+                "table_type",
+                "column_name",
+                "data_type",
+            ]
+            .map(str::to_owned),
         );
         Ok(())
     }
@@ -260,8 +277,11 @@ impl Planner<'_> {
     ) -> Result<datafusion::arrow::datatypes::SchemaRef, Refusal> {
         let mut expansion = Expansion::new(listing, self.options);
         expansion.add(&[Named::View(name.to_owned())])?;
-        let views: Vec<View> =
-            expansion.views.into_iter().filter(|view| !aside.public.table_exist(&view.name)).collect();
+        let views: Vec<View> = expansion
+            .views
+            .into_iter()
+            .filter(|view| !aside.public.table_exist(&view.name))
+            .collect();
         self.register_views(aside, views, listing, names).await?;
         let table = aside.public.table(name).await.map_err(|error| of(&error, ""))?;
         table.map(|table| table.schema()).ok_or_else(|| listing.unknown(name))
@@ -306,7 +326,11 @@ impl Planner<'_> {
         let name = match listing.resolve(name) {
             Ok(Named::View(view)) => view,
             Ok(Named::Stream(stream)) => {
-                return Err(invalid("not-a-view", "42809", format!("{stream} is a stream, not a view")));
+                return Err(invalid(
+                    "not-a-view",
+                    "42809",
+                    format!("{stream} is a stream, not a view"),
+                ));
             }
             Ok(Named::System(..)) => {
                 return Err(invalid("not-a-view", "42809", "a table of the system is not a view"));
@@ -410,7 +434,11 @@ fn register(
 }
 
 /// The plan of `source` over what is registered.
-async fn plan(session: &Session, source: &Source, listing: &Listing) -> Result<LogicalPlan, Refusal> {
+async fn plan(
+    session: &Session,
+    source: &Source,
+    listing: &Listing,
+) -> Result<LogicalPlan, Refusal> {
     let mut statement = source.parse()?;
     resolve_all(&mut statement, listing)?;
     let plan = session
@@ -422,7 +450,8 @@ async fn plan(session: &Session, source: &Source, listing: &Listing) -> Result<L
 }
 
 fn show_tables(like: Option<&str>) -> String {
-    let like = like.map_or_else(String::new, |like| format!(" AND table_name LIKE {}", literal(like)));
+    let like =
+        like.map_or_else(String::new, |like| format!(" AND table_name LIKE {}", literal(like)));
     format!(
         "SELECT table_name AS name, \
          CASE table_type WHEN 'VIEW' THEN 'view' ELSE 'stream' END AS type \

@@ -64,20 +64,16 @@ impl Sessions {
     }
 
     /// A session for one statement of `tenant`, that takes memory from `runtime`.
-    pub(crate) fn open(
-        &self,
-        tenant: &str,
-        runtime: Arc<RuntimeEnv>,
-    ) -> Result<Session, Refusal> {
+    pub(crate) fn open(&self, tenant: &str, runtime: Arc<RuntimeEnv>) -> Result<Session, Refusal> {
         let catalogs = Arc::new(MemoryCatalogProviderList::new());
         let catalog = Arc::new(MemoryCatalogProvider::new());
         let public = Arc::new(MemorySchemaProvider::new());
         catalog
             .register_schema(PUBLIC, Arc::clone(&public) as Arc<dyn SchemaProvider>)
             .map_err(|error| internal(error.to_string()))?;
-        catalogs.register_catalog(tenant.to_owned(), Arc::clone(&catalog) as Arc<dyn CatalogProvider>);
-        let config =
-            self.template.config().clone().with_default_catalog_and_schema(tenant, PUBLIC);
+        catalogs
+            .register_catalog(tenant.to_owned(), Arc::clone(&catalog) as Arc<dyn CatalogProvider>);
+        let config = self.template.config().clone().with_default_catalog_and_schema(tenant, PUBLIC);
         let mut state = SessionStateBuilder::new_from_existing(self.template.clone())
             .with_session_id(String::new())
             .with_config(config)

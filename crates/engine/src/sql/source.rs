@@ -97,8 +97,9 @@ impl Source {
         let mut parser = Parser::new(&dialect)
             .with_recursion_limit(PARSER_DEPTH_MAX)
             .with_tokens_with_locations(self.tokens.clone());
-        let mut statements =
-            parser.parse_statements().map_err(|error| self.with_hint(of_parser(&error, &self.text)))?;
+        let mut statements = parser
+            .parse_statements()
+            .map_err(|error| self.with_hint(of_parser(&error, &self.text)))?;
         let statement = statements.pop();
         match statement {
             Some(statement) if statements.is_empty() => Ok(statement),
@@ -220,7 +221,6 @@ fn is_operator(token: &Token) -> bool {
                 | Keyword::INTERSECT
                 | Keyword::EXCEPT
                 | Keyword::EXPLAIN
-                | Keyword::ISNULL
                 | Keyword::NOTNULL
         ),
         Token::EOF
@@ -332,11 +332,7 @@ mod tests {
             &["t"],
             "SELECT count(*) AS Total FROM t ORDER BY Total",
         );
-        check(
-            "SELECT USER.Username FROM t",
-            &["user", "username"],
-            "SELECT user.username FROM t",
-        );
+        check("SELECT USER.Username FROM t", &["user", "username"], "SELECT user.username FROM t");
     }
 
     #[test]

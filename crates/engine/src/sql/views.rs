@@ -93,7 +93,8 @@ impl<'a> Expansion<'a> {
         if !matches!(Command::of(&statement)?, Command::Rows { tag: "SELECT" }) {
             return Err(invalid("view-invalid", "42P16", format!("the view {name} is no query")));
         }
-        let uses = resolve_all(&mut statement, self.listing).map_err(|error| within(name, error))?;
+        let uses =
+            resolve_all(&mut statement, self.listing).map_err(|error| within(name, error))?;
         let reads = self.add(&uses)?;
         self.path.pop();
         self.reads.insert(name.to_owned(), reads);
