@@ -104,7 +104,7 @@ pub(crate) struct ServeArguments {
     /// Memory for recent records, such as 64MiB
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) tail_cache_bytes_max: Option<u64>,
-    /// Memory for chunks that are read, such as 128MiB
+    /// Memory for chunks that are read, such as 32MiB
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) chunk_cache_bytes_max: Option<u64>,
     /// The largest request body, such as 16MiB

@@ -162,7 +162,7 @@ impl Default for Options {
             document_bytes_max: 1 << 20,
             documents_bytes_max: 256 << 20,
             tail_cache_bytes_max: 64 << 20,
-            chunk_cache_bytes_max: 128 << 20,
+            chunk_cache_bytes_max: 32 << 20,
             read_bytes_max: 8 << 20,
             view_lease_ms: 10 * 60 * 1000,
             tier_interval_ms: 500,
