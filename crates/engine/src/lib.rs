@@ -15,6 +15,7 @@ mod error;
 mod functions;
 mod link;
 mod near;
+mod pg_catalog;
 mod pool;
 mod prune;
 mod refusal;

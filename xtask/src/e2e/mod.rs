@@ -10,6 +10,7 @@ mod clock;
 mod command_line;
 mod enospc;
 mod history;
+mod java_program;
 mod kafka;
 mod kafka_security;
 mod kill9;
@@ -20,6 +21,7 @@ mod mount;
 mod parquet_readers;
 mod partition;
 mod postgres_clients;
+mod postgres_jdbc;
 mod power_cut;
 mod proxy;
 mod readme;
@@ -178,6 +180,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "postgres_clients",
         about: "psql and psycopg over TLS: queries, cursors, cancel, catalogs",
         run: postgres_clients::run,
+    },
+    Scenario {
+        name: "postgres_jdbc",
+        about: "PostgreSQL's JDBC driver: prepared statements, fetch size, metadata, cancel",
+        run: postgres_jdbc::run,
     },
     Scenario {
         name: "upgrade",

@@ -17,7 +17,7 @@ use crate::workspace::run_quietly;
 const CLIENTS: &str = include_str!("postgres_clients.py");
 const USER: &str = "alice";
 const PASSWORD: &str = "correct horse, battery staple";
-const RECORDS: usize = 2_000;
+pub(super) const RECORDS: usize = 2_000;
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
     let python = match context.python() {
@@ -62,7 +62,8 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     Ok(report)
 }
 
-fn append(context: &Context, server: &Server) -> Result<()> {
+/// A stream `audit` of [`RECORDS`] records.
+pub(super) fn append(context: &Context, server: &Server) -> Result<()> {
     let records: String =
         (0..RECORDS).map(|n| format!("{{\"n\":{n},\"verb\":\"get\"}}\n")).collect();
     let create = ["stream", "create", "audit", "--url", server.url()];

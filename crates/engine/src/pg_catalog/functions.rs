@@ -138,7 +138,7 @@ fn constants(session: &PostgresSession, listing: &Listing) -> Vec<ScalarUDF> {
     let version = format!("PostgreSQL {version} (Aquifer {})", env!("CARGO_PKG_VERSION"));
     let mut functions = Vec::new();
     let mut constant = |names: &[&'static str], value: ScalarValue| {
-        for name in names {
+        for name in names.iter().copied() {
             let value = value.clone();
             functions.push(function(name, value.data_type(), move |_| value.clone()));
         }

@@ -55,8 +55,18 @@ pub(crate) fn register_tables(
 pub(crate) fn may_need_rewriting(sql: &str) -> bool {
     let sql = sql.to_ascii_lowercase();
     let signs = [
-        "pg_", "information_schema", "::", "cast", "reg", "any", "all", "collate", "operator",
-        "current_", "session_user", "array",
+        "pg_",
+        "information_schema",
+        "::",
+        "cast",
+        "reg",
+        "any",
+        "all",
+        "collate",
+        "operator",
+        "current_",
+        "session_user",
+        "array",
     ];
     signs.iter().any(|sign| sql.contains(sign))
 }

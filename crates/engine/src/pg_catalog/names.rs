@@ -108,7 +108,7 @@ impl Oids {
         let parts = identifiers(text);
         let last = parts.last()?;
         let whole = parts.join(".");
-        let stored = [text, &whole, last].into_iter().find_map(|name| self.by_name.get(name));
+        let stored = [text, whole.as_str(), last.as_str()].into_iter().find_map(|name| self.by_name.get(name));
         let folded = || {
             let same = |name: &&String| name.eq_ignore_ascii_case(last);
             self.by_name.keys().find(same).and_then(|name| self.by_name.get(name))
@@ -120,9 +120,9 @@ impl Oids {
 
 fn hashed(name: &str) -> i64 {
     // FNV-1a: short, the same on every machine, and spread well enough.
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = name
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let room = i32::MAX.unsigned_abs() - FIRST;
     i64::from(FIRST + hash % room)
 }

@@ -20,8 +20,9 @@ use std::ops::ControlFlow;
 use aquifer_query::wire::Refusal;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, JoinOperator, ObjectName, Query, Select,
-    SelectItem, SetExpr, Statement, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
+    FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, Query,
+    Select, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins, UnaryOperator, Value,
+    VisitMut, VisitorMut,
 };
 
 use super::TABLES;
@@ -88,6 +89,10 @@ impl VisitorMut for Rewriter<'_> {
                 Some(Expr::InList { expr, list: path, negated: *negated })
             }
             Expr::Function(function) if is_array_of_subquery(function) => Some(null_text()),
+            Expr::Subquery(query) => {
+                self.aggregate(query);
+                None
+            }
             _ => None,
         };
         if let Some(replaced) = replaced {
@@ -147,6 +152,7 @@ impl Rewriter<'_> {
                 select.from = Vec::new();
                 select.distinct = None;
                 select.selection = Some(boolean(false));
+                select.group_by = GroupByExpr::Expressions(Vec::new(), Vec::new());
                 select.having = None;
                 select.qualify = None;
                 select.named_window = Vec::new();
@@ -163,6 +169,32 @@ impl Rewriter<'_> {
         }
     }
 
+    /// A scalar subquery that may depend on the row around it has to be an
+    /// aggregate for DataFusion. Of a catalog it has one row, whose greatest
+    /// value it then is.
+    fn aggregate(&mut self, query: &mut Query) {
+        if query.limit_clause.is_some() {
+            return;
+        }
+        let SetExpr::Select(select) = query.body.as_mut() else { return };
+        let is_catalog = |from: &TableWithJoins| match &from.relation {
+            TableFactor::Table { name, args: None, .. } => self.catalog(name).is_some(),
+            _ => false,
+        };
+        let is_plain = matches!(&select.group_by,
+            GroupByExpr::Expressions(by, _) if by.is_empty())
+            && !has_aggregate(select)
+            && select.from.iter().all(is_catalog);
+        if let ([SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }], true) =
+            (select.projection.as_mut_slice(), is_plain)
+        {
+            let value = std::mem::replace(expr, null_text());
+            *expr = call("max", vec![value]);
+            query.order_by = None;
+            self.is_changed = true;
+        }
+    }
+
     fn is_empty_query(&self, query: &Query) -> bool {
         match query.body.as_ref() {
             SetExpr::Select(select) => self.is_empty_select(select),
@@ -173,8 +205,8 @@ impl Rewriter<'_> {
     /// Whether a SELECT reads of a catalog that never has rows, in a way that
     /// leaves none: not by an outer join, and not into an aggregate.
     fn is_empty_select(&self, select: &Select) -> bool {
-        let is_grouped = !matches!(&select.group_by,
-            datafusion::sql::sqlparser::ast::GroupByExpr::Expressions(by, _) if by.is_empty());
+        let is_grouped =
+            !matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
         select.from.iter().any(|from| self.is_empty_from(from))
             && (is_grouped || !has_aggregate(select))
     }
@@ -235,9 +267,9 @@ impl Rewriter<'_> {
             Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => {
                 member(left, right, true)
             }
-            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, .. } => {
-                self.cast(expr, data_type)?
-            }
+            Expr::Cast {
+                kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, ..
+            } => self.cast(expr, data_type)?,
             _ => None,
         })
     }
@@ -307,8 +339,10 @@ impl VisitorMut for Namer {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         if let SetExpr::Select(select) = query.body.as_mut() {
-            let mut taken: HashSet<String> =
-                select.projection.iter().filter_map(|item| match item {
+            let mut taken: HashSet<String> = select
+                .projection
+                .iter()
+                .filter_map(|item| match item {
                     SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.clone()),
                     SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(name.value.clone()),
                     _ => None,
@@ -376,8 +410,18 @@ fn column_name(expr: &Expr) -> String {
 
 fn has_aggregate(select: &Select) -> bool {
     const AGGREGATES: [&str; 12] = [
-        "count", "sum", "min", "max", "avg", "array_agg", "string_agg", "bool_or", "bool_and",
-        "every", "json_agg", "jsonb_agg",
+        "count",
+        "sum",
+        "min",
+        "max",
+        "avg",
+        "array_agg",
+        "string_agg",
+        "bool_or",
+        "bool_and",
+        "every",
+        "json_agg",
+        "jsonb_agg",
     ];
     let is_aggregate = |item: &SelectItem| {
         let text = item.to_string().to_lowercase();
@@ -424,17 +468,16 @@ fn plain_operator(op: &BinaryOperator) -> Option<BinaryOperator> {
 /// Whether `left` is among what the list on the right has; none where that is a
 /// query, which DataFusion knows.
 fn member(left: &mut Box<Expr>, right: &mut Box<Expr>, negated: bool) -> Option<Expr> {
-    let mut list = right.as_mut();
-    while let Expr::Nested(inner) = list {
-        list = inner;
-    }
+    let list = unnested(right);
     if matches!(list, Expr::Subquery(_)) {
         return None;
     }
     let elements = match (&*list, literal(list)) {
-        (_, Some(text)) => text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).map(
-            |text| text.split(',').map(|item| self::text(item.trim().trim_matches('"'))).collect(),
-        ),
+        (_, Some(text)) => {
+            text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).map(|text| {
+                text.split(',').map(|item| self::text(item.trim().trim_matches('"'))).collect()
+            })
+        }
         (Expr::Array(array), None) => Some(array.elem.clone()),
         _ => None,
     };
@@ -444,14 +487,18 @@ fn member(left: &mut Box<Expr>, right: &mut Box<Expr>, negated: bool) -> Option<
         None => {
             let has = call("array_has", vec![std::mem::replace(list, null_text()), left]);
             match negated {
-                true => Expr::UnaryOp {
-                    op: datafusion::sql::sqlparser::ast::UnaryOperator::Not,
-                    expr: Box::new(has),
-                },
+                true => Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(has) },
                 false => has,
             }
         }
     })
+}
+
+fn unnested(expr: &mut Expr) -> &mut Expr {
+    match expr {
+        Expr::Nested(inner) => unnested(inner),
+        other => other,
+    }
 }
 
 /// The last part of the name of a type that is not SQL's own, in lower case.
@@ -577,7 +624,10 @@ mod tests {
             "SELECT 1 FROM pg_class c WHERE c.relname OPERATOR(pg_catalog.~) '^(a)$' COLLATE pg_catalog.default",
             "SELECT 1 AS \"?column?\" FROM pg_class c WHERE c.relname ~ '^(a)$'",
         );
-        check("SELECT 'a'::pg_catalog.text, b::name FROM audit", "SELECT 'a'::TEXT, b::TEXT FROM audit");
+        check(
+            "SELECT 'a'::pg_catalog.text, b::name FROM audit",
+            "SELECT 'a'::TEXT, b::TEXT FROM audit",
+        );
         check("SELECT a = ANY('{x, y}') FROM audit", "SELECT a IN ('x', 'y') FROM audit");
         check("SELECT a = ANY(ARRAY['x']) FROM audit", "SELECT a IN ('x') FROM audit");
         check(
@@ -593,6 +643,10 @@ mod tests {
         check(
             "SELECT a.attname, (SELECT d.adsrc FROM pg_attrdef d WHERE d.adnum = a.attnum LIMIT 1) FROM pg_attribute a",
             "SELECT a.attname, CAST(NULL AS TEXT) AS \"?column?\" FROM pg_attribute a",
+        );
+        check(
+            "SELECT typname FROM pg_type t WHERE (SELECT c.relkind = 'c' FROM pg_class c WHERE c.oid = t.typrelid)",
+            "SELECT typname FROM pg_type t WHERE (SELECT max(c.relkind = 'c') AS \"max\" FROM pg_class c WHERE c.oid = t.typrelid)",
         );
         check(
             "SELECT c.relname FROM pg_class c LEFT JOIN pg_index i ON i.indrelid = c.oid",

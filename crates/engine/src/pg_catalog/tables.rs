@@ -158,8 +158,11 @@ const COLUMNS: &[(&str, &str)] = &[
          typmodout:o=0 typanalyze:o=0 typalign:c=i typstorage:c=p typnotnull:b=f typbasetype:o=0 \
          typtypmod:4=-1 typndims:4=0 typcollation:o=0 typdefaultbin:t typdefault:t typacl:l",
     ),
-    ("pg_user", "usename:n usesysid:o=10 usecreatedb:b=f usesuper:b=f userepl:b=f \
-         usebypassrls:b=f passwd:t=******** valuntil:t useconfig:l"),
+    (
+        "pg_user",
+        "usename:n usesysid:o=10 usecreatedb:b=f usesuper:b=f userepl:b=f \
+         usebypassrls:b=f passwd:t=******** valuntil:t useconfig:l",
+    ),
     ("pg_user_mapping", "oid:o umuser:o umserver:o umoptions:l"),
     ("pg_user_mappings", "umid:o srvid:o srvname:n umuser:o usename:n"),
     ("pg_views", "schemaname:n=public viewname:n viewowner:n definition:t"),
@@ -326,7 +329,8 @@ fn attributes(of: &Described, oids: &Oids) -> Vec<Values> {
     let id = oids.of(&of.name);
     let attribute = |(field, number): (&Arc<Field>, i64)| {
         let type_id = type_id(field.data_type());
-        let length = TYPES.iter().find(|(of, ..)| *of == type_id).map_or(-1, |(_, _, bytes, ..)| *bytes);
+        let length =
+            TYPES.iter().find(|(of, ..)| *of == type_id).map_or(-1, |(_, _, bytes, ..)| *bytes);
         vec![
             ("attrelid", id.into()),
             ("attname", field.name().as_str().into()),
@@ -417,18 +421,9 @@ fn array(kind: &str, cells: Vec<Option<Value>>) -> (ArrayRef, Option<&'static st
     match kind {
         "o" => (Arc::new(numbers.collect::<Int64Array>()), Some("oid")),
         "8" => (Arc::new(numbers.collect::<Int64Array>()), None),
-        "4" => (
-            Arc::new(numbers.map(|of| of.map(|of| of as i32)).collect::<Int32Array>()),
-            None,
-        ),
-        "2" => (
-            Arc::new(numbers.map(|of| of.map(|of| of as i16)).collect::<Int16Array>()),
-            None,
-        ),
-        "f" => (
-            Arc::new(numbers.map(|of| of.map(|of| of as f32)).collect::<Float32Array>()),
-            None,
-        ),
+        "4" => (Arc::new(numbers.map(|of| of.map(|of| of as i32)).collect::<Int32Array>()), None),
+        "2" => (Arc::new(numbers.map(|of| of.map(|of| of as i16)).collect::<Int16Array>()), None),
+        "f" => (Arc::new(numbers.map(|of| of.map(|of| of as f32)).collect::<Float32Array>()), None),
         "b" => {
             let boolean = |cell: &Option<Value>| match cell {
                 Some(Value::Bool(is_true)) => Some(*is_true),
