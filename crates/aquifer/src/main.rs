@@ -20,7 +20,9 @@ mod groups;
 mod offline;
 mod output;
 mod read;
+mod search;
 mod serve;
+mod sql;
 mod streams;
 mod users;
 
@@ -59,6 +61,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::User(arguments) => users::run(arguments).await,
         Command::Append(arguments) => append::run(arguments).await,
         Command::Read(arguments) => read::run(arguments).await,
+        Command::Search(arguments) => search::run(arguments).await,
+        Command::Sql(arguments) => sql::run(arguments).await,
         Command::Bench(arguments) => bench::run(arguments).await,
         Command::Verify(arguments) => offline::verify(arguments).await,
         Command::Recover(arguments) => offline::recover(arguments).await,

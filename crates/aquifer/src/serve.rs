@@ -61,6 +61,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let environment = HttpEnvironment {
         clock,
         random,
+        queries: queries.clone(),
         metrics: http_metrics,
         registries: vec![Arc::new(registry)],
     };

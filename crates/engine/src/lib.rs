@@ -22,6 +22,7 @@ mod refusal;
 mod render;
 mod run;
 mod schema;
+mod search;
 mod sql;
 mod stream_exec;
 mod table;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use aquifer_env::{Clock, Random};
+use aquifer_query::Queries;
 use aquifer_stream::StreamStore;
 use aquifer_types::{ErrorKind, PartitionIndex, StreamName, StreamPath, TenantName, Timestamp};
 use aquifer_users::Users;
@@ -21,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::metrics::GaugeGuard;
 use crate::problem::HttpProblem;
 use crate::rendered::RenderedCache;
-use crate::{HttpMetrics, HttpOptions, Problem};
+use crate::{HttpEnvironment, HttpMetrics, HttpOptions, Problem};
 
 /// The largest body of a request that is not an append.
 const DOCUMENT_BYTES_MAX: usize = 1 << 20;
@@ -36,6 +37,7 @@ pub(crate) type App = Arc<Shared>;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: StreamStore,
+    pub(crate) queries: Queries,
     pub(crate) users: Users,
     pub(crate) options: HttpOptions,
     pub(crate) clock: Arc<dyn Clock>,
@@ -63,12 +65,10 @@ impl Shared {
     pub(crate) fn new(
         store: StreamStore,
         options: HttpOptions,
-        clock: Arc<dyn Clock>,
-        random: Arc<dyn Random>,
-        metrics: HttpMetrics,
-        registries: Vec<Arc<Registry>>,
+        environment: HttpEnvironment,
         stopping: watch::Receiver<bool>,
     ) -> App {
+        let HttpEnvironment { clock, random, queries, metrics, registries } = environment;
         Arc::new(Self {
             tails: Arc::new(Semaphore::new(options.tail_clients_max)),
             rendered: RenderedCache::new(options.tail_cache_bytes_max),
@@ -77,6 +77,7 @@ impl Shared {
             next_sticky: AtomicU32::new(random.next_u64() as u32),
             users: Users::new(store.clone(), clock.clone(), random.clone()),
             store,
+            queries,
             options,
             clock,
             random,

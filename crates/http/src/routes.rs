@@ -8,7 +8,9 @@ use axum::routing::{MethodRouter, delete, get, patch, post};
 
 use crate::app::App;
 use crate::problem::HttpProblem;
-use crate::{Problem, append, groups, guard, operation, read, streams, tail, users};
+use crate::{
+    Problem, append, chunks, groups, guard, operation, read, search, sql, streams, tail, users,
+};
 
 type Route = (Method, &'static str, MethodRouter<App>);
 
@@ -31,7 +33,10 @@ fn routes() -> Vec<Route> {
         post_route("/v1/streams/{stream}/records", post(append::append)),
         get_route("/v1/streams/{stream}/records", get(read::read)),
         get_route("/v1/streams/{stream}/tail", get(tail::tail)),
-        get_route("/v1/streams/{stream}/chunks", get(streams::chunks)),
+        get_route("/v1/streams/{stream}/search", get(search::search)),
+        get_route("/v1/streams/{stream}/histogram", get(search::histogram)),
+        get_route("/v1/streams/{stream}/chunks", get(chunks::list)),
+        post_route("/v1/sql", post(sql::ask)),
         get_route("/v1/groups", get(groups::list)),
         get_route("/v1/groups/{group}", get(groups::describe)),
         delete_route("/v1/groups/{group}", delete(groups::delete)),
@@ -45,13 +50,16 @@ fn routes() -> Vec<Route> {
 }
 
 /// The paths of all routes, as labels of metrics.
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 21] = [
     "/v1/streams/{stream}/records",
     "/v1/streams/{stream}/tail",
+    "/v1/streams/{stream}/search",
+    "/v1/streams/{stream}/histogram",
     "/v1/streams",
     "/v1/streams/{stream}",
     "/v1/streams/{stream}/truncate",
     "/v1/streams/{stream}/chunks",
+    "/v1/sql",
     "/v1/groups",
     "/v1/groups/{group}",
     "/v1/groups/{group}/positions",

@@ -89,6 +89,9 @@ pub enum Parameter {
 pub enum AnswerForm {
     /// A JSON object a row and line.
     Ndjson,
+    /// A JSON array a row and line, with a value for each column in their order:
+    /// names may repeat.
+    Rows,
     /// One JSON document, `{"columns":[{"name","type"}],"rows":[[…]]}`.
     Json,
     /// Comma-separated values with a line of names (RFC 4180).

@@ -391,6 +391,8 @@ pub struct ChunkDescription {
     pub raw_bytes: u64,
     /// The lowest timestamp of a record, and the highest.
     pub timestamps: Option<(Timestamp, Timestamp)>,
+    /// 0 from the journal, one more than its inputs from compaction.
+    pub generation: u32,
 }
 
 /// How the store is, for health and readiness.

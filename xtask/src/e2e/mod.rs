@@ -18,6 +18,7 @@ mod kill9_compaction;
 mod limits;
 mod load;
 mod mount;
+mod open_tables;
 mod parquet_readers;
 mod partition;
 mod postgres_clients;
@@ -27,7 +28,10 @@ mod proxy;
 mod readme;
 mod recover;
 mod s3;
+mod search;
 pub(crate) mod server;
+mod sql_http;
+mod sql_shell;
 mod sync_faults;
 pub(crate) mod upgrade;
 mod zombie;
@@ -101,6 +105,21 @@ const SCENARIOS: &[Scenario] = &[
         run: parquet_readers::run,
     },
     Scenario {
+        name: "open_tables",
+        about: "the printed DuckDB, Polars and pyarrow programs read what SQL reads",
+        run: open_tables::run,
+    },
+    Scenario {
+        name: "sql_http",
+        about: "statements over HTTP: forms, errors, cancellation, long answers",
+        run: sql_http::run,
+    },
+    Scenario {
+        name: "sql_shell",
+        about: "aquifer sql with an argument, in a pipe, and on a terminal",
+        run: sql_shell::run,
+    },
+    Scenario {
         name: "s3",
         about: "tier 2 on an S3 server that goes away, comes back and loses answers",
         run: s3::run,
@@ -129,6 +148,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "recover",
         about: "the data directory is lost: what tier 2 knows comes back",
         run: recover::run,
+    },
+    Scenario {
+        name: "search",
+        about: "real logs, searched in memory, in files and through indexes: as by looking at all",
+        run: search::run,
     },
     Scenario {
         name: "command_line",

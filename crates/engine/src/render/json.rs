@@ -58,6 +58,29 @@ impl Objects {
     }
 }
 
+/// An array a row, and a line each.
+pub(crate) struct Arrays;
+
+impl Arrays {
+    pub(super) fn rows(
+        &self,
+        batch: &RecordBatch,
+        rows: Range<usize>,
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, ArrowError> {
+        let cells = cells(batch)?;
+        for row in rows.clone() {
+            if out.len() >= bytes_max {
+                return Ok(row);
+            }
+            array(&cells, row, out);
+            out.push(b'\n');
+        }
+        Ok(rows.end)
+    }
+}
+
 /// `{"columns":[…],"rows":[[…]]}`, which can be read as it arrives.
 pub(crate) struct Document {
     head: Vec<u8>,
@@ -94,15 +117,9 @@ impl Document {
             if out.len() >= bytes_max {
                 return Ok(row);
             }
-            out.extend_from_slice(if self.is_first { b"\n[" } else { b",\n[" });
+            out.extend_from_slice(if self.is_first { b"\n" } else { b",\n" });
             self.is_first = false;
-            for (place, cells) in cells.iter().enumerate() {
-                if place > 0 {
-                    out.push(b',');
-                }
-                cells.json(row, out);
-            }
-            out.push(b']');
+            array(&cells, row, out);
         }
         Ok(rows.end)
     }
@@ -110,6 +127,17 @@ impl Document {
     pub(super) fn end(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(if self.is_first { b"]}\n" } else { b"\n]}\n" });
     }
+}
+
+fn array(cells: &[Cells], row: usize, out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (place, cells) in cells.iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        cells.json(row, out);
+    }
+    out.push(b']');
 }
 
 fn cells(batch: &RecordBatch) -> Result<Vec<Cells>, ArrowError> {

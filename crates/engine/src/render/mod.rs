@@ -36,6 +36,8 @@ use crate::sql::sql_type;
 pub(crate) enum Renderer {
     /// Lines of objects.
     Ndjson(json::Objects),
+    /// Lines of arrays.
+    Rows(json::Arrays),
     /// One document.
     Json(json::Document),
     /// Lines of values.
@@ -49,6 +51,7 @@ impl Renderer {
     pub(crate) fn new(form: AnswerForm, schema: &SchemaRef) -> Result<Self, Refusal> {
         Ok(match form {
             AnswerForm::Ndjson => Self::Ndjson(json::Objects::new(schema)),
+            AnswerForm::Rows => Self::Rows(json::Arrays),
             AnswerForm::Json => Self::Json(json::Document::new(&columns(schema))),
             AnswerForm::Csv => Self::Csv(csv::Csv::new(schema)),
             AnswerForm::Arrow => Self::Arrow(arrow::Ipc::new(schema).map_err(failed)?),
@@ -58,7 +61,7 @@ impl Renderer {
     /// Writes what comes before the rows.
     pub(crate) fn begin(&mut self, out: &mut Vec<u8>) {
         match self {
-            Self::Ndjson(_) => {}
+            Self::Ndjson(_) | Self::Rows(_) => {}
             Self::Json(document) => document.begin(out),
             Self::Csv(csv) => csv.begin(out),
             Self::Arrow(ipc) => ipc.take(out),
@@ -76,6 +79,7 @@ impl Renderer {
     ) -> Result<usize, Refusal> {
         match self {
             Self::Ndjson(objects) => objects.rows(batch, rows, bytes_max, out).map_err(failed),
+            Self::Rows(arrays) => arrays.rows(batch, rows, bytes_max, out).map_err(failed),
             Self::Json(document) => document.rows(batch, rows, bytes_max, out).map_err(failed),
             Self::Csv(csv) => csv.rows(batch, rows, bytes_max, out).map_err(failed),
             Self::Arrow(ipc) => ipc.rows(batch, rows, bytes_max, out).map_err(failed),
@@ -85,7 +89,7 @@ impl Renderer {
     /// Writes what comes behind the rows.
     pub(crate) fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Refusal> {
         match self {
-            Self::Ndjson(_) | Self::Csv(_) => Ok(()),
+            Self::Ndjson(_) | Self::Rows(_) | Self::Csv(_) => Ok(()),
             Self::Json(document) => {
                 document.end(out);
                 Ok(())

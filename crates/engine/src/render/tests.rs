@@ -129,6 +129,7 @@ fn an_answer_without_rows_is_whole_too() {
         assert_eq!(String::from_utf8_lossy(&render(form, &batch)), expected);
     };
     check(AnswerForm::Ndjson, "");
+    check(AnswerForm::Rows, "");
     check(AnswerForm::Json, "{\"columns\":[{\"name\":\"a\",\"type\":\"bigint\"}],\"rows\":[]}\n");
     check(AnswerForm::Csv, "a\r\n");
     let bytes = render(AnswerForm::Arrow, &batch);
@@ -144,4 +145,5 @@ fn names_that_repeat_are_told_apart_in_objects() {
     ]);
     let batch = RecordBatch::try_new(Arc::new(schema), vec![one.clone(), one]).expect("a batch");
     assert_eq!(render(AnswerForm::Ndjson, &batch), b"{\"a\":1,\"a_2\":1}\n");
+    assert_eq!(render(AnswerForm::Rows, &batch), b"[1,1]\n");
 }
