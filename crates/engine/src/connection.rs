@@ -82,6 +82,7 @@ async fn within_time(
 async fn answer(engine: &Engine, question: Question, link: Arc<Link>) -> Result<Spent, Refusal> {
     match &question.ask {
         Ask::Sql(sql) => engine.sql(&question, sql, link).await,
+        Ask::Postgres(postgres) => engine.sql(&question, &postgres.sql, link).await,
         Ask::Search(search) => engine.searches(link).search(&question, search).await,
         Ask::Histogram(histogram) => engine.searches(link).histogram(&question, histogram).await,
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aquifer_env::{Clock as _, RealClock, TierStore};
 use aquifer_query::wire::{FromEngine, Refusal, Spent};
-use aquifer_query::{EngineOptions, Question, SqlQuestion};
+use aquifer_query::{Ask, EngineOptions, Question, SqlQuestion};
 use aquifer_types::{StreamName, Timestamp};
 use async_trait::async_trait;
 
@@ -108,6 +108,10 @@ impl Engine {
             server,
             runtime,
             tenant: question.tenant.as_str(),
+            postgres: match &question.ask {
+                Ask::Postgres(postgres) => Some(&postgres.session),
+                _ => None,
+            },
         };
         let manner = Manner {
             form: question.form,

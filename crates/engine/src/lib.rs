@@ -16,6 +16,7 @@ mod functions;
 mod joins;
 mod link;
 mod near;
+mod pg_catalog;
 mod pool;
 mod prune;
 mod refusal;

@@ -10,6 +10,7 @@ mod clock;
 mod command_line;
 mod enospc;
 mod history;
+mod java_program;
 mod kafka;
 mod kafka_security;
 mod kill9;
@@ -20,6 +21,8 @@ mod mount;
 mod open_tables;
 mod parquet_readers;
 mod partition;
+mod postgres_clients;
+mod postgres_jdbc;
 mod power_cut;
 mod proxy;
 mod readme;
@@ -196,6 +199,16 @@ const SCENARIOS: &[Scenario] = &[
         name: "kafka_exactly_once",
         about: "consume, transform, produce with kills of worker and server: each record once",
         run: kafka::exactly_once,
+    },
+    Scenario {
+        name: "postgres_clients",
+        about: "psql and psycopg over TLS: queries, cursors, cancel, catalogs",
+        run: postgres_clients::run,
+    },
+    Scenario {
+        name: "postgres_jdbc",
+        about: "PostgreSQL's JDBC driver: prepared statements, fetch size, metadata, cancel",
+        run: postgres_jdbc::run,
     },
     Scenario {
         name: "upgrade",
