@@ -7,6 +7,7 @@
 
 use aquifer_http::{HttpOptions, Token};
 use aquifer_kafka::KafkaOptions;
+use aquifer_tables::TableOptions;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -26,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) store: aquifer_stream::Options,
     pub(crate) http: HttpOptions,
     pub(crate) kafka: KafkaOptions,
+    pub(crate) tables: TableOptions,
     pub(crate) log: LogOptions,
 }
 
@@ -46,7 +48,7 @@ impl Default for LogOptions {
 }
 
 /// The sections, as they are named in variables.
-const SECTIONS: [&str; 4] = ["store", "http", "kafka", "log"];
+const SECTIONS: [&str; 5] = ["store", "http", "kafka", "tables", "log"];
 
 /// Reads everything that `serve` is given.
 pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
@@ -185,6 +187,10 @@ fn finish(mut table: Table, settings: &[String]) -> Result<Config, Failure> {
         .kafka
         .validate()
         .map_err(|(field, why)| Failure::failed(format!("kafka.{field}: {why}")))?;
+    config
+        .tables
+        .validate()
+        .map_err(|(field, why)| Failure::failed(format!("tables.{field}: {why}")))?;
     config.store.validate()?;
     Ok(config)
 }

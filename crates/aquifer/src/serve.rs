@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aquifer_http::{HttpEnvironment, HttpMetrics, HttpServer};
 use aquifer_kafka::{AllowAll, KafkaEnvironment, KafkaMetrics, KafkaServer};
 use aquifer_stream::{Environment, StreamStore};
+use aquifer_tables::{TableEnvironment, TableMetrics, Tables};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -23,6 +24,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let mut registry = Registry::with_prefix("aquifer");
     let http_metrics = HttpMetrics::register(&mut registry);
     let kafka_metrics = KafkaMetrics::register(&mut registry);
+    let table_metrics = TableMetrics::register(&mut registry);
     let environment = Environment::real();
     let (clock, random) = (environment.clock.clone(), environment.random.clone());
     let store = tokio::select! {
@@ -38,9 +40,16 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         authorizer: Arc::new(AllowAll),
         token_validator: None,
     };
+    let table_environment =
+        TableEnvironment { clock: clock.clone(), random: random.clone(), metrics: table_metrics };
+    let tables = config
+        .tables
+        .enabled
+        .then(|| Tables::new(store.clone(), config.tables.clone(), table_environment));
     let environment = HttpEnvironment {
         clock,
         random,
+        tables,
         metrics: http_metrics,
         registries: vec![Arc::new(registry)],
     };

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use aquifer_env::{Clock, Random};
 use aquifer_stream::StreamStore;
+use aquifer_tables::Tables;
 use aquifer_types::{ErrorKind, PartitionIndex, StreamName, StreamPath, TenantName, Timestamp};
 use aquifer_users::Users;
 use axum::body::Body;
@@ -21,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::metrics::GaugeGuard;
 use crate::problem::HttpProblem;
 use crate::rendered::RenderedCache;
-use crate::{HttpMetrics, HttpOptions, Problem};
+use crate::{HttpEnvironment, HttpMetrics, HttpOptions, Problem};
 
 /// The largest body of a request that is not an append.
 const DOCUMENT_BYTES_MAX: usize = 1 << 20;
@@ -37,6 +38,8 @@ pub(crate) type App = Arc<Shared>;
 pub(crate) struct Shared {
     pub(crate) store: StreamStore,
     pub(crate) users: Users,
+    /// Absent where they are switched off.
+    pub(crate) tables: Option<Tables>,
     pub(crate) options: HttpOptions,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
@@ -63,12 +66,10 @@ impl Shared {
     pub(crate) fn new(
         store: StreamStore,
         options: HttpOptions,
-        clock: Arc<dyn Clock>,
-        random: Arc<dyn Random>,
-        metrics: HttpMetrics,
-        registries: Vec<Arc<Registry>>,
+        environment: HttpEnvironment,
         stopping: watch::Receiver<bool>,
     ) -> App {
+        let HttpEnvironment { clock, random, tables, metrics, registries } = environment;
         Arc::new(Self {
             tails: Arc::new(Semaphore::new(options.tail_clients_max)),
             rendered: RenderedCache::new(options.tail_cache_bytes_max),
@@ -77,6 +78,7 @@ impl Shared {
             next_sticky: AtomicU32::new(random.next_u64() as u32),
             users: Users::new(store.clone(), clock.clone(), random.clone()),
             store,
+            tables,
             options,
             clock,
             random,

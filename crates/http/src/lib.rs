@@ -3,7 +3,7 @@
 //! [`HttpServer::start`] takes a [`StreamStore`](aquifer_stream::StreamStore),
 //! [`HttpOptions`] and an [`HttpEnvironment`] and answers until it is stopped.
 //! A request goes through `guard` (who may come in, counting, the log), its
-//! handler (`streams`, `append`, `read`, `tail`, `groups`, `users`, `operation`), and
+//! handler (`streams`, `append`, `read`, `tail`, `groups`, `users`, `iceberg`, `operation`), and
 //! comes back as an answer or as a [`Problem`]. `routes` has the table of all
 //! paths, `openapi.json` describes them.
 //!
@@ -22,6 +22,7 @@ mod arrow;
 mod batching;
 mod groups;
 mod guard;
+mod iceberg;
 mod input;
 mod json_records;
 mod metrics;

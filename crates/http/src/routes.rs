@@ -4,11 +4,11 @@
 use axum::Router;
 use axum::http::Method;
 use axum::middleware;
-use axum::routing::{MethodRouter, delete, get, patch, post};
+use axum::routing::{MethodRouter, delete, get, head, patch, post};
 
 use crate::app::App;
 use crate::problem::HttpProblem;
-use crate::{Problem, append, groups, guard, operation, read, streams, tail, users};
+use crate::{Problem, append, groups, guard, iceberg, operation, read, streams, tail, users};
 
 type Route = (Method, &'static str, MethodRouter<App>);
 
@@ -41,11 +41,21 @@ fn routes() -> Vec<Route> {
         post_route("/v1/users", post(users::create)),
         get_route("/v1/users/{user}", get(users::describe)),
         delete_route("/v1/users/{user}", delete(users::delete)),
+        get_route("/iceberg/v1/config", get(iceberg::config)),
+        get_route("/iceberg/v1/namespaces", get(iceberg::namespaces)),
+        get_route(NAMESPACE, get(iceberg::describe_namespace)),
+        (Method::HEAD, NAMESPACE, head(iceberg::has_namespace)),
+        get_route("/iceberg/v1/namespaces/{namespace}/tables", get(iceberg::list)),
+        get_route(TABLE, get(iceberg::load)),
+        (Method::HEAD, TABLE, head(iceberg::has_table)),
     ]
 }
 
+const NAMESPACE: &str = "/iceberg/v1/namespaces/{namespace}";
+const TABLE: &str = "/iceberg/v1/namespaces/{namespace}/tables/{table}";
+
 /// The paths of all routes, as labels of metrics.
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 23] = [
     "/v1/streams/{stream}/records",
     "/v1/streams/{stream}/tail",
     "/v1/streams",
@@ -58,6 +68,11 @@ const PATHS: [&str; 18] = [
     "/v1/groups/{group}/reset",
     "/v1/users",
     "/v1/users/{user}",
+    "/iceberg/v1/config",
+    "/iceberg/v1/namespaces",
+    NAMESPACE,
+    "/iceberg/v1/namespaces/{namespace}/tables",
+    TABLE,
     "/",
     "/healthz",
     "/readyz",

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aquifer_env::{Clock, Random, prepare_connection};
 use aquifer_stream::StreamStore;
+use aquifer_tables::Tables;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -38,6 +39,8 @@ pub struct HttpEnvironment {
     pub clock: Arc<dyn Clock>,
     /// Where nonces come from.
     pub random: Arc<dyn Random>,
+    /// The open tables, where they are not switched off.
+    pub tables: Option<Tables>,
     /// Where the server counts.
     pub metrics: HttpMetrics,
     /// What `/metrics` shows.
@@ -69,8 +72,7 @@ impl HttpServer {
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         let (stopping, is_stopping) = watch::channel(false);
-        let HttpEnvironment { clock, random, metrics, registries } = environment;
-        let app = Shared::new(store, options, clock, random, metrics, registries, is_stopping);
+        let app = Shared::new(store, options, environment, is_stopping);
         let accepting = tokio::spawn(accept(listener, app));
         Ok(Self { address, stopping, accepting })
     }

@@ -10,6 +10,7 @@ use aquifer_stream::{
     AppendRequest, DocumentExpectation, DocumentKey, DocumentKind, Environment, Options,
     PartitionAppend, StreamStore,
 };
+use aquifer_tables::{TableEnvironment, TableMetrics, TableOptions, Tables};
 use aquifer_types::{
     BatchBuilder, Compression, PartitionIndex, StreamName, StreamPath, TenantName, Timestamp,
 };
@@ -40,8 +41,19 @@ impl Server {
             ..Options::default()
         };
         let store = StreamStore::open(store_options, environment, &mut registry).await.unwrap();
-        let environment =
-            HttpEnvironment { clock, random, metrics, registries: vec![Arc::new(registry)] };
+        let table_environment = TableEnvironment {
+            clock: clock.clone(),
+            random: random.clone(),
+            metrics: TableMetrics::register(&mut registry),
+        };
+        let tables = Tables::new(store.clone(), TableOptions::default(), table_environment);
+        let environment = HttpEnvironment {
+            clock,
+            random,
+            tables: Some(tables),
+            metrics,
+            registries: vec![Arc::new(registry)],
+        };
         let options = HttpOptions { listen: "127.0.0.1:0".parse().unwrap(), ..options };
         let http = HttpServer::start(store.clone(), options, environment).await.unwrap();
         let url = format!("http://{}", http.address());
