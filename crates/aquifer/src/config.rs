@@ -9,6 +9,7 @@ use aquifer_http::{HttpOptions, Token};
 use aquifer_kafka::KafkaOptions;
 use aquifer_postgres::PostgresOptions;
 use aquifer_query::QueryOptions;
+use aquifer_tables::TableOptions;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -30,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) kafka: KafkaOptions,
     pub(crate) postgres: PostgresOptions,
     pub(crate) query: QueryOptions,
+    pub(crate) tables: TableOptions,
     pub(crate) log: LogOptions,
 }
 
@@ -50,7 +52,7 @@ impl Default for LogOptions {
 }
 
 /// The sections, as they are named in variables.
-const SECTIONS: [&str; 6] = ["store", "http", "kafka", "postgres", "query", "log"];
+const SECTIONS: [&str; 7] = ["store", "http", "kafka", "postgres", "query", "tables", "log"];
 
 /// Reads everything that `serve` is given.
 pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
@@ -206,6 +208,10 @@ fn finish(mut table: Table, settings: &[String]) -> Result<Config, Failure> {
         .query
         .validate()
         .map_err(|(field, why)| Failure::failed(format!("query.{field}: {why}")))?;
+    config
+        .tables
+        .validate()
+        .map_err(|(field, why)| Failure::failed(format!("tables.{field}: {why}")))?;
     config.store.validate()?;
     Ok(config)
 }

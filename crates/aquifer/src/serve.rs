@@ -7,6 +7,7 @@ use aquifer_kafka::{AllowAll, KafkaEnvironment, KafkaMetrics, KafkaServer};
 use aquifer_postgres::{PostgresEnvironment, PostgresMetrics, PostgresServer};
 use aquifer_query::{EngineCommand, Queries, QueryEnvironment, QueryMetrics};
 use aquifer_stream::{Environment, StreamStore};
+use aquifer_tables::{TableEnvironment, TableMetrics, Tables};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -27,6 +28,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let kafka_metrics = KafkaMetrics::register(&mut registry);
     let postgres_metrics = PostgresMetrics::register(&mut registry);
     let query_metrics = QueryMetrics::register(&mut registry);
+    let table_metrics = TableMetrics::register(&mut registry);
     let environment = Environment::real();
     let (clock, random) = (environment.clock.clone(), environment.random.clone());
     let store = tokio::select! {
@@ -52,6 +54,12 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         authorizer: Arc::new(AllowAll),
         token_validator: None,
     };
+    let table_environment =
+        TableEnvironment { clock: clock.clone(), random: random.clone(), metrics: table_metrics };
+    let tables = config
+        .tables
+        .enabled
+        .then(|| Tables::new(store.clone(), config.tables.clone(), table_environment));
     let postgres_environment = PostgresEnvironment {
         clock: clock.clone(),
         random: random.clone(),
@@ -62,6 +70,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         clock,
         random,
         queries: queries.clone(),
+        tables,
         metrics: http_metrics,
         registries: vec![Arc::new(registry)],
     };

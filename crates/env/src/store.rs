@@ -35,7 +35,7 @@ use crate::random::Random;
 pub use error::{StoreError, StoreErrorKind};
 #[cfg(feature = "faulty")]
 pub use faulty::{Fault, FaultRates, FaultyStore};
-pub use open::{file_url, open_store, open_store_to_read};
+pub use open::{file_url, open_store, open_store_to_read, reader_settings};
 
 /// Objects larger than this are not read whole by [`TierStore::get`]: 1 GiB.
 pub const OBJECT_READ_BYTES_MAX: u64 = 1 << 30;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use aquifer_env::{Clock, Random};
 use aquifer_query::Queries;
 use aquifer_stream::StreamStore;
+use aquifer_tables::Tables;
 use aquifer_types::{ErrorKind, PartitionIndex, StreamName, StreamPath, TenantName, Timestamp};
 use aquifer_users::Users;
 use axum::body::Body;
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) store: StreamStore,
     pub(crate) queries: Queries,
     pub(crate) users: Users,
+    /// Absent where they are switched off.
+    pub(crate) tables: Option<Tables>,
     pub(crate) options: HttpOptions,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
@@ -68,7 +71,7 @@ impl Shared {
         environment: HttpEnvironment,
         stopping: watch::Receiver<bool>,
     ) -> App {
-        let HttpEnvironment { clock, random, queries, metrics, registries } = environment;
+        let HttpEnvironment { clock, random, queries, tables, metrics, registries } = environment;
         Arc::new(Self {
             tails: Arc::new(Semaphore::new(options.tail_clients_max)),
             rendered: RenderedCache::new(options.tail_cache_bytes_max),
@@ -78,6 +81,7 @@ impl Shared {
             users: Users::new(store.clone(), clock.clone(), random.clone()),
             store,
             queries,
+            tables,
             options,
             clock,
             random,

@@ -9,11 +9,11 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use crate::Problem;
 use crate::app::{App, Shared};
 use crate::metrics::{AnswerLabels, GaugeGuard, RouteLabels};
 use crate::problem::ProblemDetail;
 use crate::routes::known_path;
+use crate::{Problem, iceberg};
 
 /// Paths that need no token: they tell nothing but that the server lives.
 const OPEN_PATHS: [&str; 3] = ["/healthz", "/readyz", "/"];
@@ -40,6 +40,9 @@ pub(crate) async fn observe(
     let uri = request.uri().clone();
     let response = match check(&app, &request) {
         Ok(()) => next.run(request).await,
+        Err(problem) if uri.path().starts_with(iceberg::PREFIX) => {
+            iceberg::with_error(problem, None).into_response()
+        }
         Err(problem) => problem.into_response(),
     };
     let status = response.status();

@@ -3,8 +3,8 @@
 //! [`HttpServer::start`] takes a [`StreamStore`](aquifer_stream::StreamStore),
 //! [`HttpOptions`] and an [`HttpEnvironment`] and answers until it is stopped.
 //! A request goes through `guard` (who may come in, counting, the log), its
-//! handler (`streams`, `append`, `read`, `tail`, `chunks`,
-//! `sql`, `search`, `groups`, `users`, `operation`), and
+//! handler (`streams`, `append`, `read`, `tail`, `chunks`, `sql`, `search`, `groups`, `users`,
+//! `iceberg`, `operation`), and
 //! comes back as an answer or as a [`Problem`]. `routes` has the table of all
 //! paths, `openapi.json` describes them.
 //!
@@ -25,6 +25,7 @@ mod batching;
 mod chunks;
 mod groups;
 mod guard;
+mod iceberg;
 mod input;
 mod json_records;
 mod metrics;

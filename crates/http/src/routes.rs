@@ -4,12 +4,13 @@
 use axum::Router;
 use axum::http::Method;
 use axum::middleware;
-use axum::routing::{MethodRouter, delete, get, patch, post};
+use axum::routing::{MethodRouter, delete, get, head, patch, post};
 
 use crate::app::App;
 use crate::problem::HttpProblem;
 use crate::{
-    Problem, append, chunks, groups, guard, operation, read, search, sql, streams, tail, users,
+    Problem, append, chunks, groups, guard, iceberg, operation, read, search, sql, streams, tail,
+    users,
 };
 
 type Route = (Method, &'static str, MethodRouter<App>);
@@ -46,11 +47,21 @@ fn routes() -> Vec<Route> {
         post_route("/v1/users", post(users::create)),
         get_route("/v1/users/{user}", get(users::describe)),
         delete_route("/v1/users/{user}", delete(users::delete)),
+        get_route("/iceberg/v1/config", get(iceberg::config)),
+        get_route("/iceberg/v1/namespaces", get(iceberg::namespaces)),
+        get_route(NAMESPACE, get(iceberg::describe_namespace)),
+        (Method::HEAD, NAMESPACE, head(iceberg::has_namespace)),
+        get_route("/iceberg/v1/namespaces/{namespace}/tables", get(iceberg::list)),
+        get_route(TABLE, get(iceberg::load)),
+        (Method::HEAD, TABLE, head(iceberg::has_table)),
     ]
 }
 
+const NAMESPACE: &str = "/iceberg/v1/namespaces/{namespace}";
+const TABLE: &str = "/iceberg/v1/namespaces/{namespace}/tables/{table}";
+
 /// The paths of all routes, as labels of metrics.
-const PATHS: [&str; 21] = [
+const PATHS: [&str; 26] = [
     "/v1/streams/{stream}/records",
     "/v1/streams/{stream}/tail",
     "/v1/streams/{stream}/search",
@@ -66,6 +77,11 @@ const PATHS: [&str; 21] = [
     "/v1/groups/{group}/reset",
     "/v1/users",
     "/v1/users/{user}",
+    "/iceberg/v1/config",
+    "/iceberg/v1/namespaces",
+    NAMESPACE,
+    "/iceberg/v1/namespaces/{namespace}/tables",
+    TABLE,
     "/",
     "/healthz",
     "/readyz",

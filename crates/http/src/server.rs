@@ -9,6 +9,7 @@ use std::time::Duration;
 use aquifer_env::{Clock, Random, prepare_connection};
 use aquifer_query::Queries;
 use aquifer_stream::StreamStore;
+use aquifer_tables::Tables;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -41,6 +42,8 @@ pub struct HttpEnvironment {
     pub random: Arc<dyn Random>,
     /// Who answers statements.
     pub queries: Queries,
+    /// The open tables, where they are not switched off.
+    pub tables: Option<Tables>,
     /// Where the server counts.
     pub metrics: HttpMetrics,
     /// What `/metrics` shows.

@@ -11,6 +11,7 @@ use aquifer_stream::{
     AppendRequest, DocumentExpectation, DocumentKey, DocumentKind, Environment, Options,
     PartitionAppend, StreamStore,
 };
+use aquifer_tables::{TableEnvironment, TableMetrics, TableOptions, Tables};
 use aquifer_types::{
     BatchBuilder, Compression, PartitionIndex, StreamName, StreamPath, TenantName, Timestamp,
 };
@@ -42,6 +43,12 @@ impl Server {
             ..Options::default()
         };
         let store = StreamStore::open(store_options, environment, &mut registry).await.unwrap();
+        let table_environment = TableEnvironment {
+            clock: clock.clone(),
+            random: random.clone(),
+            metrics: TableMetrics::register(&mut registry),
+        };
+        let tables = Tables::new(store.clone(), TableOptions::default(), table_environment);
         // Nothing here asks a statement that is answered: an engine would be the
         // whole binary, which the end-to-end tests start.
         let engine = EngineCommand {
@@ -61,6 +68,7 @@ impl Server {
             clock,
             random,
             queries,
+            tables: Some(tables),
             metrics,
             registries: vec![Arc::new(registry)],
         };

@@ -1,6 +1,7 @@
 //! The store as the doors see it.
 
 mod background;
+mod beside;
 mod documents;
 mod each;
 mod groups;

@@ -81,6 +81,27 @@ fn open(
     }
 }
 
+/// What other readers of the store at `url` have to know to reach it, in the
+/// words of Iceberg's clients: endpoint and region, nothing secret. Taken from
+/// where [`open_store`] takes it.
+pub fn reader_settings(url: &str, options: &[(String, String)]) -> Vec<(&'static str, String)> {
+    let is_s3 = Url::parse(url).is_ok_and(|url| url.scheme() == "s3");
+    let settings = is_s3.then(|| settings::<AmazonS3ConfigKey>(&["AWS_"], options));
+    let Some(Ok(settings)) = settings else { return Vec::new() };
+    let mut found = Vec::new();
+    for (key, value) in settings {
+        let name = match key {
+            AmazonS3ConfigKey::Endpoint => "s3.endpoint",
+            AmazonS3ConfigKey::Region | AmazonS3ConfigKey::DefaultRegion => "s3.region",
+            _ => continue,
+        };
+        // What was given last counts.
+        found.retain(|(known, _)| *known != name);
+        found.push((name, value));
+    }
+    found
+}
+
 /// The address of the store in an absolute `directory`.
 pub fn file_url(directory: &Path) -> Option<String> {
     let url = Url::from_file_path(directory).ok()?;

@@ -1,0 +1,117 @@
+//! Manifests: files of a table, each with what became of it in the snapshot
+//! that the manifest was written for.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::data_file::DataFile;
+use crate::{Error, avro, schema};
+
+/// Entries of one manifest; more become several.
+pub(crate) const ENTRIES_MAX: usize = 4096;
+
+/// The file was listed before.
+pub(crate) const EXISTING: i32 = 0;
+/// The snapshot adds it.
+pub(crate) const ADDED: i32 = 1;
+/// The snapshot does not list it any more.
+pub(crate) const DELETED: i32 = 2;
+
+/// A file and what became of it. Field names are the specification's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) status: i32,
+    pub(crate) snapshot_id: Option<i64>,
+    pub(crate) sequence_number: Option<i64>,
+    pub(crate) file_sequence_number: Option<i64>,
+    pub(crate) data_file: DataFile,
+}
+
+impl Entry {
+    /// `sequence` is that of the snapshot that added the file.
+    pub(crate) fn new(status: i32, snapshot_id: i64, sequence: i64, data_file: DataFile) -> Self {
+        Self {
+            status,
+            snapshot_id: Some(snapshot_id),
+            sequence_number: Some(sequence),
+            file_sequence_number: Some(sequence),
+            data_file,
+        }
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.status != DELETED
+    }
+}
+
+/// A manifest of data files, or of deleted positions, under the table's current
+/// schema.
+pub(crate) fn encode(
+    entries: &[Entry],
+    table_schema: &Value,
+    is_deletes: bool,
+    marker: [u8; 16],
+) -> Result<Vec<u8>, Error> {
+    let schema_id = table_schema.get("schema-id").and_then(Value::as_i64).unwrap_or(0);
+    let header = [
+        ("schema", table_schema.to_string()),
+        ("schema-id", schema_id.to_string()),
+        ("partition-spec", schema::spec_fields().to_string()),
+        ("partition-spec-id", schema::SPEC_ID.to_string()),
+        ("format-version", "2".to_owned()),
+        ("content", if is_deletes { "deletes" } else { "data" }.to_owned()),
+    ];
+    avro::encode(SCHEMA, &header, entries, marker)
+}
+
+pub(crate) fn decode(path: &str, bytes: &[u8]) -> Result<Vec<Entry>, Error> {
+    // One that lists what it deletes beside what it adds may have twice as many.
+    avro::decode(path, bytes, 2 * ENTRIES_MAX)
+}
+
+/// The specification's schema of a manifest entry, version 2, without the
+/// optional fields that are not written.
+const SCHEMA: &str = r#"{
+  "type": "record", "name": "manifest_entry", "fields": [
+    { "name": "status", "type": "int", "field-id": 0 },
+    { "name": "snapshot_id", "type": ["null", "long"], "default": null, "field-id": 1 },
+    { "name": "sequence_number", "type": ["null", "long"], "default": null, "field-id": 3 },
+    { "name": "file_sequence_number", "type": ["null", "long"], "default": null, "field-id": 4 },
+    { "name": "data_file", "field-id": 2, "type": {
+      "type": "record", "name": "r2", "fields": [
+        { "name": "content", "type": "int", "field-id": 134 },
+        { "name": "file_path", "type": "string", "field-id": 100 },
+        { "name": "file_format", "type": "string", "field-id": 101 },
+        { "name": "partition", "field-id": 102, "type": {
+          "type": "record", "name": "r102", "fields": [
+            { "name": "_partition_id", "type": ["null", "int"], "default": null, "field-id": 1000 }
+          ] } },
+        { "name": "record_count", "type": "long", "field-id": 103 },
+        { "name": "file_size_in_bytes", "type": "long", "field-id": 104 },
+        { "name": "value_counts", "default": null, "field-id": 109, "type": ["null", {
+          "type": "array", "logicalType": "map", "items": {
+            "type": "record", "name": "k119_v120", "fields": [
+              { "name": "key", "type": "int", "field-id": 119 },
+              { "name": "value", "type": "long", "field-id": 120 }
+            ] } }] },
+        { "name": "null_value_counts", "default": null, "field-id": 110, "type": ["null", {
+          "type": "array", "logicalType": "map", "items": {
+            "type": "record", "name": "k121_v122", "fields": [
+              { "name": "key", "type": "int", "field-id": 121 },
+              { "name": "value", "type": "long", "field-id": 122 }
+            ] } }] },
+        { "name": "lower_bounds", "default": null, "field-id": 125, "type": ["null", {
+          "type": "array", "logicalType": "map", "items": {
+            "type": "record", "name": "k126_v127", "fields": [
+              { "name": "key", "type": "int", "field-id": 126 },
+              { "name": "value", "type": "bytes", "field-id": 127 }
+            ] } }] },
+        { "name": "upper_bounds", "default": null, "field-id": 128, "type": ["null", {
+          "type": "array", "logicalType": "map", "items": {
+            "type": "record", "name": "k129_v130", "fields": [
+              { "name": "key", "type": "int", "field-id": 129 },
+              { "name": "value", "type": "bytes", "field-id": 130 }
+            ] } }] },
+        { "name": "sort_order_id", "type": ["null", "int"], "default": null, "field-id": 140 }
+      ] } }
+  ] }"#;
