@@ -21,10 +21,13 @@ mod parquet_readers;
 mod partition;
 mod power_cut;
 mod proxy;
+mod query_isolation;
+mod questions;
 mod readme;
 mod recover;
 mod s3;
 pub(crate) mod server;
+mod sql_cut;
 mod sync_faults;
 pub(crate) mod upgrade;
 mod zombie;
@@ -131,6 +134,16 @@ const SCENARIOS: &[Scenario] = &[
         name: "command_line",
         about: "the client commands and the demo",
         run: command_line::run,
+    },
+    Scenario {
+        name: "query_isolation",
+        about: "hostile questions, little memory, a killed engine: appends go on, the next works",
+        run: query_isolation::run,
+    },
+    Scenario {
+        name: "sql_cut",
+        about: "statements read one cut beside appends, tiering, compaction and transactions",
+        run: sql_cut::run,
     },
     Scenario {
         name: "kafka_security",
