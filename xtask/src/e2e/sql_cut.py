@@ -5,6 +5,7 @@ One in five is aborted.
 
 import signal
 import sys
+import time
 
 from confluent_kafka import Producer
 
@@ -30,3 +31,4 @@ while not stopping:
     else:
         producer.commit_transaction(60)
     number += 1
+    time.sleep(0.005)

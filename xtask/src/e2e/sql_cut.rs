@@ -25,6 +25,10 @@ const PARTITIONS: u32 = 3;
 /// Records in one append: 1 to this many.
 const BATCH_RECORDS_MAX: u64 = 40;
 
+/// Writers rest this long between appends: the engine has the lowest claim on the
+/// processor, and gets little where others never rest.
+const REST: Duration = Duration::from_millis(5);
+
 /// What each writer was told last: so many records are there at least.
 type Acked = [AtomicU64; PARTITIONS as usize];
 
@@ -90,6 +94,7 @@ fn write(client: &Client, partition: u32, acked: &Acked, stop: &AtomicBool) -> R
             other => bail!("{other:?}"),
         }
         acked[partition as usize].store(next, Ordering::SeqCst);
+        std::thread::sleep(REST);
     }
     Ok(())
 }
@@ -103,6 +108,7 @@ fn write_wide(client: &Client, stop: &AtomicBool) -> Result<()> {
             .collect();
         client.append_json("wide", &json!({ "records": records }))?;
         number += 1;
+        std::thread::sleep(REST);
     }
     Ok(())
 }
