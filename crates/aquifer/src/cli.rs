@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Append(AppendArguments),
     /// Read records, or follow them live
     Read(ReadArguments),
+    /// Find records by their words and fields, the newest first
+    Search(SearchArguments),
     /// Ask with SQL: a statement, what comes on standard input, or a shell
     Sql(SqlArguments),
     /// Measure a running server with appends
@@ -78,6 +80,9 @@ pub(crate) struct ServeArguments {
     /// The address of the Kafka protocol [default: 127.0.0.1:9092]
     #[arg(long, value_name = "ADDR")]
     pub(crate) kafka_listen: Option<SocketAddr>,
+    /// The address of the PostgreSQL protocol [default: 127.0.0.1:5433]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) postgres_listen: Option<SocketAddr>,
     /// Where Kafka clients are told to come, if not to that address
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) kafka_advertised: Option<String>,
@@ -103,7 +108,7 @@ pub(crate) struct ServeArguments {
     /// Memory for recent records, such as 64MiB
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) tail_cache_bytes_max: Option<u64>,
-    /// Memory for chunks that are read, such as 128MiB
+    /// Memory for chunks that are read, such as 32MiB
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) chunk_cache_bytes_max: Option<u64>,
     /// The largest request body, such as 16MiB
@@ -372,6 +377,30 @@ pub(crate) struct ReadArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct SearchArguments {
+    /// The stream
+    pub(crate) stream: String,
+    /// What to find, such as 'verb:delete -"system:serviceaccount"'; docs/search.md
+    /// has the language
+    #[arg(default_value = "", allow_hyphen_values = true)]
+    pub(crate) query: String,
+    /// Only records from this time on: RFC 3339 or ms
+    #[arg(long)]
+    pub(crate) from: Option<String>,
+    /// Only records before this time: RFC 3339 or ms
+    #[arg(long)]
+    pub(crate) to: Option<String>,
+    /// Stop after this many records
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: u64,
+    /// Count all that match, and say how many there are
+    #[arg(long)]
+    pub(crate) total: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct SqlArguments {
     /// The statement; without one, those of standard input, or a shell on a terminal
     #[arg(value_name = "SQL", allow_hyphen_values = true)]
@@ -473,6 +502,9 @@ pub(crate) struct DoctorArguments {
     /// The address of the Kafka protocol [default: 127.0.0.1:9092]
     #[arg(long, value_name = "ADDR")]
     pub(crate) kafka_listen: Option<SocketAddr>,
+    /// The address of the PostgreSQL protocol [default: 127.0.0.1:5433]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) postgres_listen: Option<SocketAddr>,
     /// The form of the output
     #[arg(long, value_enum, default_value = "table", value_name = "FORM")]
     pub(crate) output: Output,

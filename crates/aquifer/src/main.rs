@@ -20,6 +20,7 @@ mod groups;
 mod offline;
 mod output;
 mod read;
+mod search;
 mod serve;
 mod sql;
 mod streams;
@@ -60,6 +61,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::User(arguments) => users::run(arguments).await,
         Command::Append(arguments) => append::run(arguments).await,
         Command::Read(arguments) => read::run(arguments).await,
+        Command::Search(arguments) => search::run(arguments).await,
         Command::Sql(arguments) => sql::run(arguments).await,
         Command::Bench(arguments) => bench::run(arguments).await,
         Command::Verify(arguments) => offline::verify(arguments).await,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aquifer_http::{HttpEnvironment, HttpMetrics, HttpServer};
 use aquifer_kafka::{AllowAll, KafkaEnvironment, KafkaMetrics, KafkaServer};
+use aquifer_postgres::{PostgresEnvironment, PostgresMetrics, PostgresServer};
 use aquifer_query::{EngineCommand, Queries, QueryEnvironment, QueryMetrics};
 use aquifer_stream::{Environment, StreamStore};
 use prometheus_client::registry::Registry;
@@ -24,6 +25,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let mut registry = Registry::with_prefix("aquifer");
     let http_metrics = HttpMetrics::register(&mut registry);
     let kafka_metrics = KafkaMetrics::register(&mut registry);
+    let postgres_metrics = PostgresMetrics::register(&mut registry);
     let query_metrics = QueryMetrics::register(&mut registry);
     let environment = Environment::real();
     let (clock, random) = (environment.clock.clone(), environment.random.clone());
@@ -49,6 +51,12 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         metrics: kafka_metrics,
         authorizer: Arc::new(AllowAll),
         token_validator: None,
+    };
+    let postgres_environment = PostgresEnvironment {
+        clock: clock.clone(),
+        random: random.clone(),
+        metrics: postgres_metrics,
+        queries: queries.clone(),
     };
     let environment = HttpEnvironment {
         clock,
@@ -76,7 +84,18 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
             return Err(failure);
         }
     };
-    announce(&config, &http, kafka.as_ref())?;
+    let postgres = match start_postgres(&store, &config, postgres_environment).await {
+        Ok(postgres) => postgres,
+        Err(failure) => {
+            http.stop().await;
+            if let Some(kafka) = kafka {
+                kafka.stop().await;
+            }
+            store.shutdown().await?;
+            return Err(failure);
+        }
+    };
+    announce(&config, &http, kafka.as_ref(), postgres.as_ref())?;
     tokio::select! {
         () = signals.stop() => {}
         () = allocator::give_back() => {}
@@ -88,8 +107,13 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
                 kafka.stop().await;
             }
         };
-        // Both doors first: what they answer still needs the store.
-        tokio::join!(http.stop(), kafka);
+        let postgres = async {
+            if let Some(postgres) = postgres {
+                postgres.stop().await;
+            }
+        };
+        // The doors first: what they answer still needs the store.
+        tokio::join!(http.stop(), kafka, postgres);
         queries.stop().await;
         store.shutdown().await
     };
@@ -123,6 +147,24 @@ async fn start_kafka(
     })
 }
 
+async fn start_postgres(
+    store: &StreamStore,
+    config: &Config,
+    environment: PostgresEnvironment,
+) -> Result<Option<PostgresServer>, Failure> {
+    if !config.postgres.enabled {
+        return Ok(None);
+    }
+    let started = PostgresServer::start(store.clone(), config.postgres.clone(), environment).await;
+    started.map(Some).map_err(|error| {
+        Failure::with_next(
+            format!("the PostgreSQL protocol cannot be served: {error}"),
+            "stop what listens there, choose another address with --postgres-listen, or switch it \
+             off with --set postgres.enabled=false",
+        )
+    })
+}
+
 /// The engine is this program again. It needs the environment for what opens
 /// tier 2, but not the token that opens this server.
 fn engine_command(config: &Config) -> Result<EngineCommand, Failure> {
@@ -147,6 +189,7 @@ fn announce(
     config: &Config,
     http: &HttpServer,
     kafka: Option<&KafkaServer>,
+    postgres: Option<&PostgresServer>,
 ) -> Result<(), Failure> {
     let data = std::path::absolute(&config.store.data)?;
     let mut lines = vec![
@@ -156,6 +199,8 @@ fn announce(
     ];
     let addresses = kafka.map(KafkaServer::addresses).unwrap_or_default();
     lines.extend(addresses.iter().map(|address| format!("kafka listening on {address}")));
+    let address = postgres.map(PostgresServer::address);
+    lines.extend(address.iter().map(|address| format!("postgres listening on {address}")));
     for line in lines {
         // Whoever started it may have read enough: that is no reason to stop.
         if output::line(&line).is_err() {

@@ -191,7 +191,7 @@ impl ChunkReader {
     }
 
     /// Offsets and timestamps in µs of a window.
-    async fn times(&self, window: &Window) -> Result<Vec<(i64, i64)>, Error> {
+    pub(crate) async fn times(&self, window: &Window) -> Result<Vec<(i64, i64)>, Error> {
         let mask = &self.footer.columns.times;
         let segments = self.segments(window, mask, &Segments::default()).await?;
         let mut times = Vec::with_capacity(window.rows.len());
@@ -252,7 +252,7 @@ impl ChunkReader {
     }
 
     /// Fetches and verifies what a window needs and `held` does not have.
-    async fn segments(
+    pub(crate) async fn segments(
         &self,
         window: &Window,
         mask: &ProjectionMask,
@@ -292,7 +292,11 @@ impl Footer {
     }
 
     /// The lowest and highest values of each page of such a column.
-    fn page_values(&self, row_group: usize, leaf: usize) -> Option<&PrimitiveColumnIndex<i64>> {
+    pub(crate) fn page_values(
+        &self,
+        row_group: usize,
+        leaf: usize,
+    ) -> Option<&PrimitiveColumnIndex<i64>> {
         match self.parquet().column_index()?.get(row_group)?.get(leaf)? {
             ColumnIndexMetaData::INT64(index) => Some(index),
             _ => None,

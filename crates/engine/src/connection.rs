@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::answer::time_max;
 use crate::engine::Engine;
 use crate::link::{Link, pump};
-use crate::refusal::{internal, refusal};
+use crate::refusal::internal;
 
 /// Answers the question of a connection, of which `reader` and `writer` are the
 /// halves. Returns when it is answered or the server has closed it.
@@ -82,11 +82,8 @@ async fn within_time(
 async fn answer(engine: &Engine, question: Question, link: Arc<Link>) -> Result<Spent, Refusal> {
     match &question.ask {
         Ask::Sql(sql) => engine.sql(&question, sql, link).await,
-        Ask::Search(_) | Ask::Histogram(_) => Err(refusal(
-            aquifer_types::ErrorKind::Unsupported,
-            "search-unsupported",
-            "0A000",
-            "this engine answers SQL only",
-        )),
+        Ask::Postgres(postgres) => engine.sql(&question, &postgres.sql, link).await,
+        Ask::Search(search) => engine.searches(link).search(&question, search).await,
+        Ask::Histogram(histogram) => engine.searches(link).histogram(&question, histogram).await,
     }
 }

@@ -4,16 +4,17 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use aquifer_env::{RealClock, TierStore};
+use aquifer_env::{Clock as _, RealClock, TierStore};
 use aquifer_query::wire::{FromEngine, Refusal, Spent};
-use aquifer_query::{EngineOptions, Question, SqlQuestion};
-use aquifer_types::StreamName;
+use aquifer_query::{Ask, EngineOptions, Question, SqlQuestion};
+use aquifer_types::{StreamName, Timestamp};
 use async_trait::async_trait;
 
 use crate::answer::{self, Manner, Sink};
 use crate::link::Link;
 use crate::pool::Resources;
 use crate::refusal::{internal, of};
+use crate::search::{IndexAccess, Searches};
 use crate::sql::{Outcome, Planner, Resolved, Server, Sessions};
 use crate::{ChunkAccess, Reads, ScanOptions, StreamTable, TailCache, Usage};
 
@@ -25,6 +26,7 @@ pub(crate) struct Engine {
     resources: Resources,
     chunks: Arc<ChunkAccess>,
     tail_cache: Arc<TailCache>,
+    indexes: Arc<IndexAccess>,
 }
 
 impl fmt::Debug for Engine {
@@ -47,6 +49,7 @@ impl Engine {
             clock: RealClock::new(),
             sessions: Sessions::new(&options).map_err(failed)?,
             resources,
+            indexes: IndexAccess::new(store.clone(), options.index_cache_bytes_max),
             chunks: ChunkAccess::new(store, options.footer_cache_bytes_max),
             tail_cache: TailCache::new(options.tail_cache_bytes_max),
             options,
@@ -59,6 +62,18 @@ impl Engine {
 
     pub(crate) fn clock(&self) -> &RealClock {
         &self.clock
+    }
+
+    /// What answers searches of one question.
+    pub(crate) fn searches(&self, link: Arc<Link>) -> Searches<'_> {
+        let reads = Reads {
+            chunks: Arc::clone(&self.chunks),
+            tail_cache: Arc::clone(&self.tail_cache),
+            tail: Arc::clone(&link) as _,
+            usage: Arc::default(),
+        };
+        let now = Timestamp(self.clock.now_ms());
+        Searches { options: &self.options, reads, indexes: Arc::clone(&self.indexes), link, now }
     }
 
     /// Answers a statement.
@@ -93,6 +108,10 @@ impl Engine {
             server,
             runtime,
             tenant: question.tenant.as_str(),
+            postgres: match &question.ask {
+                Ask::Postgres(postgres) => Some(&postgres.session),
+                _ => None,
+            },
         };
         let manner = Manner {
             form: question.form,

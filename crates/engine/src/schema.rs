@@ -12,6 +12,7 @@ pub(crate) const OFFSET: &str = "_offset";
 pub(crate) const TIMESTAMP: &str = "_timestamp";
 pub(crate) const APPENDED: &str = "_appended";
 pub(crate) const HEADERS: &str = "_headers";
+pub(crate) const KEY: &str = "_key";
 pub(crate) const VALUE: &str = "_value";
 
 /// The columns that every table has, in their order.

@@ -289,7 +289,7 @@ impl StreamTable {
 }
 
 /// The chunks of a partition that have records of the cut, in order.
-fn cut_chunks(partition: &TablePartition) -> Vec<CutChunk> {
+pub(crate) fn cut_chunks(partition: &TablePartition) -> Vec<CutChunk> {
     let end = partition.tiered.min(partition.end);
     let within = partition
         .chunks
@@ -315,3 +315,6 @@ fn tail_bounds(tail: &TailRange) -> Bounds {
         appended_max: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

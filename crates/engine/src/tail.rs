@@ -81,15 +81,21 @@ pub(crate) struct TailRange {
 
 /// What all partitions of a tail scan share.
 #[derive(Debug, Clone)]
-struct Tail {
+pub(crate) struct Tail {
     reads: Reads,
     options: ScanOptions,
     counts: ScanCounts,
 }
 
 impl Tail {
+    /// Reads that no plan shows.
+    pub(crate) fn uncounted(reads: Reads, options: ScanOptions) -> Self {
+        let counts = ScanCounts::new(&ExecutionPlanMetricsSet::new());
+        Self { reads, options, counts }
+    }
+
     /// The block that speaks for `at`, from the cache or from the server.
-    async fn block(&self, range: &TailRange, at: Offset) -> Result<Arc<Block>, Error> {
+    pub(crate) async fn block(&self, range: &TailRange, at: Offset) -> Result<Arc<Block>, Error> {
         if let Some(block) = self.reads.tail_cache.get(range.partition, at) {
             return Ok(block);
         }

@@ -4,7 +4,7 @@
 //! [`HttpOptions`] and an [`HttpEnvironment`] and answers until it is stopped.
 //! A request goes through `guard` (who may come in, counting, the log), its
 //! handler (`streams`, `append`, `read`, `tail`, `chunks`,
-//! `sql`, `groups`, `users`, `operation`), and
+//! `sql`, `search`, `groups`, `users`, `operation`), and
 //! comes back as an answer or as a [`Problem`]. `routes` has the table of all
 //! paths, `openapi.json` describes them.
 //!
@@ -36,6 +36,7 @@ mod read;
 mod render;
 mod rendered;
 mod routes;
+mod search;
 mod server;
 mod sql;
 mod streams;

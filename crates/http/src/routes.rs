@@ -8,7 +8,9 @@ use axum::routing::{MethodRouter, delete, get, patch, post};
 
 use crate::app::App;
 use crate::problem::HttpProblem;
-use crate::{Problem, append, chunks, groups, guard, operation, read, sql, streams, tail, users};
+use crate::{
+    Problem, append, chunks, groups, guard, operation, read, search, sql, streams, tail, users,
+};
 
 type Route = (Method, &'static str, MethodRouter<App>);
 
@@ -31,6 +33,8 @@ fn routes() -> Vec<Route> {
         post_route("/v1/streams/{stream}/records", post(append::append)),
         get_route("/v1/streams/{stream}/records", get(read::read)),
         get_route("/v1/streams/{stream}/tail", get(tail::tail)),
+        get_route("/v1/streams/{stream}/search", get(search::search)),
+        get_route("/v1/streams/{stream}/histogram", get(search::histogram)),
         get_route("/v1/streams/{stream}/chunks", get(chunks::list)),
         post_route("/v1/sql", post(sql::ask)),
         get_route("/v1/groups", get(groups::list)),
@@ -46,9 +50,11 @@ fn routes() -> Vec<Route> {
 }
 
 /// The paths of all routes, as labels of metrics.
-const PATHS: [&str; 19] = [
+const PATHS: [&str; 21] = [
     "/v1/streams/{stream}/records",
     "/v1/streams/{stream}/tail",
+    "/v1/streams/{stream}/search",
+    "/v1/streams/{stream}/histogram",
     "/v1/streams",
     "/v1/streams/{stream}",
     "/v1/streams/{stream}/truncate",

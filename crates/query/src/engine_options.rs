@@ -30,6 +30,8 @@ pub struct EngineOptions {
     pub tail_cache_bytes_max: u64,
     /// The bytes of footers and page indexes of chunks that are kept.
     pub footer_cache_bytes_max: u64,
+    /// The bytes of heads of search indexes that are kept.
+    pub index_cache_bytes_max: u64,
     /// How many parts of one question run beside each other.
     pub target_partitions: usize,
     /// How many questions run beside each other; more wait for their turn
@@ -68,6 +70,7 @@ impl Default for EngineOptions {
             spill_bytes_max: 10 << 30,
             tail_cache_bytes_max: 128 << 20,
             footer_cache_bytes_max: 64 << 20,
+            index_cache_bytes_max: 64 << 20,
             target_partitions: 2,
             questions_max: 16,
             ask_ms_max: 10_000,

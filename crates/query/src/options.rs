@@ -61,6 +61,8 @@ pub struct QueryOptions {
     pub tail_cache_bytes_max: u64,
     /// Footers of chunks that the engine keeps, in bytes.
     pub footer_cache_bytes_max: u64,
+    /// Heads of search indexes that the engine keeps, in bytes.
+    pub index_cache_bytes_max: u64,
     /// Batches of the journal that are on their way to the engine at a time, in
     /// bytes.
     pub tail_bytes_max: u64,
@@ -103,6 +105,7 @@ impl Default for QueryOptions {
             function_bytes_max: 256 << 20,
             tail_cache_bytes_max: 128 << 20,
             footer_cache_bytes_max: 64 << 20,
+            index_cache_bytes_max: 64 << 20,
             tail_bytes_max: 64 << 20,
             tail_piece_bytes_max: 4 << 20,
             start_ms_max: 10_000,
@@ -168,6 +171,7 @@ impl QueryOptions {
             spill_bytes_max: self.spill_bytes_max,
             tail_cache_bytes_max: self.tail_cache_bytes_max,
             footer_cache_bytes_max: self.footer_cache_bytes_max,
+            index_cache_bytes_max: self.index_cache_bytes_max,
             target_partitions,
             // The server's queue comes first; a question that it gave up may
             // take a moment to end.

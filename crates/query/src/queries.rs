@@ -15,7 +15,7 @@ use crate::question::{Begun, Conversation, Outlet, PARTS_AHEAD_MAX, Shared, Stop
 use crate::running::{RunningQuestion, RunningQuestions};
 use crate::tail::TailBudget;
 use crate::wire::{Refusal, Spent};
-use crate::{Ask, Limits, Parameter, QueryMetrics, QueryOptions, Question};
+use crate::{Ask, Limits, Parameter, PostgresQuestion, QueryMetrics, QueryOptions, Question};
 
 /// The engine keeps a question's time by itself, and says more when it is over;
 /// the server steps in this much later.
@@ -137,7 +137,9 @@ impl Queries {
             _ => size_of::<Parameter>(),
         };
         let bytes = match &question.ask {
-            Ask::Sql(sql) => sql.sql.len() + sql.parameters.iter().map(text).sum::<usize>(),
+            Ask::Sql(sql) | Ask::Postgres(PostgresQuestion { sql, .. }) => {
+                sql.sql.len() + sql.parameters.iter().map(text).sum::<usize>()
+            }
             Ask::Search(search) => search.query.len(),
             Ask::Histogram(histogram) => {
                 histogram.query.len() + histogram.top_of.iter().map(String::len).sum::<usize>()

@@ -1,5 +1,7 @@
 //! What can be asked.
 
+use std::collections::BTreeMap;
+
 use aquifer_types::{StreamName, TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,10 @@ pub struct Question {
 pub enum Ask {
     /// A SQL statement.
     Sql(SqlQuestion),
+    /// A SQL statement of a client that believes to speak with PostgreSQL: its
+    /// catalogs are there, and what it asks of them is rewritten to what there
+    /// is.
+    Postgres(PostgresQuestion),
     /// A search in one stream.
     Search(SearchQuestion),
     /// How many records match over time.
@@ -39,6 +45,26 @@ pub struct SqlQuestion {
     pub parameters: Vec<Parameter>,
     /// Answer with the types of parameters and columns, and do not run it.
     pub describe_only: bool,
+}
+
+/// A SQL statement, and what PostgreSQL's functions say of its session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PostgresQuestion {
+    /// The statement.
+    pub sql: SqlQuestion,
+    /// Whose it is.
+    pub session: PostgresSession,
+}
+
+/// A session of PostgreSQL's protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostgresSession {
+    /// `current_user`.
+    pub user: String,
+    /// `pg_backend_pid()`.
+    pub process: u32,
+    /// `current_setting(…)`, by names in lower case.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// A value for a placeholder.

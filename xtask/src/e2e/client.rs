@@ -143,6 +143,31 @@ impl Client {
         text_of_success(path, self.agent.get(self.at(path)).call()?)
     }
 
+    /// The text of a GET that must succeed, in a media type.
+    pub(crate) fn get_as(&self, path: &str, accept: &str) -> Result<String> {
+        text_of_success(path, self.agent.get(self.at(path)).header("accept", accept).call()?)
+    }
+
+    /// Status and text of a GET, whatever they are.
+    pub(crate) fn get_any(&self, path: &str) -> Result<(u16, String)> {
+        let mut answer = self.agent.get(self.at(path)).call()?;
+        Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
+    }
+
+    /// A header of a GET that must succeed.
+    pub(crate) fn get_header(&self, path: &str, name: &str) -> Result<String> {
+        let answer = self.agent.get(self.at(path)).call()?;
+        let header = answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let header = header.with_context(|| format!("{path}: no {name}"))?.to_owned();
+        text_of_success(path, answer)?;
+        Ok(header)
+    }
+
+    /// Changes what is at a path; must succeed.
+    pub(crate) fn patch(&self, path: &str, body: &Value) -> Result<()> {
+        text_of_success(path, self.agent.patch(self.at(path)).send_json(body)?).map(drop)
+    }
+
     /// Creates a durable stream with `config` in its `config` field.
     pub(crate) fn create_stream(&self, name: &str, partitions: u32, config: Value) -> Result<()> {
         let body = json!({ "name": name, "partitions": partitions, "config": config });
@@ -313,6 +338,19 @@ impl Client {
     fn at(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
+}
+
+/// A text as a part of a URL.
+pub(crate) fn segment(text: &str) -> String {
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'~') {
+            segment.push(char::from(byte));
+        } else {
+            segment.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    segment
 }
 
 /// A problem's or an answer's text, an error unless the status is 2xx.

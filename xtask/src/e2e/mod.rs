@@ -10,6 +10,7 @@ mod clock;
 mod command_line;
 mod enospc;
 mod history;
+mod java_program;
 mod kafka;
 mod kafka_security;
 mod kill9;
@@ -20,11 +21,14 @@ mod mount;
 mod open_tables;
 mod parquet_readers;
 mod partition;
+mod postgres_clients;
+mod postgres_jdbc;
 mod power_cut;
 mod proxy;
 mod readme;
 mod recover;
 mod s3;
+mod search;
 pub(crate) mod server;
 mod sql_http;
 mod sql_shell;
@@ -146,6 +150,11 @@ const SCENARIOS: &[Scenario] = &[
         run: recover::run,
     },
     Scenario {
+        name: "search",
+        about: "real logs, searched in memory, in files and through indexes: as by looking at all",
+        run: search::run,
+    },
+    Scenario {
         name: "command_line",
         about: "the client commands and the demo",
         run: command_line::run,
@@ -190,6 +199,16 @@ const SCENARIOS: &[Scenario] = &[
         name: "kafka_exactly_once",
         about: "consume, transform, produce with kills of worker and server: each record once",
         run: kafka::exactly_once,
+    },
+    Scenario {
+        name: "postgres_clients",
+        about: "psql and psycopg over TLS: queries, cursors, cancel, catalogs",
+        run: postgres_clients::run,
+    },
+    Scenario {
+        name: "postgres_jdbc",
+        about: "PostgreSQL's JDBC driver: prepared statements, fetch size, metadata, cancel",
+        run: postgres_jdbc::run,
     },
     Scenario {
         name: "upgrade",

@@ -16,7 +16,11 @@ mod source;
 mod types;
 mod views;
 
+pub(crate) use describe::Described;
+pub(crate) use names::{Listing, Named, PG_CATALOG, PUBLIC};
 pub(crate) use planner::{Outcome, Plan, Planner};
 pub(crate) use server::{Resolved, Server};
-pub(crate) use session::Sessions;
+pub(crate) use session::{Session, Sessions};
+#[cfg(test)]
+pub(crate) use source::Source;
 pub(crate) use types::sql_type;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aquifer_query::wire::Refusal;
-use aquifer_query::{EngineOptions, SqlQuestion};
+use aquifer_query::{EngineOptions, PostgresSession, SqlQuestion};
 use aquifer_types::{ErrorKind, StreamName};
 use datafusion::catalog::view::ViewTable;
 use datafusion::catalog::{SchemaProvider, TableProvider};
@@ -23,6 +23,7 @@ use super::session::{Session, Sessions};
 use super::source::Source;
 use super::types::names_in;
 use super::views::{Expansion, View, within};
+use crate::pg_catalog;
 use crate::refusal::{internal, invalid, of, refusal};
 
 /// What a statement comes to.
@@ -62,11 +63,37 @@ pub(crate) struct Planner<'a> {
     pub(crate) runtime: Arc<RuntimeEnv>,
     /// Whose streams are seen.
     pub(crate) tenant: &'a str,
+    /// The session of a client that believes to speak with PostgreSQL.
+    pub(crate) postgres: Option<&'a PostgresSession>,
 }
 
 impl Planner<'_> {
     /// Plans what is asked; what stores or drops a view is done.
     pub(crate) async fn plan(&self, question: &SqlQuestion) -> Result<Outcome, Refusal> {
+        match self.rewritten(question).await? {
+            Some(question) => {
+                let planned = self.plan_as_is(&question).await;
+                // Places in it are not those of what was sent.
+                planned.map_err(|refusal| Refusal { position: None, ..refusal })
+            }
+            None => self.plan_as_is(question).await,
+        }
+    }
+
+    /// What is asked in words that are known here, if it was in PostgreSQL's.
+    async fn rewritten(&self, question: &SqlQuestion) -> Result<Option<SqlQuestion>, Refusal> {
+        if self.postgres.is_none() {
+            return Ok(None);
+        }
+        let mut statement = Source::read(&question.sql, self.options)?.parse()?;
+        if !pg_catalog::may_need_rewriting(&question.sql) {
+            return Ok(None);
+        }
+        let is_changed = pg_catalog::rewrite(&mut statement, &self.listing().await?)?;
+        Ok(is_changed.then(|| SqlQuestion { sql: statement.to_string(), ..question.clone() }))
+    }
+
+    async fn plan_as_is(&self, question: &SqlQuestion) -> Result<Outcome, Refusal> {
         let source = Source::read(&question.sql, self.options)?;
         let statement = source.parse()?;
         match Command::of(&statement)? {
@@ -131,7 +158,10 @@ impl Planner<'_> {
         let mut expansion = Expansion::new(listing, self.options);
         expansion.add(&used)?;
         let views = expansion.views;
-        let session = self.sessions.open(self.tenant, Arc::clone(&self.runtime))?;
+        let mut session = self.sessions.open(self.tenant, Arc::clone(&self.runtime))?;
+        if let Some(postgres) = self.postgres {
+            pg_catalog::register_functions(&mut session, postgres, listing)?;
+        }
         let mut known = self.register_streams(&session, &used, &views).await?;
         let mut all = used.iter().chain(views.iter().flat_map(|view| &view.uses));
         if all.any(|named| matches!(named, Named::System(..))) {
@@ -218,6 +248,9 @@ impl Planner<'_> {
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
         describe::register(session, self.tenant, &all)?;
+        if let Some(postgres) = self.postgres {
+            known.extend(pg_catalog::register_tables(session, postgres, listing, &all)?);
+        }
         for table in ["tables", "views", "columns", "schemata"] {
             known.push(table.to_owned());
         }
@@ -377,7 +410,11 @@ impl Planner<'_> {
     }
 
     fn empty_listing(&self) -> Listing {
-        Listing { tenant: self.tenant.to_owned(), ..Listing::default() }
+        let system = match self.postgres {
+            Some(_) => pg_catalog::TABLES.names().map(str::to_owned).collect(),
+            None => Vec::new(),
+        };
+        Listing { tenant: self.tenant.to_owned(), system, ..Listing::default() }
     }
 }
 

@@ -3,6 +3,7 @@
 mod documented;
 mod hostile;
 mod real;
+mod search;
 mod statements;
 mod views;
 mod wire;

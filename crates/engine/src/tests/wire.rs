@@ -17,14 +17,14 @@ use crate::connection::serve;
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Peer {
-    reader: FrameReader<BufReader<OwnedReadHalf>>,
-    writer: FrameWriter<OwnedWriteHalf>,
+pub(super) struct Peer {
+    pub(super) reader: FrameReader<BufReader<OwnedReadHalf>>,
+    pub(super) writer: FrameWriter<OwnedWriteHalf>,
     served: JoinHandle<()>,
 }
 
 impl Peer {
-    fn connect(fixture: &Fixture) -> Self {
+    pub(super) fn connect(fixture: &Fixture) -> Self {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let (reader, writer) = theirs.into_split();
         let served = tokio::spawn(serve(Arc::clone(&fixture.engine), reader, writer));
@@ -36,11 +36,11 @@ impl Peer {
         }
     }
 
-    async fn ask(&mut self, question: Question) {
+    pub(super) async fn ask(&mut self, question: Question) {
         self.writer.message(&ToEngine::Ask(question)).await.expect("it is sent");
     }
 
-    async fn next(&mut self) -> FromEngine {
+    pub(super) async fn next(&mut self) -> FromEngine {
         let message = tokio::time::timeout(PATIENCE, self.reader.message()).await;
         message.expect("in time").expect("a frame").expect("a message")
     }
@@ -62,7 +62,7 @@ impl Peer {
         }
     }
 
-    async fn ended(self) {
+    pub(super) async fn ended(self) {
         tokio::time::timeout(PATIENCE, self.served).await.expect("in time").expect("no panic");
     }
 }

@@ -393,7 +393,6 @@ fn indefinite(path: &str, error: io::Error) -> StoreError {
 }
 
 fn read(file: &dyn DiskFile, path: &str, range: &Range<u64>) -> Result<Bytes, StoreError> {
-    let mut buffer = vec![0; (range.end - range.start) as usize];
-    file.read_at(&mut buffer, range.start).map_err(|error| StoreError::from_io(path, error))?;
-    Ok(buffer.into())
+    let read = file.read_vec((range.end - range.start) as usize, range.start);
+    read.map(Bytes::from).map_err(|error| StoreError::from_io(path, error))
 }

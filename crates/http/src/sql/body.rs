@@ -60,7 +60,7 @@ fn spent_fields(spent: Spent) -> [(HeaderName, HeaderValue); 7] {
 }
 
 /// Answers with the rows of `parts`.
-pub(super) async fn respond(
+pub(crate) async fn respond(
     app: &Shared,
     form: AnswerForm,
     mut parts: Parts,

@@ -28,13 +28,14 @@ struct BeginJson<'a> {
     cut: CutJson<'a>,
 }
 
-/// Answers with events.
-pub(super) fn respond(app: &Shared, answer: Answer) -> Response {
+/// Answers with events; those with the answer's data are called `data_event`.
+pub(crate) fn respond(app: &Shared, answer: Answer, data_event: &'static str) -> Response {
     let begin =
         BeginJson { command: &answer.command, columns: &answer.columns, cut: CutJson(&answer.cut) };
     let begin = event("begin", &begin);
     let keep_alive = Duration::from_millis(app.options.tail_keep_alive_ms);
-    let events = events(begin, parts::of(answer), keep_alive, app.metrics.bytes_out.clone());
+    let events =
+        events(begin, data_event, parts::of(answer), keep_alive, app.metrics.bytes_out.clone());
     let mut response = (StatusCode::OK, Body::from_stream(events)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -53,9 +54,11 @@ fn event(name: &str, data: &impl Serialize) -> Bytes {
 }
 
 /// Each line of `lines` is a line of the event's data.
-fn rows(lines: &[u8]) -> Bytes {
+fn data(name: &str, lines: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(lines.len() + lines.len() / 8 + 64);
-    out.extend_from_slice(b"event: rows\n");
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'\n');
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         out.extend_from_slice(b"data: ");
         out.extend_from_slice(line);
@@ -67,6 +70,7 @@ fn rows(lines: &[u8]) -> Bytes {
 
 fn events(
     begin: Bytes,
+    data_event: &'static str,
     parts: Parts,
     keep_alive: Duration,
     bytes_out: Counter,
@@ -76,7 +80,7 @@ fn events(
         let mut parts = parts?;
         let (bytes, is_last) = match tokio::time::timeout(keep_alive, parts.next()).await {
             Err(_) => (Bytes::from_static(b": still here\n\n"), false),
-            Ok(Some(Ok(Part::Data { bytes, .. }))) => (rows(&bytes), false),
+            Ok(Some(Ok(Part::Data { bytes, .. }))) => (data(data_event, &bytes), false),
             Ok(Some(Ok(Part::Progress(progress)))) => (event("progress", &progress), false),
             Ok(Some(Ok(Part::Done(spent)))) => (event("done", &spent), true),
             Ok(Some(Err(refused))) => (event("error", &refusal::problem(refused)), true),
@@ -100,7 +104,7 @@ mod tests {
     async fn told(parts: Vec<Result<Part, Refusal>>) -> String {
         let parts = futures::stream::iter(parts).boxed();
         let begin = Bytes::from_static(b"event: begin\ndata: {}\n\n");
-        let events = events(begin, parts, Duration::from_secs(60), Counter::default());
+        let events = events(begin, "rows", parts, Duration::from_secs(60), Counter::default());
         let bytes: Vec<Bytes> = events.map(|bytes| bytes.unwrap()).collect().await;
         String::from_utf8(bytes.concat()).unwrap()
     }

@@ -8,12 +8,12 @@
 //!
 //! It never computes an answer, and never decides what a statement may do.
 
-mod body;
+pub(crate) mod body;
 mod cut;
-mod events;
+pub(crate) mod events;
 mod form;
-mod parts;
-mod refusal;
+pub(crate) mod parts;
+pub(crate) mod refusal;
 mod request;
 
 use axum::body::Body;
@@ -45,7 +45,7 @@ pub(crate) async fn ask(
     let cut = cut::header(&answer.cut);
     let mut response = match form {
         Form::Rows(form) => body::respond(&app, form, parts::of(answer)).await?,
-        Form::Events => events::respond(&app, answer),
+        Form::Events => events::respond(&app, answer, "rows"),
     };
     if let Some(cut) = cut {
         response.headers_mut().insert(CUT, cut);

@@ -8,9 +8,9 @@ use futures::stream::BoxStream;
 
 /// The parts of an answer; an error is the last of them. Dropping it cancels
 /// the statement.
-pub(super) type Parts = BoxStream<'static, Result<Part, Refusal>>;
+pub(crate) type Parts = BoxStream<'static, Result<Part, Refusal>>;
 
-pub(super) fn of(answer: Answer) -> Parts {
+pub(crate) fn of(answer: Answer) -> Parts {
     futures::stream::unfold(Some(answer), |answer| async {
         let mut answer = answer?;
         match answer.next().await {

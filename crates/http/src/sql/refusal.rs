@@ -5,7 +5,7 @@ use aquifer_query::wire::Refusal;
 use crate::Problem;
 
 /// The problem of a refusal: the kind decides the status, the code is the type.
-pub(super) fn problem(refusal: Refusal) -> Problem {
+pub(crate) fn problem(refusal: Refusal) -> Problem {
     let Refusal { kind, code, sqlstate, message, position } = refusal;
     let mut problem = Problem::new(kind, message);
     // It becomes a part of a URN, and is what programs compare.
