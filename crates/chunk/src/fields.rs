@@ -177,7 +177,9 @@ impl Walker {
             let plain = std::str::from_utf8(key).ok().filter(|key| !key.contains('\\'));
             match plain {
                 Some(key) if key.is_ascii() => {
-                    self.path.extend(key.bytes().map(|b| char::from(b.to_ascii_lowercase())));
+                    let start = self.path.len();
+                    self.path.push_str(key);
+                    self.path.get_mut(start..).into_iter().for_each(str::make_ascii_lowercase);
                 }
                 _ => {
                     let key = unescaped(key);

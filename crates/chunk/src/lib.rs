@@ -85,7 +85,7 @@ pub use fields::{FIELD_DEPTH_MAX, FIELD_PATH_BYTES_MAX, unescaped};
 pub use footer::{Expected, Footer};
 pub use index::{
     Block, BlockSet, Candidates, EncodedIndex, IndexBuilder, IndexHead, IndexOptions, IndexReader,
-    IndexReport, PREFIX_CHARACTERS, TermQuery, verify_index,
+    IndexReport, PREFIX_CHARACTERS, TermQuery, build_index, verify_index,
 };
 pub use name::{IndexName, ObjectName};
 pub use reader::{ChunkReader, RangeRead, ReadOptions};

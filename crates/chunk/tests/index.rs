@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aquifer_chunk::{
-    Candidates, EncodedIndex, IndexBuilder, IndexOptions, IndexReader, RangeRead, ReadOptions,
-    TermQuery, tokens, tokens_of_text, verify_index,
+    Candidates, EncodedIndex, Expected, IndexBuilder, IndexOptions, IndexReader, RangeRead,
+    ReadOptions, TermQuery, build_index, tokens, tokens_of_text, verify_index,
 };
 use aquifer_testkit::rand::{Rng, RngExt, rngs::StdRng};
 use aquifer_types::{ChunkId, Header, Offset, Record, Timestamp};
@@ -34,11 +34,19 @@ fn options() -> IndexOptions {
 fn build(records: &[Record], next: i64, options: IndexOptions) -> EncodedIndex {
     let chunk = encode(spec(0, next), small_pages(), records).unwrap();
     let reader = open(&chunk.bytes).unwrap();
-    let mut builder = IndexBuilder::new(reader.footer(), options);
+    let mut builder = IndexBuilder::new(reader.footer(), options.clone());
     for rows in read_rows(&reader, 0, ReadOptions { window_bytes: 500, rows_max: 7 }).unwrap() {
         builder.push(&rows).unwrap();
     }
-    builder.finish()
+    let built = builder.finish();
+    let spec = reader.footer().spec();
+    let (stream_id, partition) = (spec.stream_id, spec.partition);
+    let expected = Expected { stream_id, partition, base: spec.base, next: spec.next };
+    let whole = build_index("test", &chunk.bytes, &expected, options.clone()).unwrap();
+    assert_eq!(whole.bytes, built.bytes, "whatever the windows are");
+    let other = Expected { base: spec.next, ..expected };
+    assert!(build_index("test", &chunk.bytes, &other, options).is_err());
+    built
 }
 
 fn chunk_id() -> ChunkId {

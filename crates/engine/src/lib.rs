@@ -13,6 +13,7 @@ mod connection;
 mod engine;
 mod error;
 mod functions;
+mod joins;
 mod link;
 mod near;
 mod pg_catalog;
@@ -28,10 +29,13 @@ mod stream_exec;
 mod table;
 mod tail;
 mod tail_cache;
+#[cfg(test)]
+mod test_stream;
 mod usage;
 
 pub use chunks::ChunkAccess;
 pub use error::Error;
+pub use joins::physical_rules;
 pub use pool::Resources;
 pub use run::{RunError, run};
 pub use schema::table_schema;

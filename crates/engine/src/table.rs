@@ -315,3 +315,6 @@ fn tail_bounds(tail: &TailRange) -> Bounds {
         appended_max: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

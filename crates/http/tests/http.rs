@@ -816,6 +816,36 @@ async fn statements_are_refused_before_they_are_asked() {
 }
 
 #[tokio::test]
+async fn searches_are_refused_before_they_are_asked() {
+    let server = Server::start(HttpOptions::default()).await;
+    for (path, status, part) in [
+        ("search?q=a%20(b", 400, "this '(' is not closed, at character 3"),
+        ("search?query=a", 400, "'query' is not known"),
+        ("search?limit=10001", 400, "'limit' is above 10000"),
+        ("search?limit=-1", 400, "a number of hits"),
+        ("search?from=yesterday", 400, "'from' is 'yesterday'"),
+        ("search?total=yes", 400, "true or false"),
+        ("histogram?buckets=0", 400, "'buckets' is 0, it may be 1 to 10000"),
+        ("histogram?top=a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q", 400, "more than 16 fields"),
+        ("histogram?q=a:", 400, "must follow the ':' directly"),
+    ] {
+        let answer = server.get(&format!("/v1/streams/logs/{path}")).await;
+        let (found, problem) = problem_of(answer).await;
+        assert_eq!(found, status, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(part), "{problem}");
+    }
+    let (_, problem) = problem_of(server.get("/v1/streams/logs/search?q=(").await).await;
+    assert_eq!(problem["type"], "urn:aquifer:problem:search-syntax");
+    assert_eq!(problem["position"], 2);
+    // An engine that does not start is an answer too.
+    for path in ["search?q=a&highlight=true&total=true", "histogram?q=a&top=verb"] {
+        let answer = server.get(&format!("/v1/streams/logs/{path}")).await;
+        assert_eq!(problem_of(answer).await.0, 503, "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn files_are_listed_in_pages_with_their_urls() {
     let server = Server::start(HttpOptions::default()).await;
     let config = json!({ "chunk_max_age_ms": 100 });

@@ -1,5 +1,6 @@
 //! Building the index of a chunk from its rows.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use super::range::{self, RangeShape};
 use super::term::{self, PREFIX_CHARACTERS};
 use crate::fields::{Scalar, Walker, is_object};
 use crate::tokens::{scan, tokens};
-use crate::{Error, Footer, Rows};
+use crate::window::Segments;
+use crate::{Error, Expected, Footer, ReadOptions, Rows};
 
 /// The low bits of a packed occurrence: its block.
 const BLOCK_BITS: u32 = 16;
@@ -29,8 +31,9 @@ pub struct IndexOptions {
     /// sure, a term that is in no record is taken for one that is: one in
     /// `2^fingerprint_bits` is, in a chunk.
     pub fingerprint_bits: u32,
-    /// A chunk in whose blocks there are more terms, each counted once a block,
-    /// has none in its index. Eight bytes of memory each.
+    /// Where a chunk's blocks have more terms, each counted once a block, those of
+    /// fields are left out, and where that is not enough, all. Eight bytes of
+    /// memory each, and as many again for those of one block.
     pub occurrences_max: usize,
     /// The most fields of a chunk whose terms are in its index.
     pub fields_max: usize,
@@ -43,9 +46,9 @@ impl Default for IndexOptions {
         Self {
             block_bytes_min: 896 << 10,
             fingerprint_bits: 10,
-            occurrences_max: 24 << 20,
+            occurrences_max: 32 << 20,
             fields_max: 1024,
-            field_terms_max: 512,
+            field_terms_max: 4096,
         }
     }
 }
@@ -61,6 +64,33 @@ pub struct EncodedIndex {
     pub terms: Option<u64>,
     /// The bytes of the keys, headers and values that it is of.
     pub raw_bytes: u64,
+}
+
+/// Builds the index of a whole chunk, every byte of which is verified.
+///
+/// # Errors
+/// [`Error::Damaged`], where it is another chunk than expected too;
+/// [`Error::Unsupported`].
+pub fn build_index(
+    object: impl Into<Arc<str>>,
+    file: &Bytes,
+    expected: &Expected,
+    options: IndexOptions,
+) -> Result<EncodedIndex, Error> {
+    let footer = Footer::of_file(object.into(), file)?;
+    footer.check(expected)?;
+    let body_end = usize::try_from(footer.grid.body_end()).unwrap_or(usize::MAX);
+    footer.verify_body(0, file.get(..body_end).unwrap_or_default())?;
+    let segments = Segments::new(footer.size(), vec![(0, file.clone())]);
+    let mut builder = IndexBuilder::new(&footer, options);
+    let (mut last, mut at) = (None, (0, 0));
+    while let Some(window) = footer.window_at(at.0, at.1, &ReadOptions::default()) {
+        for rows in footer.decode_rows(&window, segments.clone(), &mut last)? {
+            builder.push(&rows)?;
+        }
+        at = (window.row_group, window.rows.end);
+    }
+    Ok(builder.finish())
 }
 
 /// Hashes are hashed enough.
@@ -82,6 +112,46 @@ impl Hasher for AsItIs {
 }
 
 type Hashed = BuildHasherDefault<AsItIs>;
+
+/// The terms of one block.
+#[derive(Debug)]
+struct BlockTerms {
+    all: HashSet<u64, Hashed>,
+    /// Those that came last, each in the place that its low bits say: most words
+    /// are soon there again, and this is looked at much faster.
+    recent: Vec<u64>,
+}
+
+const RECENT: usize = 1 << 12;
+
+impl BlockTerms {
+    fn new() -> Self {
+        let mut terms = Self { all: HashSet::default(), recent: Vec::new() };
+        terms.clear();
+        terms
+    }
+
+    /// Adds a term; whether it is new.
+    fn insert(&mut self, term: u64) -> bool {
+        match self.recent.get_mut(term as usize % RECENT) {
+            Some(recent) if *recent == term => return false,
+            Some(recent) => *recent = term,
+            None => {}
+        }
+        self.all.insert(term)
+    }
+
+    fn clear(&mut self) {
+        self.all.clear();
+        self.recent.clear();
+        self.recent.resize(RECENT, 0);
+        // No term is taken for one that came: 0 belongs in the first place, 1 does
+        // not.
+        if let Some(first) = self.recent.first_mut() {
+            *first = 1;
+        }
+    }
+}
 
 /// One field of JSON values.
 #[derive(Debug, Default)]
@@ -106,7 +176,7 @@ pub struct IndexBuilder {
     open: Option<Block>,
     rows: u64,
     /// The terms of the open block.
-    seen: HashSet<u64, Hashed>,
+    seen: BlockTerms,
     /// Terms in their high bits, blocks in the low ones.
     occurrences: Vec<u64>,
     is_overflown: bool,
@@ -129,7 +199,7 @@ impl IndexBuilder {
             blocks: Vec::new(),
             open: None,
             rows: 0,
-            seen: HashSet::default(),
+            seen: BlockTerms::new(),
             occurrences: Vec::new(),
             is_overflown: false,
             fields: HashMap::default(),
@@ -167,7 +237,7 @@ impl IndexBuilder {
         if self.open.as_ref().is_some_and(is_full) && self.blocks.len() + 1 < BLOCKS_MAX {
             self.end_block();
         }
-        let block = self.open.get_or_insert_with(|| Block {
+        let block = self.open.get_or_insert(Block {
             rows: self.rows..self.rows,
             raw_bytes: 0,
             first_offset: record.offset,
@@ -190,6 +260,10 @@ impl IndexBuilder {
             block.raw_bytes += part.len() as u64;
             add_words(part, &mut self.seen);
         }
+        if self.seen.all.len() > self.options.occurrences_max {
+            self.is_overflown = true;
+            self.seen = BlockTerms::new();
+        }
         if let Some(value) = record.value.as_ref().filter(|value| is_object(value)) {
             self.push_fields(value);
         }
@@ -200,12 +274,15 @@ impl IndexBuilder {
         let Self { walker, fields, options, seen, has_all_fields, open, .. } = self;
         let walked = walker.walk(value, |path, scalar| {
             let id = term::field(path);
-            let is_new = !fields.contains_key(&id);
-            if is_new && fields.len() >= options.fields_max {
-                *has_all_fields = false;
-                return;
-            }
-            let field = fields.entry(id).or_insert_with(Field::new);
+            let count = fields.len();
+            let field = match fields.entry(id) {
+                Entry::Occupied(field) => field.into_mut(),
+                Entry::Vacant(place) if count < options.fields_max => place.insert(Field::new()),
+                Entry::Vacant(_) => {
+                    *has_all_fields = false;
+                    return;
+                }
+            };
             if field.last_block.replace(block) != Some(block) {
                 seen.insert(id);
             }
@@ -219,14 +296,17 @@ impl IndexBuilder {
     fn end_block(&mut self) {
         let Some(block) = self.open.take() else { return };
         let number = self.blocks.len() as u64;
-        if !self.is_overflown {
-            self.is_overflown =
-                self.occurrences.len() + self.seen.len() > self.options.occurrences_max;
-            let seen = self.seen.iter().filter(|_| !self.is_overflown);
-            self.occurrences.extend(seen.map(|term| pack(*term, number)));
+        let occurrences_max = self.options.occurrences_max;
+        let words = self.occurrences.len() + self.seen.all.len();
+        let of_fields: usize = self.fields.values().map(|field| field.occurrences.len()).sum();
+        if words + of_fields > occurrences_max {
+            self.fields.values_mut().for_each(Field::leave_out);
         }
+        self.is_overflown |= words > occurrences_max;
         if self.is_overflown {
             self.occurrences = Vec::new();
+        } else {
+            self.occurrences.extend(self.seen.all.iter().map(|term| pack(*term, number)));
         }
         self.seen.clear();
         self.blocks.push(block);
@@ -271,11 +351,12 @@ impl IndexBuilder {
 }
 
 /// The words of one part of a record, and their starts.
-fn add_words(part: &[u8], seen: &mut HashSet<u64, Hashed>) {
+fn add_words(part: &[u8], seen: &mut BlockTerms) {
     tokens(part, |token| {
         if seen.insert(term::word(token.text)) {
-            let starts = PREFIX_CHARACTERS.iter().filter_map(|n| term::prefix(token.text, *n));
-            seen.extend(starts);
+            for start in PREFIX_CHARACTERS.iter().filter_map(|n| term::prefix(token.text, *n)) {
+                seen.insert(start);
+            }
         }
     });
 }
@@ -303,8 +384,13 @@ impl Field {
         }
         self.occurrences.push(pack(term, block.into()));
         if seen.len() > terms_max {
-            (self.seen, self.occurrences) = (None, Vec::new());
+            self.leave_out();
         }
+    }
+
+    /// Has no terms in the index; where the field is stays known.
+    fn leave_out(&mut self) {
+        (self.seen, self.occurrences) = (None, Vec::new());
     }
 }
 

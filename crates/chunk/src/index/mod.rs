@@ -29,7 +29,7 @@
 //! | the ranges of terms, one behind the other: [`range`] | |
 //! | the head, below | |
 //! | where the head begins, u64; its length, u32; its CRC-32C, u32 | 16 |
-//! | kept for the id of the data key: zeros | 7 |
+//! | kept for where the id of the data key is: zeros | 7 |
 //! | version (1) | 1 |
 //! | CRC-32C of the 24 bytes before | 4 |
 //! | `AQIX` | 4 |
@@ -63,7 +63,7 @@ mod reader;
 mod term;
 
 pub use block_set::BlockSet;
-pub use builder::{EncodedIndex, IndexBuilder, IndexOptions};
+pub use builder::{EncodedIndex, IndexBuilder, IndexOptions, build_index};
 pub use head::{Block, IndexHead};
 pub use reader::{Candidates, IndexReader, IndexReport, verify_index};
 pub use term::{PREFIX_CHARACTERS, TermQuery};

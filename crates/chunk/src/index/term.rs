@@ -28,6 +28,10 @@ pub(super) fn word(token: &[u8]) -> u64 {
 
 /// The start of a token, where it has `characters` at least.
 pub(super) fn prefix(token: &[u8], characters: usize) -> Option<u64> {
+    // Most tokens are ASCII, where characters are bytes.
+    if token.is_ascii() {
+        return token.get(..characters).map(|start| XxHash64::oneshot(PREFIX, start));
+    }
     let is_first = |byte: &u8| !matches!(*byte, 0x80..=0xbf);
     let mut ends = token.iter().enumerate().filter(|(_, byte)| is_first(byte)).map(|(at, _)| at);
     let start = match ends.nth(characters) {

@@ -193,6 +193,8 @@ mod tests {
             records: 1,
             raw_bytes: 1,
             timestamps: None,
+            index_path: None,
+            index_bytes: None,
             generation: 0,
         };
         let check = |after: &str, first: Option<ChunkDescription>, is_refused: bool| {

@@ -368,6 +368,21 @@ impl Sequencer {
                 hot.check_replacement(removed, added)?;
                 Event::ChunksReplaced { removed: removed.clone(), added: added.clone(), at: now }
             }
+            Operation::IndexChunk { partition, base, chunk, index, index_path, index_bytes } => {
+                let (_, hot) = self.hot.require(*partition)?;
+                self.check_intent(*index)?;
+                if hot.chunks.get(base).is_none_or(|live| live.id != *chunk) {
+                    return Err(Error::Overtaken(format!("chunk {chunk} is not live any more")));
+                }
+                Event::ChunkIndexed {
+                    partition: *partition,
+                    chunk: *chunk,
+                    index: *index,
+                    index_path: index_path.clone(),
+                    index_bytes: *index_bytes,
+                    at: now,
+                }
+            }
             Operation::SetCeilings { ceilings } => {
                 self.check_ceilings(ceilings)?;
                 Event::CeilingsSet { ceilings: ceilings.clone() }

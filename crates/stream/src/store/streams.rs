@@ -305,6 +305,8 @@ fn described(chunk: &ChunkMeta) -> ChunkDescription {
         records: chunk.records,
         raw_bytes: chunk.raw_bytes,
         timestamps: chunk.min_timestamp.zip(chunk.max_timestamp),
+        index_path: chunk.index_path.clone(),
+        index_bytes: chunk.index_bytes,
         generation: chunk.generation,
     }
 }
