@@ -18,8 +18,8 @@ use aquifer_query::{AnswerForm, Ask, EngineOptions, Limits, Parameter, Question,
 use aquifer_types::{ErrorKind, StreamName, TenantName};
 use async_trait::async_trait;
 use datafusion::arrow::array::{
-    ArrayRef, BinaryViewArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
-    StructArray, TimestampMicrosecondArray,
+    Array as _, ArrayRef, BinaryViewArray, Int32Array, Int64Array, ListArray, RecordBatch,
+    StringArray, StructArray, TimestampMicrosecondArray,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
