@@ -32,6 +32,7 @@ async fn mount(options: PostgresOptions) -> Mounted {
     let store = StreamStore::open(store_options, environment, &mut registry).await.unwrap();
     let engine = EngineCommand {
         program: directory.path().join("no-engine"),
+        name: "engine".to_owned(),
         arguments: Vec::new(),
         variables_left_out: Vec::new(),
         temporary_directory: directory.path().to_owned(),
