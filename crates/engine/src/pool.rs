@@ -228,7 +228,7 @@ mod tests {
         for (url, is_there) in
             [(STORE_URL, true), ("file:///", false), ("s3://bucket/", false), ("http://h/", false)]
         {
-            let found = environment.object_store(&Url::parse(url).unwrap());
+            let found = environment.object_store_registry.get_store(&Url::parse(url).unwrap());
             assert_eq!(found.is_ok(), is_there, "{url}");
         }
     }
