@@ -38,6 +38,6 @@ pub use metrics::QueryMetrics;
 pub use options::QueryOptions;
 pub use queries::{Queries, QueryEnvironment};
 pub use statement::{
-    AnswerForm, Ask, HistogramQuestion, Limits, Parameter, PostgresQuestion, PostgresSession, Question,
-    SearchOrder, SearchQuestion, SqlQuestion, TimeRange,
+    AnswerForm, Ask, HistogramQuestion, Limits, Parameter, PostgresQuestion, PostgresSession,
+    Question, SearchOrder, SearchQuestion, SqlQuestion, TimeRange,
 };

@@ -108,7 +108,9 @@ impl Oids {
         let parts = identifiers(text);
         let last = parts.last()?;
         let whole = parts.join(".");
-        let stored = [text, whole.as_str(), last.as_str()].into_iter().find_map(|name| self.by_name.get(name));
+        let stored = [text, whole.as_str(), last.as_str()]
+            .into_iter()
+            .find_map(|name| self.by_name.get(name));
         let folded = || {
             let same = |name: &&String| name.eq_ignore_ascii_case(last);
             self.by_name.keys().find(same).and_then(|name| self.by_name.get(name))
