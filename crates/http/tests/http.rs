@@ -1,6 +1,7 @@
 //! The HTTP door over a real store, as clients see it.
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is the test's failure")]
+#![allow(clippy::disallowed_methods, reason = "tests use real files")]
 
 use std::sync::Arc;
 use std::time::Duration;
