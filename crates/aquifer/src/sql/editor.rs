@@ -85,7 +85,7 @@ impl Prompt {
 
     /// Goes to a row of its own behind the text.
     fn leave(&self, mut typing: Typing, mark: &str, typed: Typed) -> Result<Typed, Failure> {
-        typing.line.to_end();
+        typing.line.jump_to_end();
         self.draw(&mut typing)?;
         output::line(mark)?;
         Ok(typed)
@@ -139,7 +139,7 @@ impl Prompt {
         } else if found.len() > 1 {
             let (_, columns) = self.terminal.size();
             let mut shown = typing.line.clone();
-            shown.to_end();
+            shown.jump_to_end();
             std::mem::swap(&mut shown, &mut typing.line);
             self.draw(typing)?;
             std::mem::swap(&mut shown, &mut typing.line);

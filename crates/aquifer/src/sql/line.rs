@@ -69,7 +69,7 @@ impl Line {
     }
 
     /// Behind everything.
-    pub(super) fn to_end(&mut self) {
+    pub(super) fn jump_to_end(&mut self) {
         self.at = self.text.len();
     }
 
@@ -169,7 +169,7 @@ mod tests {
         check("ä|", &|l| l.right(), "ä|");
         check("a\nb|c\nd", &|l| l.home(), "a\n|bc\nd");
         check("a\nb|c\nd", &|l| l.end(), "a\nbc|\nd");
-        check("a\nb|c\nd", &|l| l.to_end(), "a\nbc\nd|");
+        check("a\nb|c\nd", &|l| l.jump_to_end(), "a\nbc\nd|");
         check("a\nb|c\nd", &|l| l.cut_behind(), "a\nb|\nd");
         check("a\nbc|\nd", &|l| l.cut_before(), "a\n|\nd");
         check("select  a.b  |x", &|l| l.cut_word(), "select  |x");
