@@ -31,6 +31,11 @@ impl Unpacked {
         find(&self.root, name)
     }
 
+    /// The first file of this name in a folder of theirs.
+    pub(crate) fn find_below(&self, folder: &str, name: &str) -> Option<PathBuf> {
+        find(&self.root.join(folder), name)
+    }
+
     /// The folders with their shared libraries, for `LD_LIBRARY_PATH`.
     pub(crate) fn libraries(&self) -> String {
         let libraries = self.root.join("usr/lib");

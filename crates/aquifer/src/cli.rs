@@ -31,6 +31,10 @@ pub(crate) enum Command {
     Append(AppendArguments),
     /// Read records, or follow them live
     Read(ReadArguments),
+    /// Find records by their words and fields, the newest first
+    Search(SearchArguments),
+    /// Ask with SQL: a statement, what comes on standard input, or a shell
+    Sql(SqlArguments),
     /// Measure a running server with appends
     Bench(BenchArguments),
     /// Check every byte of a data directory and its tier 2, with no server running
@@ -39,6 +43,9 @@ pub(crate) enum Command {
     Recover(RecoverArguments),
     /// Say what is wrong with this set-up, and how to mend it
     Doctor(DoctorArguments),
+    /// Answer the questions of the server that started this process
+    #[command(hide = true)]
+    Engine,
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -73,6 +80,9 @@ pub(crate) struct ServeArguments {
     /// The address of the Kafka protocol [default: 127.0.0.1:9092]
     #[arg(long, value_name = "ADDR")]
     pub(crate) kafka_listen: Option<SocketAddr>,
+    /// The address of the PostgreSQL protocol [default: 127.0.0.1:5433]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) postgres_listen: Option<SocketAddr>,
     /// Where Kafka clients are told to come, if not to that address
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) kafka_advertised: Option<String>,
@@ -98,7 +108,7 @@ pub(crate) struct ServeArguments {
     /// Memory for recent records, such as 64MiB
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) tail_cache_bytes_max: Option<u64>,
-    /// Memory for chunks that are read, such as 128MiB
+    /// Memory for chunks that are read, such as 32MiB
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) chunk_cache_bytes_max: Option<u64>,
     /// The largest request body, such as 16MiB
@@ -367,6 +377,67 @@ pub(crate) struct ReadArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct SearchArguments {
+    /// The stream
+    pub(crate) stream: String,
+    /// What to find, such as 'verb:delete -"system:serviceaccount"'; docs/search.md
+    /// has the language
+    #[arg(default_value = "", allow_hyphen_values = true)]
+    pub(crate) query: String,
+    /// Only records from this time on: RFC 3339 or ms
+    #[arg(long)]
+    pub(crate) from: Option<String>,
+    /// Only records before this time: RFC 3339 or ms
+    #[arg(long)]
+    pub(crate) to: Option<String>,
+    /// Stop after this many records
+    #[arg(long, default_value_t = 100)]
+    pub(crate) limit: u64,
+    /// Count all that match, and say how many there are
+    #[arg(long)]
+    pub(crate) total: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SqlArguments {
+    /// The statement; without one, those of standard input, or a shell on a terminal
+    #[arg(value_name = "SQL", allow_hyphen_values = true)]
+    pub(crate) sql: Option<String>,
+    /// The value of $1, and repeated of $2 and so on
+    #[arg(long, short, value_name = "VALUE", requires = "sql", allow_hyphen_values = true)]
+    pub(crate) param: Vec<String>,
+    /// Fail beyond so many rows
+    #[arg(long, value_name = "ROWS")]
+    pub(crate) rows_max: Option<u64>,
+    /// Fail after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) seconds_max: Option<u64>,
+    /// The server
+    #[arg(long, env = "AQUIFER_URL", default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// A file with the server's bearer token (or the token in AQUIFER_TOKEN)
+    #[arg(long, env = "AQUIFER_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The form of the output [default: table on a terminal, else ndjson]
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(crate) output: Option<SqlOutput>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SqlOutput {
+    /// For people
+    Table,
+    /// One JSON document
+    Json,
+    /// A line of names, then a line a row
+    Csv,
+    /// A JSON object a row and line
+    Ndjson,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct BenchArguments {
     /// The stream that is appended to; created if it does not exist
     #[arg(long, default_value = "bench")]
@@ -431,6 +502,9 @@ pub(crate) struct DoctorArguments {
     /// The address of the Kafka protocol [default: 127.0.0.1:9092]
     #[arg(long, value_name = "ADDR")]
     pub(crate) kafka_listen: Option<SocketAddr>,
+    /// The address of the PostgreSQL protocol [default: 127.0.0.1:5433]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) postgres_listen: Option<SocketAddr>,
     /// The form of the output
     #[arg(long, value_enum, default_value = "table", value_name = "FORM")]
     pub(crate) output: Output,

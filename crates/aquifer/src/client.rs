@@ -1,5 +1,6 @@
 //! The client side of the HTTP API, as the commands use it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -30,6 +31,9 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
     #[serde(default)]
     pub(crate) next: Option<String>,
+    /// Where in the statement, in characters from 1.
+    #[serde(default)]
+    pub(crate) position: Option<usize>,
 }
 
 /// Why a request has no answer to use.
@@ -37,6 +41,8 @@ pub(crate) struct Problem {
 pub(crate) enum RequestError {
     /// The server could not be reached, or the connection broke.
     Transport(String, /** nothing was sent */ bool),
+    /// Something went wrong here, such as an output that was closed.
+    Local(Failure),
     /// The server answered with a problem.
     Refused(StatusCode, Problem, /** when to try again */ Option<Duration>),
 }
@@ -47,6 +53,7 @@ impl RequestError {
     pub(crate) fn is_retriable(&self) -> bool {
         match self {
             Self::Transport(..) => true,
+            Self::Local(_) => false,
             Self::Refused(status, ..) => matches!(status.as_u16(), 429 | 503 | 507),
         }
     }
@@ -57,6 +64,7 @@ impl From<RequestError> for Failure {
         match error {
             RequestError::Transport(why, true) => Self::Unreachable(why),
             RequestError::Transport(why, false) => Self::failed(why),
+            RequestError::Local(failure) => failure,
             RequestError::Refused(_, problem, _) => Self::Failed(problem.detail, problem.next),
         }
     }
@@ -64,11 +72,16 @@ impl From<RequestError> for Failure {
 
 impl Client {
     pub(crate) fn new(arguments: &ServerArguments) -> Result<Self, Failure> {
-        let token = match &arguments.token_file {
+        Self::connect(&arguments.url, arguments.token_file.as_deref())
+    }
+
+    /// A server at `url`, with the token of a file or of the environment.
+    pub(crate) fn connect(url: &str, token_file: Option<&Path>) -> Result<Self, Failure> {
+        let token = match token_file {
             Some(path) => Some(read_text(path).map_err(Failure::failed)?.trim().to_owned()),
             None => variable(TOKEN_VARIABLE),
         };
-        Self::of_url(&arguments.url, token)
+        Self::of_url(url, token)
     }
 
     pub(crate) fn of_url(url: &str, token: Option<String>) -> Result<Self, Failure> {

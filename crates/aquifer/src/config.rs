@@ -7,6 +7,8 @@
 
 use aquifer_http::{HttpOptions, Token};
 use aquifer_kafka::KafkaOptions;
+use aquifer_postgres::PostgresOptions;
+use aquifer_query::QueryOptions;
 use aquifer_tables::TableOptions;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -27,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) store: aquifer_stream::Options,
     pub(crate) http: HttpOptions,
     pub(crate) kafka: KafkaOptions,
+    pub(crate) postgres: PostgresOptions,
+    pub(crate) query: QueryOptions,
     pub(crate) tables: TableOptions,
     pub(crate) log: LogOptions,
 }
@@ -48,7 +52,7 @@ impl Default for LogOptions {
 }
 
 /// The sections, as they are named in variables.
-const SECTIONS: [&str; 5] = ["store", "http", "kafka", "tables", "log"];
+const SECTIONS: [&str; 7] = ["store", "http", "kafka", "postgres", "query", "tables", "log"];
 
 /// Reads everything that `serve` is given.
 pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
@@ -57,6 +61,7 @@ pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
         listen,
         kafka_listen,
         kafka_advertised,
+        postgres_listen,
         token_file,
         insecure,
         log_format,
@@ -74,6 +79,7 @@ pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
         ("http.listen", listen.as_ref().map(|value| text(value))),
         ("kafka.listen", kafka_listen.as_ref().map(|value| text(value))),
         ("kafka.advertised", kafka_advertised.as_ref().map(|value| text(value))),
+        ("postgres.listen", postgres_listen.as_ref().map(|value| text(value))),
         ("http.token_file", token_file.as_ref().map(|path| text(&path.display()))),
         ("http.access_log", access_log.then_some(Value::Boolean(true))),
         ("http.request_bytes_max", request_bytes_max.as_ref().map(number)),
@@ -111,6 +117,13 @@ pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
             "a Kafka listener that asks for no user can be reached from other machines",
             "let --kafka-listen be on 127.0.0.1, give it kafka.security, switch it off with --set \
              kafka.enabled=false, or say --insecure if anyone may read and write",
+        ));
+    }
+    if config.postgres.is_exposed() && !insecure {
+        return Err(Failure::with_next(
+            "the PostgreSQL protocol can be reached from other machines and asks for no user",
+            "let --postgres-listen be on 127.0.0.1, say --set postgres.security=password, switch \
+             it off with --set postgres.enabled=false, or say --insecure if anyone may read",
         ));
     }
     Ok(config)
@@ -187,6 +200,14 @@ fn finish(mut table: Table, settings: &[String]) -> Result<Config, Failure> {
         .kafka
         .validate()
         .map_err(|(field, why)| Failure::failed(format!("kafka.{field}: {why}")))?;
+    config
+        .postgres
+        .validate()
+        .map_err(|(field, why)| Failure::failed(format!("postgres.{field}: {why}")))?;
+    config
+        .query
+        .validate()
+        .map_err(|(field, why)| Failure::failed(format!("query.{field}: {why}")))?;
     config
         .tables
         .validate()
@@ -291,10 +312,13 @@ mod tests {
         check(&[], &["other.listen=1"], "other");
         check(&[], &["kafka.listens=1"], "listens");
         check(&[], &["kafka.advertised=nowhere"], "kafka.advertised");
+        check(&[], &["postgres.portals_max=0"], "postgres.portals_max");
         check(&[], &["listen=1"], "section.field");
         check(&[], &["http.listen"], "section.field=value");
         check(&[], &["http.batch_bytes_max=1"], "http.batch_bytes_max");
         check(&[], &["store.chunk_zstd_level=99"], "chunk_zstd_level");
+        check(&[], &["query.questions_max=0"], "query.questions_max");
+        check(&[("AQUIFER_QUERY_QUESTION_MAX", "1")], &[], "question_max");
     }
 
     #[test]

@@ -79,6 +79,9 @@ pub(crate) async fn run(arguments: DoctorArguments) -> Result<(), Failure> {
     if let Some(listen) = arguments.kafka_listen {
         config.kafka.listen = listen;
     }
+    if let Some(listen) = arguments.postgres_listen {
+        config.postgres.listen = listen;
+    }
     let store = config.store.clone();
     let mut findings = tasks::run_blocking(move || examine(&config)).await;
     let place = findings.iter().position(|finding| finding.check == "clock").unwrap_or(0);
@@ -143,6 +146,9 @@ fn examine(config: &Config) -> Vec<Finding> {
     findings.push(check_exposure(config));
     if config.kafka.enabled {
         findings.push(check_kafka_exposure(config));
+    }
+    if config.postgres.enabled {
+        findings.push(check_postgres_exposure(config));
     }
     findings
 }
@@ -311,8 +317,11 @@ fn check_ports(config: &Config, must_be_free: bool) -> Vec<Finding> {
     let http = ("HTTP address", config.http.listen, "--listen");
     let kafka = if config.kafka.enabled { config.kafka.all_listeners() } else { Vec::new() };
     let kafka = kafka.iter().map(|of| ("Kafka address", of.listen, "--kafka-listen"));
+    let postgres = config.postgres.enabled.then_some(config.postgres.listen);
+    let postgres = postgres.map(|listen| ("PostgreSQL address", listen, "--postgres-listen"));
     std::iter::once(http)
         .chain(kafka)
+        .chain(postgres)
         .map(|(check, listen, flag)| check_port(check, listen, flag, must_be_free))
         .collect()
 }
@@ -423,6 +432,18 @@ fn check_kafka_exposure(config: &Config) -> Finding {
     Finding::good(CHECK, "no listener lets strangers of other machines in")
 }
 
+fn check_postgres_exposure(config: &Config) -> Finding {
+    const CHECK: &str = "PostgreSQL exposure";
+    if config.postgres.is_exposed() {
+        return Finding::bad(
+            CHECK,
+            "other machines reach it, and it asks for no user",
+            "say postgres.security = \"password\", or listen on 127.0.0.1",
+        );
+    }
+    Finding::good(CHECK, "it lets no strangers of other machines in")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,6 +453,7 @@ mod tests {
         config.store.data = data.to_owned();
         config.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.kafka.listen = config.http.listen;
+        config.postgres.listen = config.http.listen;
         config
     }
 

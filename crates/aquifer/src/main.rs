@@ -13,13 +13,16 @@ mod client;
 mod config;
 mod demo;
 mod doctor;
+mod engine;
 mod failure;
 mod files;
 mod groups;
 mod offline;
 mod output;
 mod read;
+mod search;
 mod serve;
+mod sql;
 mod streams;
 mod users;
 
@@ -34,6 +37,9 @@ fn main() -> ExitCode {
     // Before much is allocated: what is huge stays so.
     allocator::without_huge_pages();
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Engine) {
+        engine::prepare();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -55,10 +61,13 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::User(arguments) => users::run(arguments).await,
         Command::Append(arguments) => append::run(arguments).await,
         Command::Read(arguments) => read::run(arguments).await,
+        Command::Search(arguments) => search::run(arguments).await,
+        Command::Sql(arguments) => sql::run(arguments).await,
         Command::Bench(arguments) => bench::run(arguments).await,
         Command::Verify(arguments) => offline::verify(arguments).await,
         Command::Recover(arguments) => offline::recover(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Engine => engine::run().await,
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "aquifer", &mut text);

@@ -62,10 +62,12 @@ fn verify_table(report: &VerifyReport) -> Result<(), Failure> {
         output::bytes(report.torn_bytes),
     ))?;
     output::line(&format!(
-        "tier 2: {} chunks, {} records, {}; {} manifests, {} snapshots",
+        "tier 2: {} chunks, {} records, {}; {} search indexes, {}; {} manifests, {} snapshots",
         output::count(report.chunks),
         output::count(report.chunk_records),
         output::bytes(report.chunk_bytes),
+        output::count(report.indexes),
+        output::bytes(report.index_bytes),
         report.manifests,
         report.snapshots,
     ))?;
@@ -95,6 +97,8 @@ fn verify_json(report: &VerifyReport) -> serde_json::Value {
         "chunks": report.chunks,
         "chunk_bytes": report.chunk_bytes,
         "chunk_records": report.chunk_records,
+        "indexes": report.indexes,
+        "index_bytes": report.index_bytes,
         "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
     })
 }

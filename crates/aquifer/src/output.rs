@@ -19,6 +19,12 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     write(format!("{text}\n").as_bytes())
 }
 
+/// Writes a line to standard error: what is said beside the answer.
+pub(crate) fn note(text: &str) {
+    // Whoever closed standard error does not want to know.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Writes JSON, indented.
 pub(crate) fn json(value: &Value) -> Result<(), Failure> {
     line(&format!("{value:#}"))

@@ -249,7 +249,10 @@ impl Events {
             } else if let Some(kind) = line.strip_prefix(b"event: ") {
                 event.kind = String::from_utf8_lossy(kind).into_owned();
             } else if let Some(data) = line.strip_prefix(b"data: ") {
-                event.data = data.to_vec();
+                if !event.data.is_empty() {
+                    event.data.push(b'\n');
+                }
+                event.data.extend_from_slice(data);
             }
         }
         self.at += end + 2;
@@ -264,7 +267,7 @@ mod tests {
     #[test]
     fn events_come_whole_out_of_any_pieces() {
         let text =
-            b"retry: 1000\nid: 0:1\n\n: still here\n\nid: 0:2\nevent: record\ndata: {}\n\nid";
+            b"retry: 1000\nid: 0:1\n\n: still here\n\nid: 0:2\nevent: record\ndata: {}\ndata: 1\n\nid";
         for size in [1, 3, 7, 100] {
             let mut events = Events::default();
             let mut found = Vec::new();
@@ -284,7 +287,7 @@ mod tests {
                 [
                     event(Some("0:1"), "", b""),
                     event(None, "", b""),
-                    event(Some("0:2"), "record", b"{}")
+                    event(Some("0:2"), "record", b"{}\n1")
                 ],
                 "pieces of {size}"
             );

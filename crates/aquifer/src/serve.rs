@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use aquifer_http::{HttpEnvironment, HttpMetrics, HttpServer};
 use aquifer_kafka::{AllowAll, KafkaEnvironment, KafkaMetrics, KafkaServer};
+use aquifer_postgres::{PostgresEnvironment, PostgresMetrics, PostgresServer};
+use aquifer_query::{EngineCommand, Queries, QueryEnvironment, QueryMetrics};
 use aquifer_stream::{Environment, StreamStore};
 use aquifer_tables::{TableEnvironment, TableMetrics, Tables};
 use prometheus_client::registry::Registry;
@@ -25,6 +27,8 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let http_metrics = HttpMetrics::register(&mut registry);
     let kafka_metrics = KafkaMetrics::register(&mut registry);
     let table_metrics = TableMetrics::register(&mut registry);
+    let postgres_metrics = PostgresMetrics::register(&mut registry);
+    let query_metrics = QueryMetrics::register(&mut registry);
     let environment = Environment::real();
     let (clock, random) = (environment.clock.clone(), environment.random.clone());
     let store = tokio::select! {
@@ -33,6 +37,16 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         }
         () = signals.stop() => return Ok(()),
     };
+    let queries = Queries::new(
+        store.clone(),
+        config.query.clone(),
+        QueryEnvironment {
+            clock: clock.clone(),
+            random: random.clone(),
+            metrics: query_metrics,
+            engine: engine_command(&config)?,
+        },
+    );
     let kafka_environment = KafkaEnvironment {
         clock: clock.clone(),
         random: random.clone(),
@@ -46,9 +60,16 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         .tables
         .enabled
         .then(|| Tables::new(store.clone(), config.tables.clone(), table_environment));
+    let postgres_environment = PostgresEnvironment {
+        clock: clock.clone(),
+        random: random.clone(),
+        metrics: postgres_metrics,
+        queries: queries.clone(),
+    };
     let environment = HttpEnvironment {
         clock,
         random,
+        queries: queries.clone(),
         tables,
         metrics: http_metrics,
         registries: vec![Arc::new(registry)],
@@ -72,7 +93,18 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
             return Err(failure);
         }
     };
-    announce(&config, &http, kafka.as_ref())?;
+    let postgres = match start_postgres(&store, &config, postgres_environment).await {
+        Ok(postgres) => postgres,
+        Err(failure) => {
+            http.stop().await;
+            if let Some(kafka) = kafka {
+                kafka.stop().await;
+            }
+            store.shutdown().await?;
+            return Err(failure);
+        }
+    };
+    announce(&config, &http, kafka.as_ref(), postgres.as_ref())?;
     tokio::select! {
         () = signals.stop() => {}
         () = allocator::give_back() => {}
@@ -84,8 +116,14 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
                 kafka.stop().await;
             }
         };
-        // Both doors first: what they answer still needs the store.
-        tokio::join!(http.stop(), kafka);
+        let postgres = async {
+            if let Some(postgres) = postgres {
+                postgres.stop().await;
+            }
+        };
+        // The doors first: what they answer still needs the store.
+        tokio::join!(http.stop(), kafka, postgres);
+        queries.stop().await;
         store.shutdown().await
     };
     tokio::select! {
@@ -118,6 +156,39 @@ async fn start_kafka(
     })
 }
 
+async fn start_postgres(
+    store: &StreamStore,
+    config: &Config,
+    environment: PostgresEnvironment,
+) -> Result<Option<PostgresServer>, Failure> {
+    if !config.postgres.enabled {
+        return Ok(None);
+    }
+    let started = PostgresServer::start(store.clone(), config.postgres.clone(), environment).await;
+    started.map(Some).map_err(|error| {
+        Failure::with_next(
+            format!("the PostgreSQL protocol cannot be served: {error}"),
+            "stop what listens there, choose another address with --postgres-listen, or switch it \
+             off with --set postgres.enabled=false",
+        )
+    })
+}
+
+/// The engine is this program again. It needs the environment for what opens
+/// tier 2, but not the token that opens this server.
+fn engine_command(config: &Config) -> Result<EngineCommand, Failure> {
+    let program = std::env::current_exe().map_err(|error| {
+        Failure::failed(format!("the path of this program cannot be told: {error}"))
+    })?;
+    Ok(EngineCommand {
+        program,
+        arguments: vec!["engine".to_owned()],
+        variables_left_out: vec![config::TOKEN_VARIABLE.to_owned()],
+        temporary_directory: std::env::temp_dir(),
+        log_filter: config.log.filter.clone(),
+    })
+}
+
 fn start_failure(error: aquifer_stream::Error) -> Failure {
     Failure::with_next(error.to_string(), "`aquifer doctor` checks this set-up step by step")
 }
@@ -127,6 +198,7 @@ fn announce(
     config: &Config,
     http: &HttpServer,
     kafka: Option<&KafkaServer>,
+    postgres: Option<&PostgresServer>,
 ) -> Result<(), Failure> {
     let data = std::path::absolute(&config.store.data)?;
     let mut lines = vec![
@@ -136,6 +208,8 @@ fn announce(
     ];
     let addresses = kafka.map(KafkaServer::addresses).unwrap_or_default();
     lines.extend(addresses.iter().map(|address| format!("kafka listening on {address}")));
+    let address = postgres.map(PostgresServer::address);
+    lines.extend(address.iter().map(|address| format!("postgres listening on {address}")));
     for line in lines {
         // Whoever started it may have read enough: that is no reason to stop.
         if output::line(&line).is_err() {

@@ -32,7 +32,7 @@ impl Server {
     fn start(data: &Path, listen: &str, more: &[&str]) -> Self {
         let mut child = aquifer(&["serve", "--data", data.to_str().unwrap(), "--listen", listen])
             .args(["--set", "store.journal_file_bytes=1048576"])
-            .args(["--kafka-listen", "127.0.0.1:0"])
+            .args(["--kafka-listen", "127.0.0.1:0", "--postgres-listen", "127.0.0.1:0"])
             .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -95,6 +95,11 @@ fn failures_say_what_and_what_next() {
         &["serve", "--data", data, "--kafka-listen", "0.0.0.0:0"],
         1,
         &["Kafka", "kafka.security", "--insecure"],
+    );
+    check(
+        &["serve", "--data", data, "--postgres-listen", "0.0.0.0:0"],
+        1,
+        &["PostgreSQL", "postgres.security", "--insecure"],
     );
     check(&["serve", "--data", data, "--config", config], 1, &["listens", "configuration.md"]);
     check(&["serve", "--data", data, "--set", "store.unknown=1"], 1, &["unknown"]);
@@ -239,6 +244,7 @@ fn the_doctor_fails_only_where_something_is_wrong() {
     let data = directory.path().to_str().unwrap();
     let doctor = |arguments: &[&str]| {
         let output = aquifer(&["doctor", "--output", "json", "--kafka-listen", "127.0.0.1:0"])
+            .args(["--postgres-listen", "127.0.0.1:0"])
             .args(arguments)
             .output()
             .unwrap();

@@ -167,6 +167,18 @@ impl Footer {
         self.arrow.metadata()
     }
 
+    /// The rows, counted from the chunk's first, at which pages of `_value` begin.
+    pub(crate) fn value_pages(&self) -> Vec<u64> {
+        let mut pages = Vec::new();
+        let mut before = 0;
+        for (number, group) in self.parquet().row_groups().iter().enumerate() {
+            let starts = self.page_starts(number, self.columns.value);
+            pages.extend(starts.into_iter().map(|start| before + start as u64));
+            before += u64::try_from(group.num_rows()).unwrap_or(0);
+        }
+        pages
+    }
+
     /// The memory that the footer takes, about; for a cache's budget.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {

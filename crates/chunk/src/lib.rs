@@ -59,10 +59,13 @@
 //! what a chunk holds, and could also stop its readers with a file that the
 //! Parquet library does not end on. Encryption is what excludes that.
 
+mod blocks;
 mod checksum;
 mod encode;
 mod error;
+mod fields;
 mod footer;
+mod index;
 mod metadata;
 mod name;
 mod reader;
@@ -70,16 +73,26 @@ mod rows;
 mod rows_builder;
 mod schema;
 mod spec;
+mod tokens;
 mod verify;
 mod window;
 
 pub use aquifer_types::TimestampType;
+pub use blocks::RowBlock;
 pub use encode::{ChunkEncoder, EncodeOptions, EncodedChunk};
 pub use error::Error;
+pub use fields::{FIELD_DEPTH_MAX, FIELD_PATH_BYTES_MAX, unescaped};
 pub use footer::{Expected, Footer};
-pub use name::ObjectName;
+pub use index::{
+    Block, BlockSet, Candidates, EncodedIndex, IndexBuilder, IndexHead, IndexOptions, IndexReader,
+    IndexReport, PREFIX_CHARACTERS, TermQuery, build_index, verify_index,
+};
+pub use name::{IndexName, ObjectName};
 pub use reader::{ChunkReader, RangeRead, ReadOptions};
-pub use rows::{Records, Rows};
+pub use rows::{Records, Row, Rows};
 pub use schema::{FIELD_ID_SHREDDED_MIN, schema};
 pub use spec::{ChunkSpec, ChunkStats};
+pub use tokens::{
+    TOKEN_BYTES_MAX, Token, looks_like_json, tokens, tokens_of_json_string, tokens_of_text,
+};
 pub use verify::{Report, verify};

@@ -81,6 +81,46 @@ impl FromStr for ObjectName {
     }
 }
 
+/// The name of a chunk's search index: that of the chunk, with an id of its own and
+/// `.index` in the place of `.parquet`:
+/// `…/<base offset, 20 digits>-<chunk id>-<index id>.index`. So an index that is
+/// built anew has a name that was never used.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IndexName {
+    /// The chunk.
+    pub chunk: ObjectName,
+    /// The index.
+    pub id: Uuid,
+}
+
+const INDEX_SUFFIX: &str = ".index";
+const CHUNK_SUFFIX: &str = ".parquet";
+
+impl fmt::Display for IndexName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let chunk = self.chunk.to_string();
+        let stem = chunk.strip_suffix(CHUNK_SUFFIX).unwrap_or(&chunk);
+        write!(f, "{stem}-{}{INDEX_SUFFIX}", self.id)
+    }
+}
+
+impl FromStr for IndexName {
+    type Err = Error;
+
+    fn from_str(path: &str) -> Result<Self, Error> {
+        let wrong = |why| Error::Path { path: path.chars().take(200).collect(), why };
+        let (stem, id) = path
+            .strip_suffix(INDEX_SUFFIX)
+            .and_then(split_id)
+            .ok_or_else(|| wrong("its file has no index id"))?;
+        let name = Self { chunk: format!("{stem}{CHUNK_SUFFIX}").parse()?, id };
+        if name.to_string() != path {
+            return Err(wrong("it is spelled otherwise than indexes are"));
+        }
+        Ok(name)
+    }
+}
+
 /// `<text>-<uuid>`.
 fn split_id(part: &str) -> Option<(&str, Uuid)> {
     let at = part.len().checked_sub(UUID_CHARACTERS)?;
@@ -106,6 +146,15 @@ mod tests {
                     00000000000000000123-1c1c1c1c-1c1c-1c1c-1c1c-1c1c1c1c1c1c.parquet";
         assert_eq!(name.to_string(), path);
         assert_eq!(path.parse::<ObjectName>().unwrap(), name);
+        let index = IndexName { chunk: name.clone(), id: Uuid::from_bytes([0x2d; 16]) };
+        let index_path = path.replace(".parquet", "-2d2d2d2d-2d2d-2d2d-2d2d-2d2d2d2d2d2d.index");
+        assert_eq!(index.to_string(), index_path);
+        assert_eq!(index_path.parse::<IndexName>().unwrap(), index);
+        assert!(index_path.parse::<ObjectName>().is_err());
+        for wrong in [path, &index_path.replace("2d2d", "2D2D"), &path.replace("parquet", "index")]
+        {
+            assert!(wrong.parse::<IndexName>().is_err(), "{wrong}");
+        }
         for wrong in [
             path.replace("p17", "p017"),
             path.replace("p17", "p+7"),

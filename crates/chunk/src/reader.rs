@@ -10,7 +10,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
 use futures::future::{BoxFuture, ready, try_join_all};
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use parquet::arrow::ProjectionMask;
 use parquet::file::page_index::column_index::{ColumnIndexMetaData, PrimitiveColumnIndex};
 use parquet::file::statistics::Statistics;
@@ -19,6 +19,9 @@ use crate::footer::fetch;
 use crate::schema::{from_micros, to_micros};
 use crate::window::{Segments, Window};
 use crate::{Error, Expected, Footer, Rows};
+
+/// So many ranges of one chunk are fetched beside each other.
+const RANGES_AT_ONCE_MAX: usize = 8;
 
 /// The bytes of one chunk, wherever they are. Caching, read-ahead and retries
 /// are the implementer's.
@@ -162,8 +165,33 @@ impl ChunkReader {
         Ok(None)
     }
 
+    /// Bytes of row groups, verified, for a reader that plans its reads itself
+    /// by [`Footer::parquet`]. What lies close together is fetched together.
+    ///
+    /// # Errors
+    /// [`Error::Read`]; [`Error::Damaged`] where bytes are not as written, and
+    /// for ranges that are not of row groups.
+    pub async fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
+        let footer = &*self.footer;
+        let reads = footer.coalesce(ranges)?.into_iter().map(|range| async move {
+            let bytes = fetch(&*self.source, footer.object(), range.clone()).await?;
+            footer.verify_body(range.start, &bytes)?;
+            Ok::<_, Error>((range.start, bytes))
+        });
+        let parts = stream::iter(reads).buffered(RANGES_AT_ONCE_MAX).try_collect().await?;
+        let segments = Segments::new(footer.size(), parts);
+        let cut = |range: &Range<u64>| {
+            let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+            segments.bytes(range.start, length).map_err(|error| {
+                let why = format!("bytes {} to {}: {error}", range.start, range.end);
+                Error::damaged(footer.object(), why)
+            })
+        };
+        ranges.iter().map(cut).collect()
+    }
+
     /// Offsets and timestamps in µs of a window.
-    async fn times(&self, window: &Window) -> Result<Vec<(i64, i64)>, Error> {
+    pub(crate) async fn times(&self, window: &Window) -> Result<Vec<(i64, i64)>, Error> {
         let mask = &self.footer.columns.times;
         let segments = self.segments(window, mask, &Segments::default()).await?;
         let mut times = Vec::with_capacity(window.rows.len());
@@ -224,7 +252,7 @@ impl ChunkReader {
     }
 
     /// Fetches and verifies what a window needs and `held` does not have.
-    async fn segments(
+    pub(crate) async fn segments(
         &self,
         window: &Window,
         mask: &ProjectionMask,
@@ -264,7 +292,11 @@ impl Footer {
     }
 
     /// The lowest and highest values of each page of such a column.
-    fn page_values(&self, row_group: usize, leaf: usize) -> Option<&PrimitiveColumnIndex<i64>> {
+    pub(crate) fn page_values(
+        &self,
+        row_group: usize,
+        leaf: usize,
+    ) -> Option<&PrimitiveColumnIndex<i64>> {
         match self.parquet().column_index()?.get(row_group)?.get(leaf)? {
             ColumnIndexMetaData::INT64(index) => Some(index),
             _ => None,

@@ -181,6 +181,12 @@ impl Rows {
         }
     }
 
+    /// The row in place `row`, borrowed; nothing behind the last one.
+    #[must_use]
+    pub fn row(&self, row: usize) -> Option<Row<'_>> {
+        (row < self.len()).then_some(Row { rows: self, row })
+    }
+
     /// The rows from `start` on, `length` of them or as many as there are.
     #[must_use]
     pub fn slice(&self, start: usize, length: usize) -> Self {
@@ -320,6 +326,66 @@ impl Rows {
         let rows = self.len() - row;
         let share = (self.raw_bytes() as usize).saturating_mul(rows) / self.len().max(1);
         share + rows * 16
+    }
+}
+
+/// One row of [`Rows`], whose bytes are not copied or counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    rows: &'a Rows,
+    row: usize,
+}
+
+impl<'a> Row<'a> {
+    /// Its offset.
+    #[must_use]
+    pub fn offset(&self) -> Offset {
+        Offset(self.rows.offsets.value(self.row))
+    }
+
+    /// Its timestamp.
+    #[must_use]
+    pub fn timestamp(&self) -> Timestamp {
+        from_micros(self.rows.timestamps.value(self.row))
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> Option<&'a [u8]> {
+        nullable(&self.rows.keys, self.row)
+    }
+
+    /// Its value.
+    #[must_use]
+    pub fn value(&self) -> Option<&'a [u8]> {
+        nullable(&self.rows.values, self.row)
+    }
+
+    /// A copy that does not hold the memory of the other rows.
+    #[must_use]
+    pub fn to_record(&self) -> Record {
+        Record {
+            offset: self.offset(),
+            timestamp: self.timestamp(),
+            key: self.key().map(Bytes::copy_from_slice),
+            headers: self
+                .headers()
+                .map(|(key, value)| Header {
+                    key: Bytes::copy_from_slice(key),
+                    value: value.map(Bytes::copy_from_slice),
+                })
+                .collect(),
+            value: self.value().map(Bytes::copy_from_slice),
+        }
+    }
+
+    /// Keys and values of its headers, in their order.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
+        let Rows { headers, header_keys, header_values, .. } = self.rows;
+        let ends = headers.value_offsets();
+        let end = |at: usize| ends.get(at).map_or(0, |end| *end as usize);
+        (end(self.row)..end(self.row + 1))
+            .map(|at| (header_keys.value(at).as_bytes(), nullable(header_values, at)))
     }
 }
 

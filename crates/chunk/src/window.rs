@@ -164,10 +164,16 @@ impl Footer {
                 ranges.push(start..start.saturating_add(size));
             }
         }
-        ranges.retain(|range| range.start != range.end);
-        let mut aligned = Vec::with_capacity(ranges.len());
+        self.coalesce(&ranges)
+    }
+
+    /// What is to be fetched for `ranges`: whole blocks of the checksums' grid,
+    /// in order and apart from each other.
+    pub(crate) fn coalesce(&self, ranges: &[Range<u64>]) -> Result<Vec<Range<u64>>, Error> {
+        let ranges = ranges.iter().filter(|range| range.start != range.end);
+        let mut aligned = Vec::new();
         for range in ranges {
-            aligned.push(self.grid.align(&range).ok_or_else(|| {
+            aligned.push(self.grid.align(range).ok_or_else(|| {
                 let why = format!("a page should be at {} to {}", range.start, range.end);
                 Error::damaged(self.object(), why)
             })?);
@@ -312,6 +318,16 @@ impl ParquetSource for Segments {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        self.bytes(start, length)
+    }
+}
+
+impl Segments {
+    /// The `length` bytes from `start` on.
+    pub(crate) fn bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
         let first = self.part_with(start).ok_or_else(|| not_here(start))?;
         if first.len() >= length {
             return Ok(first.slice(..length));

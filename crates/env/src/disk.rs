@@ -52,6 +52,13 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// Fills `buffer` from `position`; an early end of file is an error of kind
     /// `UnexpectedEof`.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()>;
+    /// The `len` bytes from `position` on; an early end of file as in
+    /// [`DiskFile::read_at`]. The memory is not cleared before it is filled.
+    fn read_vec(&self, len: usize, position: u64) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; len];
+        self.read_at(&mut buffer, position)?;
+        Ok(buffer)
+    }
     /// Writes all of `bytes` at `position`. Durable only after a sync.
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
     /// Makes the content durable (`fdatasync`). After an error nothing is known

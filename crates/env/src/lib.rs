@@ -27,6 +27,8 @@ mod directory_lock;
 mod disk;
 #[cfg(feature = "faulty")]
 mod faulty_disk;
+mod private_directory;
+pub mod process;
 mod random;
 mod real_disk;
 mod socket;
@@ -38,9 +40,12 @@ pub use directory_lock::{DirectoryLock, DirectoryLockError};
 pub use disk::{Disk, DiskFile};
 #[cfg(feature = "faulty")]
 pub use faulty_disk::{CrashChoice, FaultyDisk};
+pub use private_directory::{PrivateSocket, create_private_directory};
 pub use random::{Random, RealRandom, SeededRandom, uuid_v4};
 pub use real_disk::RealDisk;
 pub use socket::prepare_connection;
 #[cfg(feature = "faulty")]
 pub use store::{Fault, FaultRates, FaultyStore};
-pub use store::{StoreEntry, StoreError, StoreErrorKind, TierStore, file_url, open_store};
+pub use store::{
+    StoreEntry, StoreError, StoreErrorKind, TierStore, file_url, open_store, open_store_to_read,
+};

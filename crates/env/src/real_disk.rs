@@ -157,6 +157,21 @@ impl DiskFile for RealFile {
         self.file.read_exact_at(buffer, position)
     }
 
+    fn read_vec(&self, len: usize, position: u64) -> io::Result<Vec<u8>> {
+        let mut buffer = Vec::with_capacity(len);
+        while buffer.len() < len {
+            let at = position + buffer.len() as u64;
+            match rustix::io::pread(&self.file, rustix::buffer::spare_capacity(&mut buffer), at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // The allocator may have given more room than was asked for.
+        buffer.truncate(len);
+        Ok(buffer)
+    }
+
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.file.write_all_at(bytes, position)
     }

@@ -35,7 +35,7 @@ use crate::random::Random;
 pub use error::{StoreError, StoreErrorKind};
 #[cfg(feature = "faulty")]
 pub use faulty::{Fault, FaultRates, FaultyStore};
-pub use open::{file_url, open_store, reader_settings};
+pub use open::{file_url, open_store, open_store_to_read, reader_settings};
 
 /// Objects larger than this are not read whole by [`TierStore::get`]: 1 GiB.
 pub const OBJECT_READ_BYTES_MAX: u64 = 1 << 30;
@@ -72,11 +72,12 @@ trait Backend: Debug + Display + Send + Sync + 'static {
 #[derive(Clone)]
 pub struct TierStore {
     backend: Arc<dyn Backend>,
+    is_read_only: bool,
 }
 
 impl TierStore {
     fn of(backend: impl Backend) -> TierStore {
-        TierStore { backend: Arc::new(backend) }
+        TierStore { backend: Arc::new(backend), is_read_only: false }
     }
 
     /// A store in the directory `root` of `disk`, which is made if absent.
@@ -87,6 +88,30 @@ impl TierStore {
         root: &Path,
     ) -> Result<TierStore, StoreError> {
         Ok(TierStore::of(file::FileBackend::open(disk, random, root)?))
+    }
+
+    /// The store that another process keeps in the directory `root` of `disk`.
+    /// Nothing is made or removed there, so it may be opened while that process
+    /// is writing; every change through this handle is refused.
+    pub fn in_directory_to_read(
+        disk: Arc<dyn Disk>,
+        random: Arc<dyn Random>,
+        root: &Path,
+    ) -> TierStore {
+        TierStore::of(file::FileBackend::open_to_read(disk, random, root)).read_only()
+    }
+
+    /// A handle to the same store through which every change is refused.
+    #[must_use]
+    pub fn read_only(&self) -> TierStore {
+        TierStore { backend: self.backend.clone(), is_read_only: true }
+    }
+
+    fn check_writable(&self, path: &str) -> Result<(), StoreError> {
+        match self.is_read_only {
+            false => check_path(path),
+            true => Err(StoreError::other(path, "the store was opened for reading only")),
+        }
     }
 
     /// An empty store in memory.
@@ -100,14 +125,14 @@ impl TierStore {
     /// lost, has stored this very object: compare before giving up. What made
     /// it so is durable then.
     pub async fn put_new(&self, path: &str, bytes: Bytes) -> Result<(), StoreError> {
-        check_path(path)?;
+        self.check_writable(path)?;
         self.backend.put_new(path, bytes).await
     }
 
     /// Stores an object, replacing what is there; readers see the one or the
     /// other, whole.
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<(), StoreError> {
-        check_path(path)?;
+        self.check_writable(path)?;
         self.backend.put(path, bytes).await
     }
 
@@ -169,7 +194,7 @@ impl TierStore {
 
     /// Deletes an object; that it is absent is fine.
     pub async fn delete(&self, path: &str) -> Result<(), StoreError> {
-        check_path(path)?;
+        self.check_writable(path)?;
         self.backend.delete(path).await
     }
 

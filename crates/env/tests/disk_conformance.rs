@@ -86,8 +86,12 @@ fn a_read_past_the_end_is_an_early_end() {
         for position in [2, 4, 1_000, u64::MAX / 4] {
             let error = kind(file.read_at(&mut buffer, position));
             assert_eq!(error, ErrorKind::UnexpectedEof, "{position}");
+            let error = kind(file.read_vec(3, position));
+            assert_eq!(error, ErrorKind::UnexpectedEof, "{position}");
         }
         file.read_at(&mut [], 4).expect("nothing, read at the end");
+        assert_eq!(file.read_vec(3, 1).expect("the last three"), b"123");
+        assert_eq!(file.read_vec(0, 4).expect("nothing, read at the end"), b"");
     });
 }
 

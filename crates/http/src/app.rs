@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use aquifer_env::{Clock, Random};
+use aquifer_query::Queries;
 use aquifer_stream::StreamStore;
 use aquifer_tables::Tables;
 use aquifer_types::{ErrorKind, PartitionIndex, StreamName, StreamPath, TenantName, Timestamp};
@@ -37,6 +38,7 @@ pub(crate) type App = Arc<Shared>;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: StreamStore,
+    pub(crate) queries: Queries,
     pub(crate) users: Users,
     /// Absent where they are switched off.
     pub(crate) tables: Option<Tables>,
@@ -69,7 +71,7 @@ impl Shared {
         environment: HttpEnvironment,
         stopping: watch::Receiver<bool>,
     ) -> App {
-        let HttpEnvironment { clock, random, tables, metrics, registries } = environment;
+        let HttpEnvironment { clock, random, queries, tables, metrics, registries } = environment;
         Arc::new(Self {
             tails: Arc::new(Semaphore::new(options.tail_clients_max)),
             rendered: RenderedCache::new(options.tail_cache_bytes_max),
@@ -78,6 +80,7 @@ impl Shared {
             next_sticky: AtomicU32::new(random.next_u64() as u32),
             users: Users::new(store.clone(), clock.clone(), random.clone()),
             store,
+            queries,
             tables,
             options,
             clock,

@@ -3,7 +3,9 @@
 //! [`HttpServer::start`] takes a [`StreamStore`](aquifer_stream::StreamStore),
 //! [`HttpOptions`] and an [`HttpEnvironment`] and answers until it is stopped.
 //! A request goes through `guard` (who may come in, counting, the log), its
-//! handler (`streams`, `append`, `read`, `tail`, `groups`, `users`, `iceberg`, `operation`), and
+//! handler (`streams`, `append`, `read`, `tail`, `chunks`,
+//! `sql`, `search`, `groups`, `users`, `iceberg`,
+//! `operation`), and
 //! comes back as an answer or as a [`Problem`]. `routes` has the table of all
 //! paths, `openapi.json` describes them.
 //!
@@ -16,10 +18,12 @@
 //! one budget over all connections, records are handed on one by one, and a
 //! tail holds a position instead of a queue.
 
+mod accept;
 mod app;
 mod append;
 mod arrow;
 mod batching;
+mod chunks;
 mod groups;
 mod guard;
 mod iceberg;
@@ -34,7 +38,9 @@ mod read;
 mod render;
 mod rendered;
 mod routes;
+mod search;
 mod server;
+mod sql;
 mod streams;
 mod tail;
 mod time;

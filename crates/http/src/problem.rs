@@ -58,7 +58,7 @@ pub struct Problem(Box<Details>);
 #[derive(Debug, Clone, PartialEq)]
 struct Details {
     status: StatusCode,
-    name: &'static str,
+    name: Cow<'static, str>,
     title: &'static str,
     detail: String,
     next: Cow<'static, str>,
@@ -84,7 +84,7 @@ impl Problem {
         .then_some(Duration::from_secs(1));
         Self(Box::new(Details {
             status,
-            name,
+            name: Cow::Borrowed(name),
             title,
             detail: detail.into(),
             next: Cow::Borrowed(next),
@@ -110,7 +110,7 @@ impl Problem {
                 StatusCode::NOT_ACCEPTABLE,
                 "not-acceptable",
                 "No media type that is accepted can be answered",
-                "Accept application/x-ndjson, application/json or application/vnd.apache.arrow.stream.",
+                "Accept application/x-ndjson, application/json or another type that the path is described with in /openapi.json.",
             ),
             HttpProblem::UnsupportedMediaType => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -127,13 +127,20 @@ impl Problem {
         };
         Self(Box::new(Details {
             status,
-            name,
+            name: Cow::Borrowed(name),
             title,
             detail: detail.into(),
             next: Cow::Borrowed(next),
             members: Vec::new(),
             retry_after: None,
         }))
+    }
+
+    /// Replaces the type by a more precise one, which stays as stable.
+    #[must_use]
+    pub(crate) fn named(mut self, name: String) -> Self {
+        self.0.name = Cow::Owned(name);
+        self
     }
 
     /// Replaces the next step by a more precise one.

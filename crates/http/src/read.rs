@@ -12,9 +12,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 
+use crate::accept::accepted;
 use crate::app::{App, Reserved, Shared, StreamAt, WORK_BYTES_MAX, tenant};
 use crate::parameters::Parameters;
-use crate::problem::HttpProblem;
 use crate::{Problem, arrow, render, time};
 
 const NEXT_OFFSET: HeaderName = HeaderName::from_static("aquifer-next-offset");
@@ -45,38 +45,16 @@ impl Form {
         }
     }
 
-    /// The form that the client likes best (RFC 9110, 12.5.1); the first one
-    /// that it names among equals.
     fn accepted(headers: &HeaderMap) -> Result<Self, Problem> {
-        let Some(accept) = headers.get(header::ACCEPT) else { return Ok(Self::Ndjson) };
-        let accept = accept.to_str().unwrap_or_default();
-        let mut best: Option<(u16, Self)> = None;
-        for range in accept.split(',') {
-            let mut parts = range.split(';').map(str::trim);
-            let form = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-                "*/*"
-                | "application/*"
-                | "application/x-ndjson"
-                | "application/ndjson"
-                | "application/jsonl" => Self::Ndjson,
-                "application/json" => Self::Json,
-                "application/vnd.apache.arrow.stream" => Self::Arrow,
-                _ => continue,
-            };
-            let quality = parts
-                .find_map(|part| part.strip_prefix("q="))
-                .map_or(1.0, |quality| quality.parse::<f32>().unwrap_or(0.0));
-            let quality = (quality.clamp(0.0, 1.0) * 1000.0) as u16;
-            if quality > best.map_or(0, |(before, _)| before) {
-                best = Some((quality, form));
-            }
-        }
-        best.map(|(_, form)| form).ok_or_else(|| {
-            let accept: String = accept.chars().take(200).collect();
-            Problem::http(
-                HttpProblem::NotAcceptable,
-                format!("records cannot be answered as '{accept}'"),
-            )
+        accepted(headers, Self::Ndjson, |name| match name {
+            "*/*"
+            | "application/*"
+            | "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl" => Some(Self::Ndjson),
+            "application/json" => Some(Self::Json),
+            "application/vnd.apache.arrow.stream" => Some(Self::Arrow),
+            _ => None,
         })
     }
 }

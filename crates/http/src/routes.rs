@@ -8,7 +8,10 @@ use axum::routing::{MethodRouter, delete, get, head, patch, post};
 
 use crate::app::App;
 use crate::problem::HttpProblem;
-use crate::{Problem, append, groups, guard, iceberg, operation, read, streams, tail, users};
+use crate::{
+    Problem, append, chunks, groups, guard, iceberg, operation, read, search, sql, streams, tail,
+    users,
+};
 
 type Route = (Method, &'static str, MethodRouter<App>);
 
@@ -31,7 +34,10 @@ fn routes() -> Vec<Route> {
         post_route("/v1/streams/{stream}/records", post(append::append)),
         get_route("/v1/streams/{stream}/records", get(read::read)),
         get_route("/v1/streams/{stream}/tail", get(tail::tail)),
-        get_route("/v1/streams/{stream}/chunks", get(streams::chunks)),
+        get_route("/v1/streams/{stream}/search", get(search::search)),
+        get_route("/v1/streams/{stream}/histogram", get(search::histogram)),
+        get_route("/v1/streams/{stream}/chunks", get(chunks::list)),
+        post_route("/v1/sql", post(sql::ask)),
         get_route("/v1/groups", get(groups::list)),
         get_route("/v1/groups/{group}", get(groups::describe)),
         delete_route("/v1/groups/{group}", delete(groups::delete)),
@@ -55,13 +61,16 @@ const NAMESPACE: &str = "/iceberg/v1/namespaces/{namespace}";
 const TABLE: &str = "/iceberg/v1/namespaces/{namespace}/tables/{table}";
 
 /// The paths of all routes, as labels of metrics.
-const PATHS: [&str; 23] = [
+const PATHS: [&str; 26] = [
     "/v1/streams/{stream}/records",
     "/v1/streams/{stream}/tail",
+    "/v1/streams/{stream}/search",
+    "/v1/streams/{stream}/histogram",
     "/v1/streams",
     "/v1/streams/{stream}",
     "/v1/streams/{stream}/truncate",
     "/v1/streams/{stream}/chunks",
+    "/v1/sql",
     "/v1/groups",
     "/v1/groups/{group}",
     "/v1/groups/{group}/positions",

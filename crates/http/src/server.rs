@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_env::{Clock, Random, prepare_connection};
+use aquifer_query::Queries;
 use aquifer_stream::StreamStore;
 use aquifer_tables::Tables;
 use axum::Router;
@@ -39,6 +40,8 @@ pub struct HttpEnvironment {
     pub clock: Arc<dyn Clock>,
     /// Where nonces come from.
     pub random: Arc<dyn Random>,
+    /// Who answers statements.
+    pub queries: Queries,
     /// The open tables, where they are not switched off.
     pub tables: Option<Tables>,
     /// Where the server counts.

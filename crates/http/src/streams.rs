@@ -1,11 +1,9 @@
-//! Streams: create, list, describe, update, truncate, delete, and their live
-//! chunks.
+//! Streams: create, list, describe, update, truncate, delete.
 
 use std::collections::BTreeMap;
 
 use aquifer_stream::{
-    ChunkDescription, NewStream, PartitionDescription, StreamDescription, StreamSummary,
-    StreamUpdate, Truncation,
+    NewStream, PartitionDescription, StreamDescription, StreamSummary, StreamUpdate, Truncation,
 };
 use aquifer_types::{
     Offset, PARTITIONS_MAX, PartitionIndex, StreamClass, StreamConfig, StreamConfigChange,
@@ -90,24 +88,6 @@ struct StreamsJson<'a> {
     streams: Vec<StreamJson<'a>>,
 }
 
-#[derive(Serialize)]
-struct ChunksJson {
-    chunks: Vec<ChunkJson>,
-}
-
-#[derive(Serialize)]
-struct ChunkJson {
-    partition: u32,
-    base_offset: i64,
-    next_offset: i64,
-    path: String,
-    bytes: u64,
-    records: u64,
-    raw_bytes: u64,
-    min_timestamp: Option<i64>,
-    max_timestamp: Option<i64>,
-}
-
 impl<'a> StreamJson<'a> {
     fn new(summary: &'a StreamSummary, partitions: Option<Vec<PartitionJson>>) -> Self {
         Self {
@@ -135,22 +115,6 @@ impl From<&PartitionDescription> for PartitionJson {
             chunks: partition.chunks,
             bytes: partition.bytes,
             epoch: partition.epoch.get(),
-        }
-    }
-}
-
-impl From<ChunkDescription> for ChunkJson {
-    fn from(chunk: ChunkDescription) -> Self {
-        Self {
-            partition: chunk.partition.get(),
-            base_offset: chunk.base_offset.get(),
-            next_offset: chunk.next_offset.get(),
-            path: chunk.object_path,
-            bytes: chunk.object_bytes,
-            records: chunk.records,
-            raw_bytes: chunk.raw_bytes,
-            min_timestamp: chunk.timestamps.map(|(low, _)| low.get()),
-            max_timestamp: chunk.timestamps.map(|(_, high)| high.get()),
         }
     }
 }
@@ -317,16 +281,6 @@ pub(crate) async fn delete(
     Parameters::parse(request.uri().query(), &[])?;
     app.store.delete_stream(&path).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-pub(crate) async fn chunks(
-    State(app): State<App>,
-    StreamAt(path): StreamAt,
-    request: Request<Body>,
-) -> Result<Response, Problem> {
-    Parameters::parse(request.uri().query(), &[])?;
-    let chunks = app.store.list_chunks(&path)?;
-    json(StatusCode::OK, &ChunksJson { chunks: chunks.into_iter().map(ChunkJson::from).collect() })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_http::{HttpEnvironment, HttpMetrics, HttpOptions, HttpServer, Token};
+use aquifer_query::{EngineCommand, Queries, QueryEnvironment, QueryMetrics, QueryOptions};
 use aquifer_stream::{
     AppendRequest, DocumentExpectation, DocumentKey, DocumentKind, Environment, Options,
     PartitionAppend, StreamStore,
@@ -33,6 +34,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let mut registry = Registry::with_prefix("aquifer");
         let metrics = HttpMetrics::register(&mut registry);
+        let query_metrics = QueryMetrics::register(&mut registry);
         let environment = Environment::real();
         let (clock, random) = (environment.clock.clone(), environment.random.clone());
         let store_options = Options {
@@ -41,6 +43,22 @@ impl Server {
             ..Options::default()
         };
         let store = StreamStore::open(store_options, environment, &mut registry).await.unwrap();
+        // Nothing here asks a statement that is answered: an engine would be the
+        // whole binary, which the end-to-end tests start.
+        let engine = EngineCommand {
+            program: directory.path().join("no-engine"),
+            arguments: Vec::new(),
+            variables_left_out: Vec::new(),
+            temporary_directory: directory.path().to_owned(),
+            log_filter: "info".to_owned(),
+        };
+        let query_environment = QueryEnvironment {
+            clock: clock.clone(),
+            random: random.clone(),
+            metrics: query_metrics,
+            engine,
+        };
+        let queries = Queries::new(store.clone(), QueryOptions::default(), query_environment);
         let table_environment = TableEnvironment {
             clock: clock.clone(),
             random: random.clone(),
@@ -50,6 +68,7 @@ impl Server {
         let environment = HttpEnvironment {
             clock,
             random,
+            queries,
             tables: Some(tables),
             metrics,
             registries: vec![Arc::new(registry)],
@@ -768,6 +787,120 @@ async fn positions_are_reset_when_that_is_asked_for() {
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains(part), "{detail}");
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn statements_are_refused_before_they_are_asked() {
+    let server = Server::start(HttpOptions::default()).await;
+    let post = |content_type: &'static str, accept: &'static str, body: String| {
+        let request = server.request(Method::POST, "/v1/sql").header("accept", accept);
+        request.header("content-type", content_type).body(body).send()
+    };
+    let json_type = "application/json";
+    for (content_type, accept, body, status, part) in [
+        (json_type, "*/*", "{".to_owned(), 400, "the body is not as it should be"),
+        (json_type, "*/*", "{\"statement\":\"x\"}".to_owned(), 400, "unknown field"),
+        (json_type, "*/*", "{\"sql\":\"x\",\"params\":[{}]}".to_owned(), 400, "parameter $1"),
+        (json_type, "text/html", "{\"sql\":\"x\"}".to_owned(), 406, "text/html"),
+        ("application/sql", "*/*", "select 1".to_owned(), 415, "application/json"),
+        (json_type, "*/*", format!("{{\"sql\":\"{}\"}}", "x".repeat(2 << 20)), 413, "larger"),
+    ] {
+        let (found, problem) = problem_of(post(content_type, accept, body).await.unwrap()).await;
+        assert_eq!(found, status, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(part), "{problem}");
+    }
+    let answer = server.send(Method::POST, "/v1/sql?q=1", json!({ "sql": "select 1" })).await;
+    assert_eq!(problem_of(answer).await.0, 400);
+    assert_eq!(problem_of(server.get("/v1/sql").await).await.0, 405);
+
+    // An engine that does not start is an answer too, in any form.
+    for accept in ["application/x-ndjson", "text/event-stream"] {
+        let body = json!({ "sql": "select 1" }).to_string();
+        let (status, problem) = problem_of(post(json_type, accept, body).await.unwrap()).await;
+        assert_eq!(status, 503, "{problem}");
+        assert!(problem["sqlstate"].is_string(), "{problem}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn searches_are_refused_before_they_are_asked() {
+    let server = Server::start(HttpOptions::default()).await;
+    for (path, status, part) in [
+        ("search?q=a%20(b", 400, "this '(' is not closed, at character 3"),
+        ("search?query=a", 400, "'query' is not known"),
+        ("search?limit=10001", 400, "'limit' is above 10000"),
+        ("search?limit=-1", 400, "a number of hits"),
+        ("search?from=yesterday", 400, "'from' is 'yesterday'"),
+        ("search?total=yes", 400, "true or false"),
+        ("histogram?buckets=0", 400, "'buckets' is 0, it may be 1 to 10000"),
+        ("histogram?top=a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q", 400, "more than 16 fields"),
+        ("histogram?q=a:", 400, "must follow the ':' directly"),
+    ] {
+        let answer = server.get(&format!("/v1/streams/logs/{path}")).await;
+        let (found, problem) = problem_of(answer).await;
+        assert_eq!(found, status, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(part), "{problem}");
+    }
+    let (_, problem) = problem_of(server.get("/v1/streams/logs/search?q=(").await).await;
+    assert_eq!(problem["type"], "urn:aquifer:problem:search-syntax");
+    assert_eq!(problem["position"], 2);
+    // An engine that does not start is an answer too.
+    for path in ["search?q=a&highlight=true&total=true", "histogram?q=a&top=verb"] {
+        let answer = server.get(&format!("/v1/streams/logs/{path}")).await;
+        assert_eq!(problem_of(answer).await.0, 503, "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn files_are_listed_in_pages_with_their_urls() {
+    let server = Server::start(HttpOptions::default()).await;
+    let config = json!({ "chunk_max_age_ms": 100 });
+    let body = json!({ "name": "files", "partitions": 2, "config": config });
+    assert_eq!(server.send(Method::POST, "/v1/streams", body).await.status(), 201);
+    let path = "/v1/streams/files/chunks";
+    let empty = json_of(server.get(path).await).await;
+    assert_eq!((&empty["chunks"], &empty["next"]), (&json!([]), &json!(null)));
+    for partition in [0, 1] {
+        let records = format!("/v1/streams/files/records?partition={partition}");
+        assert_eq!(server.append(&records, "text/plain", "a\nb\nc").await.status(), 200);
+    }
+    // Tiering goes by its own clock: the list is asked for until both are there.
+    let whole = loop {
+        let page = json_of(server.get(path).await).await;
+        if page["chunks"].as_array().unwrap().len() == 2 {
+            break page;
+        }
+        tokio::task::yield_now().await;
+    };
+    for (partition, chunk) in whole["chunks"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(chunk["partition"], partition);
+        assert_eq!((&chunk["records"], &chunk["generation"]), (&json!(3), &json!(0)));
+        let file = chunk["file"].as_str().unwrap();
+        assert!(std::fs::metadata(file).unwrap().len() == chunk["bytes"].as_u64().unwrap());
+        assert!(file.ends_with(chunk["path"].as_str().unwrap()), "{file}");
+        assert!(chunk["url"].as_str().unwrap().starts_with("file:///"));
+    }
+    let first = json_of(server.get(&format!("{path}?limit=1")).await).await;
+    assert_eq!((&first["chunks"][0], &first["next"]), (&whole["chunks"][0], &json!("0:3")));
+    let next = json_of(server.get(&format!("{path}?limit=1&after=0:3")).await).await;
+    assert_eq!((&next["chunks"][0], &next["next"]), (&whole["chunks"][1], &json!(null)));
+    assert!(next.get("snippets").is_none() && first["snippets"]["duckdb"].is_string());
+    // As if compaction had merged what the first page had with what follows.
+    let (status, problem) = problem_of(server.get(&format!("{path}?after=0:1")).await).await;
+    assert_eq!((status, &problem["type"]), (409, &json!("urn:aquifer:problem:conflict")));
+    assert_eq!(problem_of(server.get(&format!("{path}?after=x")).await).await.0, 400);
+
+    let answer = server.get(&format!("{path}?snippets=polars")).await;
+    assert_eq!(answer.headers()["content-type"], "text/plain; charset=utf-8");
+    let text = answer.text().await.unwrap();
+    assert_eq!(text, whole["snippets"]["polars"].as_str().unwrap());
+    assert!(text.contains(&format!("\"{}{path}\"", server.url)), "{text}");
+    assert_eq!(problem_of(server.get(&format!("{path}?snippets=excel")).await).await.0, 400);
+    let answer = server.get("/v1/streams/none/chunks?snippets=duckdb").await;
+    assert_eq!(problem_of(answer).await.0, 404);
     server.stop().await;
 }
 

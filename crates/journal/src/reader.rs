@@ -55,9 +55,7 @@ impl PinnedFile {
         let (Some(_), Ok(bytes_len)) = (end, usize::try_from(len)) else {
             return Err(out_of_range);
         };
-        let mut bytes = vec![0u8; bytes_len];
-        let read = self.open.file.read_at(&mut bytes, position);
-        read.map_err(Error::disk("read", &self.open.path))?;
-        Ok(Bytes::from(bytes))
+        let read = self.open.file.read_vec(bytes_len, position);
+        read.map(Bytes::from).map_err(Error::disk("read", &self.open.path))
     }
 }

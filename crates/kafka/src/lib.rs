@@ -7,7 +7,6 @@
 //! allocated for it.
 
 mod acls;
-mod addresses;
 mod api;
 mod api_versions;
 mod authorizer;
@@ -59,7 +58,8 @@ mod transaction_partitions;
 mod transaction_positions;
 mod transactions;
 
+pub use aquifer_doors::ClientCertificates;
 pub use authorizer::{Action, AllowAll, Authorizer, Decision, Principal, Proof, Resource};
 pub use metrics::KafkaMetrics;
-pub use options::{ClientCertificates, KafkaOptions, ListenerOptions, ListenerSecurity};
+pub use options::{KafkaOptions, ListenerOptions, ListenerSecurity};
 pub use server::{KafkaEnvironment, KafkaServer};

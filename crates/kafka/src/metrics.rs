@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use aquifer_doors::TlsMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -46,8 +47,7 @@ pub struct KafkaMetrics {
     pub(crate) throttles: Family<QuotaLabels, Counter>,
     pub(crate) throttled: Family<QuotaLabels, Counter<f64, AtomicU64>>,
     pub(crate) handshakes_failed: Counter,
-    pub(crate) certificate_expiry: Gauge,
-    pub(crate) certificate_failures: Counter,
+    pub(crate) certificates: TlsMetrics,
 }
 
 impl KafkaMetrics {
@@ -69,8 +69,7 @@ impl KafkaMetrics {
             throttles: Family::default(),
             throttled: Family::default(),
             handshakes_failed: Counter::default(),
-            certificate_expiry: Gauge::default(),
-            certificate_failures: Counter::default(),
+            certificates: TlsMetrics::default(),
         };
         let m = metrics.clone();
         let kafka = registry.sub_registry_with_prefix("kafka");
@@ -114,12 +113,12 @@ impl KafkaMetrics {
             "tls_certificate_expiry",
             "When the certificate expires, since 1970-01-01 UTC",
             Unit::Seconds,
-            m.certificate_expiry,
+            m.certificates.expiry,
         );
         kafka.register(
             "tls_reload_failures",
             "Changed certificate files that could not be used",
-            m.certificate_failures,
+            m.certificates.failures,
         );
         metrics
     }

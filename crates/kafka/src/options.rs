@@ -1,8 +1,10 @@
 //! The limits and addresses of the Kafka door.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use aquifer_doors::{ClientCertificates, TlsFiles};
 use aquifer_types::PARTITIONS_MAX;
 use aquifer_users::{Mechanism, ScramHash};
 use serde::{Deserialize, Serialize};
@@ -44,21 +46,6 @@ impl ListenerSecurity {
     pub const fn is_sasl(self) -> bool {
         matches!(self, Self::SaslPlaintext | Self::SaslTls)
     }
-}
-
-/// What a TLS listener asks of its clients' certificates.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum ClientCertificates {
-    /// Nothing.
-    #[default]
-    None,
-    /// A client may show one; then it must be signed by the authority.
-    Requested,
-    /// A client must show one that the authority signed.
-    Required,
 }
 
 /// One address on which Kafka clients are served.
@@ -316,6 +303,20 @@ impl KafkaOptions {
     /// What a listener asks of its clients' certificates.
     pub(crate) fn client_certificates(&self, listener: &ListenerOptions) -> ClientCertificates {
         listener.tls_client_certificates.unwrap_or(self.tls_client_certificates)
+    }
+
+    /// The files that listeners need for TLS, and the forms in which they need
+    /// them; none where no listener is under TLS.
+    pub(crate) fn tls(&self) -> Option<(TlsFiles, BTreeSet<ClientCertificates>)> {
+        let listeners = self.all_listeners();
+        let of_tls = listeners.iter().filter(|of| of.security.is_tls());
+        let forms: BTreeSet<_> = of_tls.map(|of| self.client_certificates(of)).collect();
+        let files = TlsFiles {
+            certificate: self.tls_certificate_file.clone()?,
+            key: self.tls_key_file.clone()?,
+            client_ca: self.tls_client_ca_file.clone(),
+        };
+        (!forms.is_empty()).then_some((files, forms))
     }
 
     /// The mechanisms that a listener offers; `OAUTHBEARER` only where

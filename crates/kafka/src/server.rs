@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use aquifer_doors::{Addresses, ClientCertificates, Tls};
 use aquifer_env::{Clock, Random, prepare_connection};
 use aquifer_stream::StreamStore;
 use aquifer_users::sasl::TokenValidator;
@@ -14,16 +15,15 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use crate::addresses::Addresses;
 use crate::authorizer::Authorizer;
 use crate::broker::Broker;
 use crate::budget::Budgets;
 use crate::connection;
 use crate::frame::FrameError;
 use crate::metrics::KafkaMetrics;
-use crate::options::{ClientCertificates, KafkaOptions, ListenerSecurity};
+use crate::options::{KafkaOptions, ListenerSecurity};
 use crate::session::Session;
-use crate::tls::{self, Tls};
+use crate::tls;
 
 /// When the process has no file descriptor left, accepting pauses this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -87,8 +87,14 @@ impl KafkaServer {
         let connections = Arc::new(Semaphore::new(options.connections_max));
         let addresses = Addresses::new(options.connections_per_address_max);
         let budgets = Budgets::new(&options);
-        let loaded = Tls::load(&options, environment.metrics.clone()).await;
-        let loaded = loaded.map_err(|error| invalid(format!("TLS: {error}")))?;
+        let loaded = match options.tls() {
+            Some((files, forms)) => {
+                let metrics = environment.metrics.certificates.clone();
+                let loaded = Tls::load(files, forms, metrics).await;
+                Some(loaded.map_err(|error| invalid(format!("TLS: {error}")))?)
+            }
+            None => None,
+        };
         let reload_interval = Duration::from_millis(options.tls_reload_interval_ms);
         let broker = Broker::new(store, options, environment, is_stopping.clone());
         let sessions = AtomicU64::new(0);

@@ -103,7 +103,24 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// # Errors
     /// `InvalidInput` for one that no frame holds; what the sink fails of.
     pub async fn message<T: Serialize + Sync>(&mut self, message: &T) -> io::Result<()> {
-        self.frame(MESSAGE, &serde_json::to_vec(message)?).await
+        self.json(&serde_json::to_vec(message)?).await
+    }
+
+    /// Writes a message that is in JSON already.
+    ///
+    /// # Errors
+    /// As [`FrameWriter::message`].
+    pub async fn json(&mut self, json: &[u8]) -> io::Result<()> {
+        self.frame(MESSAGE, &[json]).await
+    }
+
+    /// Writes bytes that lie in several places, as [`FrameWriter::bytes`] does.
+    ///
+    /// # Errors
+    /// As [`FrameWriter::message`].
+    pub async fn byte_parts(&mut self, parts: &[Bytes]) -> io::Result<()> {
+        let parts: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
+        self.frame(BYTES, &parts).await
     }
 
     /// Writes the bytes that belong to the message before, which fit into a
@@ -112,20 +129,21 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// # Errors
     /// As [`FrameWriter::message`].
     pub async fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.frame(BYTES, bytes).await
+        self.frame(BYTES, &[bytes]).await
     }
 
-    async fn frame(&mut self, kind: u8, body: &[u8]) -> io::Result<()> {
-        let len =
-            u32::try_from(body.len() + 1).ok().filter(|len| (*len as usize) <= FRAME_BYTES_MAX);
-        let Some(len) = len else {
-            let message =
-                format!("a frame of {} bytes; at most {FRAME_BYTES_MAX} can be", body.len());
+    async fn frame(&mut self, kind: u8, body: &[&[u8]]) -> io::Result<()> {
+        let len = body.iter().map(|part| part.len()).sum::<usize>() + 1;
+        let announced = u32::try_from(len).ok().filter(|_| len <= FRAME_BYTES_MAX);
+        let Some(announced) = announced else {
+            let message = format!("a frame of {len} bytes; at most {FRAME_BYTES_MAX} can be");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         };
-        let [a, b, c, d] = len.to_le_bytes();
+        let [a, b, c, d] = announced.to_le_bytes();
         self.sink.write_all(&[a, b, c, d, kind]).await?;
-        self.sink.write_all(body).await?;
+        for part in body {
+            self.sink.write_all(part).await?;
+        }
         self.sink.flush().await
     }
 }

@@ -1,5 +1,7 @@
 //! What can be asked.
 
+use std::collections::BTreeMap;
+
 use aquifer_types::{StreamName, TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,10 @@ pub struct Question {
 pub enum Ask {
     /// A SQL statement.
     Sql(SqlQuestion),
+    /// A SQL statement of a client that believes to speak with PostgreSQL: its
+    /// catalogs are there, and what it asks of them is rewritten to what there
+    /// is.
+    Postgres(PostgresQuestion),
     /// A search in one stream.
     Search(SearchQuestion),
     /// How many records match over time.
@@ -39,6 +45,26 @@ pub struct SqlQuestion {
     pub parameters: Vec<Parameter>,
     /// Answer with the types of parameters and columns, and do not run it.
     pub describe_only: bool,
+}
+
+/// A SQL statement, and what PostgreSQL's functions say of its session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PostgresQuestion {
+    /// The statement.
+    pub sql: SqlQuestion,
+    /// Whose it is.
+    pub session: PostgresSession,
+}
+
+/// A session of PostgreSQL's protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostgresSession {
+    /// `current_user`.
+    pub user: String,
+    /// `pg_backend_pid()`.
+    pub process: u32,
+    /// `current_setting(…)`, by names in lower case.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// A value for a placeholder.
@@ -63,6 +89,9 @@ pub enum Parameter {
 pub enum AnswerForm {
     /// A JSON object a row and line.
     Ndjson,
+    /// A JSON array a row and line, with a value for each column in their order:
+    /// names may repeat.
+    Rows,
     /// One JSON document, `{"columns":[{"name","type"}],"rows":[[…]]}`.
     Json,
     /// Comma-separated values with a line of names (RFC 4180).
@@ -139,4 +168,20 @@ pub struct Limits {
     pub time_ms_max: u64,
     /// The memory that its operators may hold, in bytes; beyond it they spill.
     pub memory_bytes_max: u64,
+}
+
+impl Limits {
+    /// None of its own: the server's count.
+    pub const NONE: Self = Self {
+        rows_max: u64::MAX,
+        bytes_max: u64::MAX,
+        time_ms_max: u64::MAX,
+        memory_bytes_max: u64::MAX,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::NONE
+    }
 }

@@ -18,17 +18,36 @@
 //! [`FromEngine::Data`] and [`FromEngine::Progress`], and one
 //! [`FromEngine::Done`] or [`FromEngine::Failed`].
 //!
+//! The engine's first connection is not for a question: over it the server
+//! sends [`StartEngine`], and gets it answered with [`EngineReady`]. It stays
+//! open for as long as the server lives; when it closes, the engine ends.
+//!
 //! Both sides are of one binary, so there is no version; neither believes the
 //! other's lengths.
 
 use aquifer_stream::ChunkMeta;
-use aquifer_types::{ErrorKind, Offset, Partition, StreamConfig, StreamId, StreamName};
+use aquifer_types::{ErrorKind, Offset, Partition, StreamConfig, StreamId, StreamName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::Question;
+use crate::{EngineOptions, Question};
 
 /// The longest frame in bytes.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
+
+/// What an engine is started with. It goes over the socket and not over the
+/// command line, which everybody on the machine can read: the options of tier 2
+/// may hold what opens it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StartEngine {
+    /// Its limits and places.
+    pub options: EngineOptions,
+    /// What it logs, as the server's own filter says.
+    pub log_filter: String,
+}
+
+/// The engine takes questions from here on.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct EngineReady {}
 
 /// From the server to the engine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -161,6 +180,9 @@ pub struct TablePartition {
 pub struct TailPart {
     /// The form of the bytes.
     pub form: TailForm,
+    /// For batches: when each of them was appended, in their order. Rows have
+    /// that as a column.
+    pub appended: Vec<Timestamp>,
     /// Everything below it was given or is a gap; the cut's end when it is done.
     pub next: Offset,
 }

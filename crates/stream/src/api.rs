@@ -391,6 +391,12 @@ pub struct ChunkDescription {
     pub raw_bytes: u64,
     /// The lowest timestamp of a record, and the highest.
     pub timestamps: Option<(Timestamp, Timestamp)>,
+    /// The path of its search index, when it has one.
+    pub index_path: Option<String>,
+    /// The size of that object.
+    pub index_bytes: Option<u64>,
+    /// 0 from the journal, one more than its inputs from compaction.
+    pub generation: u32,
 }
 
 /// How the store is, for health and readiness.

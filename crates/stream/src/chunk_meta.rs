@@ -42,6 +42,9 @@ pub struct ChunkMeta {
     /// The search index beside it, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index_path: Option<String>,
+    /// The size of that index in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index_bytes: Option<u64>,
     /// The key that its data key is sealed with, when it is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,

@@ -28,6 +28,9 @@ pub enum Error {
     /// A stream of this name exists.
     #[error("stream {0} exists already")]
     StreamExists(StreamPath),
+    /// A view of this name exists.
+    #[error("{0} is the name of a view; a stream and a view cannot have the same")]
+    ViewExists(StreamPath),
     /// No group has this name.
     #[error("group {0} has no positions")]
     GroupNotFound(String),
@@ -251,7 +254,7 @@ impl Error {
             | Self::GroupNotFound(_)
             | Self::UnknownProducer { .. }
             | Self::TransactionalIdNotFound(_) => ErrorKind::NotFound,
-            Self::StreamExists(_) => ErrorKind::AlreadyExists,
+            Self::StreamExists(_) | Self::ViewExists(_) => ErrorKind::AlreadyExists,
             Self::Invalid(_) | Self::TransactionTimeoutTooLong { .. } => ErrorKind::InvalidRequest,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::OutOfRange { .. } => ErrorKind::OutOfRange,

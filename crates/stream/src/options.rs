@@ -107,6 +107,13 @@ pub struct Options {
     /// The memory for the keys of one compaction; what has more distinct keys
     /// takes several passes.
     pub compaction_keys_bytes_max: usize,
+    /// The most search indexes that are built at once.
+    pub index_concurrency: usize,
+    /// The most bytes of records a second that search indexes are built of.
+    pub index_bytes_per_second_max: u64,
+    /// Chunks with fewer bytes of records have no search index: reading them costs
+    /// no more.
+    pub index_chunk_bytes_min: u64,
     /// Replaced, truncated and deleted chunks stay this long, in ms.
     pub chunk_grace_ms: u64,
     /// The shortest time between two manifests, in ms.
@@ -162,7 +169,7 @@ impl Default for Options {
             document_bytes_max: 1 << 20,
             documents_bytes_max: 256 << 20,
             tail_cache_bytes_max: 64 << 20,
-            chunk_cache_bytes_max: 128 << 20,
+            chunk_cache_bytes_max: 32 << 20,
             read_bytes_max: 8 << 20,
             view_lease_ms: 10 * 60 * 1000,
             tier_interval_ms: 500,
@@ -171,6 +178,9 @@ impl Default for Options {
             compaction_chunks_min: 8,
             compaction_interval_ms: 10_000,
             compaction_keys_bytes_max: 64 << 20,
+            index_concurrency: 1,
+            index_bytes_per_second_max: 256 << 20,
+            index_chunk_bytes_min: 64 << 10,
             chunk_grace_ms: 15 * 60 * 1000,
             manifest_interval_ms_min: 2_000,
             manifest_offsets_ahead: 1 << 32,
@@ -188,7 +198,7 @@ impl Options {
     /// # Errors
     /// A sentence that names the first field outside its bounds.
     pub fn validate(&self) -> Result<(), crate::Error> {
-        let bounds: [(&str, u64, u64, u64); 13] = [
+        let bounds: [(&str, u64, u64, u64); 15] = [
             ("journal_file_bytes", self.journal_file_bytes, 1 << 20, 2 << 30),
             ("journal_bytes_max", self.journal_bytes_max, 3 * self.journal_file_bytes, u64::MAX),
             ("group_bytes_max", self.group_bytes_max as u64, 4 << 10, 32 << 20),
@@ -199,6 +209,8 @@ impl Options {
             ("compaction_chunks_min", self.compaction_chunks_min as u64, 2, 1_000),
             ("compaction_interval_ms", self.compaction_interval_ms, 10, 3_600_000),
             ("compaction_keys_bytes_max", self.compaction_keys_bytes_max as u64, 4 << 10, 64 << 30),
+            ("index_concurrency", self.index_concurrency as u64, 1, 64),
+            ("index_bytes_per_second_max", self.index_bytes_per_second_max, 64 << 10, u64::MAX),
             ("transaction_ms_max", self.transaction_ms_max, 1, i32::MAX as u64),
             ("manifest_offsets_ahead", self.manifest_offsets_ahead, 1 << 10, 1 << 48),
             ("manifests_kept", self.manifests_kept as u64, 1, 1_000),

@@ -285,6 +285,7 @@ mod tests {
                 generation: 0,
                 schema_version: 0,
                 index_path: None,
+                index_bytes: None,
                 key_id: None,
             })
         };

@@ -72,6 +72,10 @@ pub struct VerifyReport {
     pub chunk_bytes: u64,
     /// Records in them.
     pub chunk_records: u64,
+    /// Search indexes that are sound.
+    pub indexes: u64,
+    /// Bytes of them.
+    pub index_bytes: u64,
     /// What is damaged or missing.
     pub findings: Vec<Finding>,
 }
@@ -404,8 +408,46 @@ async fn check_chunks(
             }
             Err(error) => return Err(crate::tier::from_store(error)),
         }
+        check_index(store, chunk, report).await?;
         done += chunk.object_bytes;
         on_progress(VerifyProgress { what: "chunks", done, total });
+    }
+    Ok(())
+}
+
+/// Checks the search index beside a chunk, where it has one.
+async fn check_index(
+    store: &TierStore,
+    chunk: &ChunkMeta,
+    report: &mut VerifyReport,
+) -> Result<(), Error> {
+    let Some(place) = chunk.index_path.clone() else { return Ok(()) };
+    let bytes = match store.get(&place).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind == StoreErrorKind::NotFound => {
+            report.find(place, "the object is not there");
+            return Ok(());
+        }
+        Err(error) => return Err(crate::tier::from_store(error)),
+    };
+    let length = bytes.len() as u64;
+    let object = place.clone();
+    let verified = tasks::run_blocking(move || aquifer_chunk::verify_index(object, &bytes)).await;
+    match verified {
+        Err(error) => report.find(place, error),
+        Ok(found) if found.chunk != chunk.id => {
+            report.find(place, format!("it is the index of chunk {}", found.chunk));
+        }
+        Ok(_) if chunk.index_bytes.is_some_and(|written| written != length) => {
+            report.find(
+                place,
+                format!("it has {length} bytes, {:?} were written", chunk.index_bytes),
+            );
+        }
+        Ok(_) => {
+            report.indexes += 1;
+            report.index_bytes += length;
+        }
     }
     Ok(())
 }

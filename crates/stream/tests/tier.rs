@@ -478,7 +478,8 @@ async fn faulty_run(seed: u64) -> [u64; 4] {
             stalls.release_stalled();
         }
     });
-    let options = Options { compaction_chunks_min: 3, ..options(dir.path()) };
+    let options =
+        Options { compaction_chunks_min: 3, index_chunk_bytes_min: 0, ..options(dir.path()) };
     let store = open(options.clone(), environment(&faulty.store(), seed)).await;
     create(&store, "f", 2, small_chunks()).await;
     create(&store, "gone", 1, small_chunks()).await;
@@ -511,7 +512,9 @@ async fn faulty_run(seed: u64) -> [u64; 4] {
         until("all is tiered and nothing is left over", async || {
             is_tiered(&store, "f")
                 && is_tiered(&store, "gone")
-                && chunks_in(&tier2).await == live(&store, &["f", "gone"])
+                && is_indexed(&store, "f")
+                && is_indexed(&store, "gone")
+                && chunks_in(&tier2).await == live_objects(&store, &["f", "gone"])
         })
         .await;
         append(&store, "f", 1, &values(count..count + 20)).await;
@@ -530,7 +533,7 @@ async fn faulty_run(seed: u64) -> [u64; 4] {
     let store = open(options, environment(&tier2, seed + 1)).await;
     check(&store).await;
     until("nothing is left over", async || {
-        chunks_in(&tier2).await == live(&store, &["f", "gone"])
+        chunks_in(&tier2).await == live_objects(&store, &["f", "gone"])
             && listed(&tier2, "_meta").await.len() <= 3
             && listed(&tier2, "_owner").await.len() == 2
     })
@@ -557,6 +560,7 @@ async fn what_nothing_knows_goes_and_what_may_be_anothers_stays() {
     let tier2 = TierStore::in_memory();
     let clock = Arc::new(MockClock::new(1_000_000));
     let swept = |dir: &std::path::Path| Options {
+        index_chunk_bytes_min: 0,
         orphan_interval_ms: 1,
         orphan_age_ms: DAY_MS,
         ..options(dir)
@@ -583,7 +587,14 @@ async fn what_nothing_knows_goes_and_what_may_be_anothers_stays() {
         let at = path.len() - ".parquet".len() - 12;
         format!("{}{}.parquet", &path[..at], digit.to_string().repeat(12))
     };
-    let orphans = [renamed(&known, '0'), renamed(&gone, '1')];
+    until("it has an index", async || is_indexed(&store, "s")).await;
+    let index = live_objects(&store, &["s"])[0].clone();
+    assert!(index.ends_with(".index"), "{index}");
+    let id = &index[index.len() - ".index".len() - 36..];
+    let index_of = |chunk: &str| format!("{}-{id}", chunk.strip_suffix(".parquet").unwrap());
+    let of_known = index_of(&known).replace(&id[..8], "55555555");
+    let of_none = index_of(&renamed(&known, '4'));
+    let orphans = [renamed(&known, '0'), renamed(&gone, '1'), of_known, of_none];
     let ahead = renamed(&known, '2').replace("/00000000000000000000-", "/00000000000000000100-");
     let strange_stream = {
         let (folder, file) = known.split_once("/p0/").unwrap();
@@ -607,7 +618,8 @@ async fn what_nothing_knows_goes_and_what_may_be_anothers_stays() {
     clock.advance(Duration::from_millis(DAY_MS));
     until("the orphans go", async || {
         clock.advance(Duration::from_millis(10));
-        !has(&orphans[0]).await && !has(&orphans[1]).await
+        let objects = chunks_in(&tier2).await;
+        orphans.iter().all(|path| !objects.contains(path))
     })
     .await;
     clock.advance(Duration::from_millis(3 * DAY_MS));
@@ -615,7 +627,7 @@ async fn what_nothing_knows_goes_and_what_may_be_anothers_stays() {
         clock.advance(Duration::from_millis(10));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    for path in others.iter().chain([&known]) {
+    for path in others.iter().chain([&known, &index]) {
         assert!(has(path).await, "{path} is gone");
     }
     assert_eq!(texts(&read_all(&store, "s", 0).await), values(0..100));

@@ -149,6 +149,7 @@ mod tests {
             schema_version: 0,
             timestamp_type: aquifer_types::TimestampType::Create,
             index_path: None,
+            index_bytes: None,
             key_id: None,
         };
         LiveFile { chunk: Arc::new(chunk), url: url(file), hidden_below: None }

@@ -13,6 +13,7 @@ mod murmur2;
 mod name;
 mod numbers;
 mod record;
+mod record_json;
 
 pub use batch::{
     Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, BatchRules, Compression, Marker,
@@ -32,6 +33,7 @@ pub use numbers::{
     Timestamp,
 };
 pub use record::{Header, NewRecord, Record};
+pub use record_json::write_record_json;
 
 /// The largest number of partitions that a stream may have.
 pub const PARTITIONS_MAX: u32 = 10_000;

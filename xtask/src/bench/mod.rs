@@ -123,6 +123,11 @@ const FIGURES: &[Figure] = &[
         about: "chunk bytes beside zstd-3, encoding and decoding a core",
         run: reading::chunks,
     },
+    Figure {
+        name: "index",
+        about: "search indexes beside the records they are of, and building them a core",
+        run: reading::index,
+    },
     Figure { name: "cold", about: "a sequential read of chunks, a core", run: reading::cold },
     Figure { name: "tail", about: "how far 100 readers are behind", run: reading::tail },
     Figure {

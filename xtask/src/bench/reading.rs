@@ -1,5 +1,6 @@
-//! Figures `chunks`, `cold` and `tail`: what chunks take, how fast they are
-//! read, and how close behind the writer readers are.
+//! Figures `chunks`, `index`, `cold` and `tail`: what chunks and their search
+//! indexes take, how fast they are read, and how close behind the writer readers
+//! are.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -36,6 +37,41 @@ pub(super) fn chunks(context: &Context) -> Result<String> {
          of processor time of one core.\n",
         table.into_text(),
         figure(worst),
+    ))
+}
+
+pub(super) fn index(context: &Context) -> Result<String> {
+    let mib = context.pick("8", "128", "1024");
+    let text = context.example_text("index_bench", &[&context.samples.to_string_lossy(), mib])?;
+    let mut table = Table::new(&[
+        "data",
+        "chunk % of raw",
+        "index % of raw",
+        "blocks a chunk",
+        "terms a chunk",
+        "build MB/s",
+        "tokens MB/s",
+        "B to open",
+        "B a word",
+        "in vain of 1,000",
+    ]);
+    // Behind the heading; the last line is the sum.
+    let lines: Vec<&str> = text.lines().skip(1).collect();
+    let (last, sets) = lines.split_last().context("index_bench printed nothing")?;
+    for line in sets {
+        table.row(&line.split_whitespace().collect::<Vec<_>>());
+    }
+    let all = last.split_whitespace().nth(1).and_then(|cell| cell.parse::<f64>().ok());
+    let all = all.with_context(|| format!("no sum in {last}"))?;
+    ensure!(!sets.is_empty(), "index_bench measured nothing: {text}");
+    Ok(format!(
+        "{}\nAll indexes together **{} %** of the records' bytes (goal: at most 6 %). {mib} MiB a \
+         data set in chunks of 64 MiB, indexes with the default options. Rates are MB of keys and \
+         values a second of processor time of one core: building from rows that were read, and \
+         finding the words alone. What is read to open an index is read once; in vain are blocks \
+         that are named for a word that no record has.\n",
+        table.into_text(),
+        figure(all),
     ))
 }
 

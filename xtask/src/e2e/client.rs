@@ -82,6 +82,35 @@ pub(crate) struct Chunk {
     pub(crate) path: String,
 }
 
+/// An answer to a statement, or why there is none.
+#[derive(Debug)]
+pub(crate) struct SqlAnswer {
+    pub(crate) status: u16,
+    pub(crate) media_type: String,
+    headers: Vec<(String, String)>,
+    pub(crate) text: String,
+}
+
+impl SqlAnswer {
+    /// A header's text; empty where it is absent.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map_or("", |(_, value)| value.as_str())
+    }
+
+    /// The rows of an answer in NDJSON; any other is an error.
+    pub(crate) fn rows(&self) -> Result<Vec<Value>> {
+        if self.status != 200 {
+            bail!("a statement is answered with {}: {}", self.status, self.text);
+        }
+        let rows = self
+            .text
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("the row {line}")));
+        rows.collect()
+    }
+}
+
 /// Records from one read and the offset to go on from.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -112,6 +141,31 @@ impl Client {
     /// The text of a GET that must succeed.
     pub(crate) fn get_text(&self, path: &str) -> Result<String> {
         text_of_success(path, self.agent.get(self.at(path)).call()?)
+    }
+
+    /// The text of a GET that must succeed, in a media type.
+    pub(crate) fn get_as(&self, path: &str, accept: &str) -> Result<String> {
+        text_of_success(path, self.agent.get(self.at(path)).header("accept", accept).call()?)
+    }
+
+    /// Status and text of a GET, whatever they are.
+    pub(crate) fn get_any(&self, path: &str) -> Result<(u16, String)> {
+        let mut answer = self.agent.get(self.at(path)).call()?;
+        Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
+    }
+
+    /// A header of a GET that must succeed.
+    pub(crate) fn get_header(&self, path: &str, name: &str) -> Result<String> {
+        let answer = self.agent.get(self.at(path)).call()?;
+        let header = answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let header = header.with_context(|| format!("{path}: no {name}"))?.to_owned();
+        text_of_success(path, answer)?;
+        Ok(header)
+    }
+
+    /// Changes what is at a path; must succeed.
+    pub(crate) fn patch(&self, path: &str, body: &Value) -> Result<()> {
+        text_of_success(path, self.agent.patch(self.at(path)).send_json(body)?).map(drop)
     }
 
     /// Creates a durable stream with `config` in its `config` field.
@@ -221,6 +275,21 @@ impl Client {
         Ok(Some(Refusal { status, retry_after, media_type, kind, detail, next }))
     }
 
+    /// Asks with SQL; any status is an answer.
+    pub(crate) fn ask(&self, accept: &str, body: &Value) -> Result<SqlAnswer> {
+        let request = self.agent.post(self.at("/v1/sql")).header("accept", accept);
+        let mut answer = request.send_json(body)?;
+        let status = answer.status().as_u16();
+        let headers = answer.headers().iter();
+        let headers: Vec<_> = headers
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned()))
+            .collect();
+        let text = answer.body_mut().with_config().limit(1 << 30).read_to_string()?;
+        let mut answer = SqlAnswer { status, media_type: String::new(), headers, text };
+        answer.media_type = answer.header("content-type").to_owned();
+        Ok(answer)
+    }
+
     /// Appends records as one JSON document; must succeed.
     pub(crate) fn append_json(&self, stream: &str, body: &Value) -> Result<()> {
         let path = format!("/v1/streams/{stream}/records");
@@ -269,6 +338,19 @@ impl Client {
     fn at(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
+}
+
+/// A text as a part of a URL.
+pub(crate) fn segment(text: &str) -> String {
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'~') {
+            segment.push(char::from(byte));
+        } else {
+            segment.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    segment
 }
 
 /// A problem's or an answer's text, an error unless the status is 2xx.

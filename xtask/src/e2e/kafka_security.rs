@@ -68,7 +68,7 @@ pub(super) fn create_user(
 
 /// An authority, and two certificates that it signed, as Kubernetes mounts a
 /// secret: behind a link that is swapped.
-fn write_certificates(directory: &Path) -> Result<()> {
+pub(super) fn write_certificates(directory: &Path) -> Result<()> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, "an authority");

@@ -11,6 +11,7 @@ mod command_line;
 mod enospc;
 mod history;
 mod iceberg;
+mod java_program;
 mod kafka;
 mod kafka_security;
 mod kill9;
@@ -18,14 +19,20 @@ mod kill9_compaction;
 mod limits;
 mod load;
 mod mount;
+mod open_tables;
 mod parquet_readers;
 mod partition;
+mod postgres_clients;
+mod postgres_jdbc;
 mod power_cut;
 mod proxy;
 mod readme;
 mod recover;
 mod s3;
+mod search;
 pub(crate) mod server;
+mod sql_http;
+mod sql_shell;
 mod sync_faults;
 pub(crate) mod upgrade;
 mod zombie;
@@ -104,6 +111,21 @@ const SCENARIOS: &[Scenario] = &[
         run: iceberg::run,
     },
     Scenario {
+        name: "open_tables",
+        about: "the printed DuckDB, Polars and pyarrow programs read what SQL reads",
+        run: open_tables::run,
+    },
+    Scenario {
+        name: "sql_http",
+        about: "statements over HTTP: forms, errors, cancellation, long answers",
+        run: sql_http::run,
+    },
+    Scenario {
+        name: "sql_shell",
+        about: "aquifer sql with an argument, in a pipe, and on a terminal",
+        run: sql_shell::run,
+    },
+    Scenario {
         name: "s3",
         about: "tier 2 on an S3 server that goes away, comes back and loses answers",
         run: s3::run,
@@ -132,6 +154,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "recover",
         about: "the data directory is lost: what tier 2 knows comes back",
         run: recover::run,
+    },
+    Scenario {
+        name: "search",
+        about: "real logs, searched in memory, in files and through indexes: as by looking at all",
+        run: search::run,
     },
     Scenario {
         name: "command_line",
@@ -178,6 +205,16 @@ const SCENARIOS: &[Scenario] = &[
         name: "kafka_exactly_once",
         about: "consume, transform, produce with kills of worker and server: each record once",
         run: kafka::exactly_once,
+    },
+    Scenario {
+        name: "postgres_clients",
+        about: "psql and psycopg over TLS: queries, cursors, cancel, catalogs",
+        run: postgres_clients::run,
+    },
+    Scenario {
+        name: "postgres_jdbc",
+        about: "PostgreSQL's JDBC driver: prepared statements, fetch size, metadata, cancel",
+        run: postgres_jdbc::run,
     },
     Scenario {
         name: "upgrade",

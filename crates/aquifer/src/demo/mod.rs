@@ -110,10 +110,12 @@ impl Demo {
         self.feed(files);
         self.tail().await?;
         self.read_by_time().await?;
+        self.ask_with_sql().await?;
         self.kill_and_recover().await?;
         self.show_files().await?;
         self.step("Stay up")?;
         output::line(&format!("   The status page: {}", self.server.url()))?;
+        output::line(&format!("   A SQL shell:     aquifer sql --url {}", self.server.url()))?;
         output::line(&format!(
             "   A live tail:     aquifer read --follow metrics --url {}",
             self.server.url()
@@ -232,6 +234,28 @@ impl Demo {
         output::line(&format!(
             "   the last two seconds hold {records} records; found in {millis:.1} ms"
         ))
+    }
+
+    async fn ask_with_sql(&mut self) -> Result<(), Failure> {
+        self.step("Ask with SQL (POST /v1/sql, or aquifer sql)")?;
+        for sql in [
+            "SELECT _partition, count(*) AS lines, max(_timestamp) AS newest FROM logs \
+             GROUP BY 1 ORDER BY 1",
+            "SELECT max((_value->>'rss_bytes')::bigint) AS rss_bytes, \
+             avg((_value->>'cpu')::double) AS cpu FROM metrics",
+        ] {
+            output::line(&format!("   {sql}"))?;
+            let request = self.client.request(Method::POST, "/v1/sql").json(&json!({ "sql": sql }));
+            let begun = self.clock.monotonic_ns();
+            let answer = self.client.send(request).await?;
+            let rows = answer.text().await.map_err(|error| self.client.transport(&error))?;
+            let millis = (self.clock.monotonic_ns() - begun) as f64 / 1e6;
+            for row in rows.lines() {
+                output::line(&format!("      {row}"))?;
+            }
+            output::line(&format!("      in {millis:.0} ms"))?;
+        }
+        Ok(())
     }
 
     async fn kill_and_recover(&mut self) -> Result<(), Failure> {

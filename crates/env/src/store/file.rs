@@ -49,11 +49,22 @@ impl FileBackend {
         random: Arc<dyn Random>,
         root: &Path,
     ) -> Result<FileBackend, StoreError> {
+        let backend = FileBackend::open_to_read(disk, random, root);
+        let opened = backend.directory.prepare();
+        opened.map_err(|error| StoreError::from_io(&backend.to_string(), error))?;
+        Ok(backend)
+    }
+
+    /// Leaves everything as it is: what is half written there is being written
+    /// by another process.
+    pub(super) fn open_to_read(
+        disk: Arc<dyn Disk>,
+        random: Arc<dyn Random>,
+        root: &Path,
+    ) -> FileBackend {
         let directory =
             Directory { disk, random, root: root.to_owned(), temporary: root.join(TEMPORARY_DIR) };
-        let opened = directory.prepare();
-        opened.map_err(|error| StoreError::from_io(&directory.to_string(), error))?;
-        Ok(FileBackend { directory: Arc::new(directory) })
+        FileBackend { directory: Arc::new(directory) }
     }
 
     async fn blocking<T: Send + 'static>(
@@ -382,7 +393,6 @@ fn indefinite(path: &str, error: io::Error) -> StoreError {
 }
 
 fn read(file: &dyn DiskFile, path: &str, range: &Range<u64>) -> Result<Bytes, StoreError> {
-    let mut buffer = vec![0; (range.end - range.start) as usize];
-    file.read_at(&mut buffer, range.start).map_err(|error| StoreError::from_io(path, error))?;
-    Ok(buffer.into())
+    let read = file.read_vec((range.end - range.start) as usize, range.start);
+    read.map(Bytes::from).map_err(|error| StoreError::from_io(path, error))
 }

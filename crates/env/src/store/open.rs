@@ -31,6 +31,30 @@ const RETRY_MS_MAX: u64 = 5_000;
 /// of what a crash has left; this blocks. Nothing else is reached yet:
 /// [`TierStore::probe`] does that.
 pub fn open_store(url: &str, options: &[(String, String)]) -> Result<TierStore, StoreError> {
+    open(url, options, |directory| {
+        let random = Arc::new(RealRandom::new());
+        TierStore::in_directory(Arc::new(RealDisk::new()), random, directory)
+    })
+}
+
+/// As [`open_store`], for reading what another process keeps there: no
+/// directory is made, none is cleaned up, and every change is refused.
+pub fn open_store_to_read(
+    url: &str,
+    options: &[(String, String)],
+) -> Result<TierStore, StoreError> {
+    let store = open(url, options, |directory| {
+        let random = Arc::new(RealRandom::new());
+        Ok(TierStore::in_directory_to_read(Arc::new(RealDisk::new()), random, directory))
+    })?;
+    Ok(store.read_only())
+}
+
+fn open(
+    url: &str,
+    options: &[(String, String)],
+    in_directory: impl FnOnce(&Path) -> Result<TierStore, StoreError>,
+) -> Result<TierStore, StoreError> {
     let invalid = |error: &dyn Display| StoreError::other(url, error.to_string());
     let parsed = Url::parse(url).map_err(|error| invalid(&error))?;
     let root = || object_store::path::Path::from_url_path(parsed.path());
@@ -44,8 +68,7 @@ pub fn open_store(url: &str, options: &[(String, String)]) -> Result<TierStore, 
             let directory = parsed
                 .to_file_path()
                 .map_err(|()| invalid(&"a file store is file:///absolute/directory"))?;
-            let random = Arc::new(RealRandom::new());
-            TierStore::in_directory(Arc::new(RealDisk::new()), random, &directory)
+            in_directory(&directory)
         }
         "memory" => {
             refuse_options(url, options)?;
@@ -179,6 +202,8 @@ fn retries() -> RetryConfig {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn check(url: &str, options: &[(&str, &str)]) -> String {
@@ -213,6 +238,33 @@ mod tests {
             let text = check(url, options.as_slice());
             assert!(text.starts_with(url) && text.contains(reason), "{url}: {text}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_opened_for_reading_is_left_as_it_is() {
+        let parent = tempfile::tempdir().expect("a temporary directory");
+        let url = file_url(parent.path()).expect("an address");
+        let writer = open_store(&url, &[]).expect("a store");
+        writer.put_new("a/b", Bytes::from_static(b"bytes")).await.expect("stored");
+        let half_written = parent.path().join(".aquifer-tmp/half");
+        std::fs::write(&half_written, b"half").expect("written");
+        let reader = open_store_to_read(&url, &[]).expect("a store");
+        assert!(half_written.exists());
+        assert_eq!(reader.get("a/b").await.expect("read"), "bytes");
+        for refused in [
+            reader.put("a/b", Bytes::new()).await,
+            reader.put_new("a/c", Bytes::new()).await,
+            reader.delete("a/b").await,
+        ] {
+            let error = refused.expect_err("nothing is changed").to_string();
+            assert!(error.contains("reading only"), "{error}");
+        }
+        assert_eq!(writer.get("a/b").await.expect("read"), "bytes");
+        assert!(open_store_to_read("memory://", &[]).is_ok());
+        let absent = parent.path().join("absent");
+        let absent_url = file_url(&absent).expect("an address");
+        open_store_to_read(&absent_url, &[]).expect("opened").get("a").await.expect_err("absent");
+        assert!(!absent.exists());
     }
 
     #[test]

@@ -140,7 +140,7 @@ async fn both_versions_are_spoken_and_nothing_else() {
         let mut client = authority.connect(&server, version, None).await.unwrap();
         assert!(sasl::is_served(&mut client).await);
     }
-    assert!(server.metrics.certificate_expiry.get() > 0);
+    assert!(server.metrics.certificates.expiry.get() > 0);
     // Clear text, and nothing at all.
     let mut client = server.client().await;
     assert!(!sasl::is_served(&mut client).await);
@@ -163,7 +163,7 @@ async fn certificates_are_swapped_under_open_connections() {
     // A pair that does not go together: the last good one stays.
     let (one, other) = (authority.sign("one"), authority.sign("other"));
     mounted.put("bad", &one.certificate.pem(), &other.key.serialize_pem());
-    while server.metrics.certificate_failures.get() == 0 {
+    while server.metrics.certificates.failures.get() == 0 {
         tokio::task::yield_now().await;
     }
     let client = authority.connect(&server, TLS_13, None).await.unwrap();

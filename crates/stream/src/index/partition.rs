@@ -230,6 +230,30 @@ impl PartitionLog {
         gone
     }
 
+    /// Lets a chunk have an index. Returns the chunk as it is then, and the index
+    /// that it had before, if that is another; `None` where the chunk is not
+    /// there.
+    pub(crate) fn set_index(
+        &self,
+        id: ChunkId,
+        index_path: &str,
+        index_bytes: u64,
+    ) -> Option<(Arc<ChunkMeta>, Option<String>)> {
+        let mut state = self.state.lock();
+        let at = state.chunks.iter().position(|chunk| chunk.id == id)?;
+        let mut chunks = state.chunks.to_vec();
+        let chunk = chunks.get_mut(at)?;
+        let old = chunk.index_path.clone().filter(|old| old != index_path);
+        *chunk = Arc::new(ChunkMeta {
+            index_path: Some(index_path.to_owned()),
+            index_bytes: Some(index_bytes),
+            ..(**chunk).clone()
+        });
+        let indexed = chunk.clone();
+        state.set_chunks(chunks);
+        Some((indexed, old))
+    }
+
     /// Moves the start; returns the chunks that fell away and the files of the
     /// batches dropped.
     pub(crate) fn truncate(&self, start: Offset) -> (Vec<Arc<ChunkMeta>>, Vec<FileId>) {

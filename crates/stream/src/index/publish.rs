@@ -129,6 +129,18 @@ impl Index {
                 }
                 self.put_or_discard(&log, added, *at, changes);
             }
+            Event::ChunkIndexed { partition, chunk, index, index_path, index_bytes, at } => {
+                changes.push(Change::RemoveIntent(index.0));
+                let Some(log) = self.partition(*partition) else { return };
+                // In a replay the chunk may be gone already, and its index with it.
+                if let Some((indexed, old)) = log.set_index(*chunk, index_path, *index_bytes) {
+                    changes.push(chunk_row(&indexed));
+                    if let Some(old) = old {
+                        let garbage = self.due(*at, garbage_reason::REPLACED);
+                        self.add_garbage(old, garbage, changes);
+                    }
+                }
+            }
             Event::GarbageCollected { object_paths } => {
                 let mut garbage = self.garbage.lock();
                 for path in object_paths {
@@ -393,7 +405,7 @@ pub(crate) fn chunk_row(chunk: &ChunkMeta) -> Change {
         checksum: chunk.checksum.clone(),
         metadata_json: ChunkMetadata::of(chunk).to_json(),
         index_path: chunk.index_path.clone(),
-        index_bytes: None,
+        index_bytes: chunk.index_bytes,
         key_id: chunk.key_id.clone(),
     })
 }
@@ -419,6 +431,7 @@ pub(crate) fn chunk_of_row(row: ChunkRow) -> ChunkMeta {
         schema_version: row.schema_version,
         timestamp_type: metadata.timestamp_type,
         index_path: row.index_path,
+        index_bytes: row.index_bytes,
         key_id: row.key_id,
     }
 }

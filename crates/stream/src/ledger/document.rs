@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use aquifer_types::TenantName;
+use aquifer_types::{StreamName, StreamPath, TenantName};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -30,10 +30,14 @@ pub enum DocumentKind {
     Group,
     /// Limits of a user's or a client's rates.
     ClientQuota,
+    /// A named query. Statements name it as they name a stream, so no stream of
+    /// the tenant has the same name.
+    View,
 }
 
 impl DocumentKind {
-    pub(crate) const ALL: [Self; 4] = [Self::Server, Self::User, Self::Group, Self::ClientQuota];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Server, Self::User, Self::Group, Self::ClientQuota, Self::View];
 }
 
 /// The name of a document.
@@ -96,6 +100,21 @@ impl DocumentKey {
     #[must_use]
     pub fn new(tenant: TenantName, kind: DocumentKind, name: impl Into<String>) -> Self {
         Self { tenant, kind, name: name.into() }
+    }
+
+    /// The view that would have the name of this stream.
+    pub(crate) fn of_view(path: &StreamPath) -> Self {
+        Self::new(path.tenant.clone(), DocumentKind::View, path.name.as_str())
+    }
+
+    /// The stream that would have the name of this view; none where no stream
+    /// can, or it is no view.
+    pub(crate) fn stream_of_view(&self) -> Option<StreamPath> {
+        if self.kind != DocumentKind::View {
+            return None;
+        }
+        let name = StreamName::new(&self.name).ok()?;
+        Some(StreamPath::new(self.tenant.clone(), name))
     }
 
     fn bytes(&self) -> usize {

@@ -109,6 +109,16 @@ pub(crate) enum Event {
         added: ChunkMeta,
         at: Timestamp,
     },
+    /// A live chunk has a search index, in the place of any that it had.
+    ChunkIndexed {
+        partition: Partition,
+        chunk: ChunkId,
+        /// The upload that was announced.
+        index: ChunkId,
+        index_path: String,
+        index_bytes: u64,
+        at: Timestamp,
+    },
     GarbageCollected {
         object_paths: Vec<String>,
     },
@@ -308,9 +318,9 @@ pub enum Operation {
         /// The new start; at most the end.
         start: Offset,
     },
-    /// Announce an upload.
+    /// Announce an upload, of a chunk or of an index.
     IntendUpload {
-        /// The chunk to be.
+        /// The chunk to be, or the index.
         chunk: ChunkId,
         /// Its partition.
         partition: Partition,
@@ -322,13 +332,14 @@ pub enum Operation {
         /// The chunk.
         chunk: ChunkId,
     },
-    /// Make an object garbage that is named as a chunk and that nothing knows.
+    /// Make an object garbage that is named as a chunk or an index and that nothing
+    /// knows.
     DiscardOrphan {
         /// The partition in its name.
         partition: Partition,
         /// The first offset in its name.
         base: Offset,
-        /// The chunk in its name.
+        /// The chunk in its name; of an index, its own id.
         chunk: ChunkId,
         /// The object's path.
         object_path: String,
@@ -344,6 +355,21 @@ pub enum Operation {
         removed: Vec<ChunkId>,
         /// It covers what they cover; its upload was announced.
         added: ChunkMeta,
+    },
+    /// Let a chunk have a search index, in the place of any that it has.
+    IndexChunk {
+        /// The chunk's partition.
+        partition: Partition,
+        /// The chunk's first offset.
+        base: Offset,
+        /// The chunk; it must be live.
+        chunk: ChunkId,
+        /// The index; its upload was announced under this id.
+        index: ChunkId,
+        /// The path of its object.
+        index_path: String,
+        /// The object's size in bytes.
+        index_bytes: u64,
     },
     /// Give no offset from these on; what is not there any more is passed over.
     SetCeilings {
@@ -509,7 +535,8 @@ impl Operation {
             | Self::AbandonUpload { .. }
             | Self::DiscardOrphan { .. }
             | Self::AddChunk { .. }
-            | Self::ReplaceChunks { .. } => true,
+            | Self::ReplaceChunks { .. }
+            | Self::IndexChunk { .. } => true,
             Self::CollectGarbage { object_paths } => !object_paths.is_empty(),
             Self::Append { .. }
             | Self::Relocate { .. }

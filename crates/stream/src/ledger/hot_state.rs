@@ -313,6 +313,9 @@ impl HotState {
                     removed: gone,
                 })
             }
+            Event::ChunkIndexed { index, .. } => {
+                Some(Undo::Intent(*index, self.intents.remove(index)))
+            }
             Event::GarbageCollected { .. } => None,
             Event::PositionsCommitted { tenant, group, positions } => {
                 let name = (tenant.clone(), group.clone());

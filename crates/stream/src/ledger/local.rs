@@ -160,6 +160,7 @@ impl Commit {
                     object_paths.iter().map(|path| path.len() + 8).sum()
                 }
                 Operation::DiscardOrphan { object_path, .. } => object_path.len(),
+                Operation::IndexChunk { index_path, .. } => index_path.len(),
                 Operation::ReplaceChunks { removed, .. } => removed.len() * 40,
                 Operation::SetCeilings { ceilings } => ceilings.len() * 64,
                 Operation::AddPartitions { partitions, .. } => partitions.len() * 64,
@@ -181,6 +182,7 @@ impl Commit {
                     | Operation::DiscardOrphan { .. }
                     | Operation::AddChunk { .. }
                     | Operation::ReplaceChunks { .. }
+                    | Operation::IndexChunk { .. }
                     | Operation::CollectGarbage { .. }
                     | Operation::SetCeilings { .. }
                     | Operation::ResolveCommit { .. }

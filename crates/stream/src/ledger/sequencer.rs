@@ -13,7 +13,7 @@ use aquifer_types::{
     StreamConfig, StreamId, TenantName, Timestamp,
 };
 
-use super::document::Document;
+use super::document::{Document, DocumentKey};
 use super::event::{
     AppendEvent, Event, KIND_APPEND, KIND_EVENT, KIND_RELOCATED, KeptAnswer, Operation, Outcome,
 };
@@ -368,6 +368,21 @@ impl Sequencer {
                 hot.check_replacement(removed, added)?;
                 Event::ChunksReplaced { removed: removed.clone(), added: added.clone(), at: now }
             }
+            Operation::IndexChunk { partition, base, chunk, index, index_path, index_bytes } => {
+                let (_, hot) = self.hot.require(*partition)?;
+                self.check_intent(*index)?;
+                if hot.chunks.get(base).is_none_or(|live| live.id != *chunk) {
+                    return Err(Error::Overtaken(format!("chunk {chunk} is not live any more")));
+                }
+                Event::ChunkIndexed {
+                    partition: *partition,
+                    chunk: *chunk,
+                    index: *index,
+                    index_path: index_path.clone(),
+                    index_bytes: *index_bytes,
+                    at: now,
+                }
+            }
             Operation::SetCeilings { ceilings } => {
                 self.check_ceilings(ceilings)?;
                 Event::CeilingsSet { ceilings: ceilings.clone() }
@@ -383,6 +398,10 @@ impl Sequencer {
                 self.commit_positions(tenant, group, positions, now)?
             }
             Operation::PutDocument { key, value, expected } => {
+                let stream = key.stream_of_view().filter(|path| self.hot.names.contains_key(path));
+                if let Some(path) = stream {
+                    return Err(Error::StreamExists(path));
+                }
                 let documents = &self.hot.documents;
                 let version = documents.check_put(key, value, *expected, &self.options)?;
                 let document = Arc::new(Document { value: value.clone(), version });
@@ -568,6 +587,9 @@ impl Sequencer {
         check_config(&new.config)?;
         if self.hot.names.contains_key(&new.path) {
             return Err(Error::StreamExists(new.path.clone()));
+        }
+        if self.hot.documents.get(&DocumentKey::of_view(&new.path)).is_some() {
+            return Err(Error::ViewExists(new.path.clone()));
         }
         if self.hot.streams.len() as u64 >= self.options.streams_max {
             return Err(Error::Throttled {

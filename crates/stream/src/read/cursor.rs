@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use aquifer_chunk::{ReadOptions, Rows};
-use aquifer_types::Offset;
+use aquifer_types::{Offset, Timestamp};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
@@ -29,6 +29,10 @@ pub struct Cursor {
     form: Form,
     /// Whether a batch of the journal was given.
     has_given_tail: bool,
+    /// When each batch that was given last was appended.
+    appended: Vec<Timestamp>,
+    /// Whether a chunk was opened that compaction had written.
+    has_opened_compacted: bool,
     chunk: Option<OpenChunk>,
 }
 
@@ -66,7 +70,18 @@ impl Cursor {
         end: Offset,
     ) -> Self {
         let form = Form::Records;
-        Self { reader, lease, log, at: from, end, form, has_given_tail: false, chunk: None }
+        Self {
+            reader,
+            lease,
+            log,
+            at: from,
+            end,
+            form,
+            has_given_tail: false,
+            appended: Vec::new(),
+            has_opened_compacted: false,
+            chunk: None,
+        }
     }
 
     /// Gives batches of the journal in this form. For [`Form::Raw`] the walk ends
@@ -82,6 +97,20 @@ impl Cursor {
         self.at
     }
 
+    /// When each of the batches was appended that were given last, in their
+    /// order; rows have it as a column.
+    #[must_use]
+    pub fn appended(&self) -> &[Timestamp] {
+        &self.appended
+    }
+
+    /// Whether rows came out of a chunk that compaction had written. Of a stream
+    /// that is compacted by key it may lack records that the cut has.
+    #[must_use]
+    pub const fn has_opened_compacted(&self) -> bool {
+        self.has_opened_compacted
+    }
+
     /// The next blocks, about `bytes_max` bytes of them and at least one; none
     /// at the end of the cut. The first block may begin before the position.
     ///
@@ -91,6 +120,7 @@ impl Cursor {
     /// again.
     pub async fn next(&mut self, bytes_max: usize) -> Result<Vec<Block>, Error> {
         let (mut plans, mut planned_at) = (0, self.at);
+        self.appended.clear();
         while plans < PLANS_MAX {
             if self.at > planned_at {
                 (plans, planned_at) = (0, self.at);
@@ -118,6 +148,7 @@ impl Cursor {
                         self.at = last.header().next_offset();
                         self.has_given_tail = true;
                     }
+                    self.appended.extend(entries.iter().map(|entry| entry.appended));
                     return Ok(batches.into_iter().map(Block::Batch).collect());
                 }
             }
@@ -176,6 +207,7 @@ impl Cursor {
             ..ReadOptions::default()
         };
         let rows = reader.read(self.at, options);
+        self.has_opened_compacted |= meta.generation > 0;
         self.chunk = Some(OpenChunk { meta, rows });
         Ok(())
     }

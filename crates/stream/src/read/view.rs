@@ -21,6 +21,8 @@ pub struct Cut {
     pub tiered: Offset,
     /// The first offset that the view does not show.
     pub end: Offset,
+    /// About how many bytes of batches lie behind `tiered`.
+    pub tail_bytes: u64,
     chunks: crate::index::ChunkList,
 }
 
@@ -62,6 +64,7 @@ impl View {
                         Isolation::Committed => state.stable(),
                         Isolation::Uncommitted => state.end,
                     },
+                    tail_bytes: state.tail_bytes,
                     chunks: state.chunks.clone(),
                 });
                 cuts.insert(log.partition, cut);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::ops::Range;
 
-use aquifer_chunk::{Footer, ObjectName, RangeRead};
+use aquifer_chunk::{Footer, IndexName, ObjectName, RangeRead};
 use aquifer_env::store::{StoreEntry, StoreErrorKind, TierStore};
 use aquifer_types::{Partition, StreamId};
 use bytes::Bytes;
@@ -27,6 +27,8 @@ pub(super) struct Found {
     pub(super) keys: Vec<ManifestKey>,
     /// Chunks' objects, by their paths.
     pub(super) objects: BTreeMap<String, (ObjectName, u64)>,
+    /// Indexes' objects, by their paths.
+    pub(super) indexes: BTreeMap<String, IndexName>,
     /// Objects whose names are nobody's.
     pub(super) strange: u64,
     pub(super) warnings: Vec<String>,
@@ -39,6 +41,7 @@ impl Found {
             manifest: None,
             keys: Vec::new(),
             objects: BTreeMap::new(),
+            indexes: BTreeMap::new(),
             strange: 0,
             warnings: Vec::new(),
         };
@@ -49,6 +52,8 @@ impl Found {
                 // A claim, or a probe.
             } else if let Ok(name) = path.parse::<ObjectName>() {
                 found.objects.insert(path, (name, bytes));
+            } else if let Ok(name) = path.parse::<IndexName>() {
+                found.indexes.insert(path, name);
             } else {
                 found.strange += 1;
             }
@@ -192,6 +197,7 @@ async fn read_footer(store: &TierStore, path: &str, bytes: u64) -> Result<ChunkM
         schema_version: spec.schema_version,
         timestamp_type: spec.timestamp_type,
         index_path: None,
+        index_bytes: None,
         key_id: None,
     })
 }

@@ -127,6 +127,12 @@ fn recover_partition(
         entry.start = chunks.first().map_or(Offset::ZERO, |chunk| chunk.base);
     }
     chunks.retain(|chunk| chunk.next > entry.start);
+    for chunk in &mut chunks {
+        // One that is lost is built anew.
+        if chunk.index_path.as_ref().is_some_and(|path| !found.indexes.contains_key(path)) {
+            (chunk.index_path, chunk.index_bytes) = (None, None);
+        }
+    }
     let tiered = chunks.last().map_or(entry.start, |chunk| chunk.next).max(entry.start);
     let seen_end = is_known.then_some(entry.end);
     let end = if is_known { entry.ceiling } else { tiered.plus(OFFSETS_UNKNOWN) };
@@ -243,7 +249,7 @@ fn fence_producers(manifest: &mut Manifest) {
 }
 
 /// What is there and nobody needs: known garbage, deleted streams' chunks, and
-/// chunks whose offsets are truncated or covered by those that were chosen.
+/// chunks, or indexes, whose offsets are truncated or covered by those that were chosen.
 /// Anything else that was not chosen stays, for a person to look at.
 fn collect_garbage(
     manifest: &mut Manifest,
@@ -253,14 +259,17 @@ fn collect_garbage(
     due: Timestamp,
     report: &mut RecoverReport,
 ) {
-    manifest.garbage.retain(|entry| found.objects.contains_key(&entry.object_path));
+    manifest.garbage.retain(|GarbageEntry { object_path, .. }| {
+        found.objects.contains_key(object_path) || found.indexes.contains_key(object_path)
+    });
     let known: HashSet<String> =
         manifest.garbage.iter().map(|entry| entry.object_path.clone()).collect();
     let live: HashSet<&str> = manifest
         .streams
         .iter()
         .flat_map(|stream| stream.partitions.iter().flat_map(|entry| &entry.chunks))
-        .map(|chunk| chunk.object_path.as_str())
+        .flat_map(|chunk| std::iter::once(&chunk.object_path).chain(&chunk.index_path))
+        .map(String::as_str)
         .collect();
     let deleted: HashSet<StreamId> = manifest.tombstones.iter().map(|stone| stone.id).collect();
     let tiered: HashMap<Partition, Offset> = manifest
@@ -272,7 +281,9 @@ fn collect_garbage(
         })
         .collect();
     let mut garbage = Vec::new();
-    for (path, (name, _)) in &found.objects {
+    let chunks = found.objects.iter().map(|(path, (name, _))| (path, name));
+    let indexes = found.indexes.iter().map(|(path, name)| (path, &name.chunk));
+    for (path, name) in chunks.chain(indexes) {
         if live.contains(path.as_str()) || known.contains(path) {
             continue;
         }

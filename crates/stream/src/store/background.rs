@@ -20,6 +20,8 @@ impl StreamStore {
     pub(super) fn spawn_background(&self) {
         let tier = self.inner.tier.clone();
         self.spawn("tiering", move || tier.clone().run());
+        let tier = self.inner.tier.clone();
+        self.spawn("indexing", move || tier.clone().run_indexing());
         let weak = Arc::downgrade(&self.inner);
         let interval = Duration::from_millis(self.inner.options.retention_interval_ms.max(10));
         self.spawn("retention", move || enforce_retention(weak.clone(), interval));

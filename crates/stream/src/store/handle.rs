@@ -12,7 +12,7 @@ use super::StreamStore;
 use crate::Error;
 use crate::api::Isolation;
 use crate::index::{PartitionLog, PartitionsWatch, StreamIndex, Waker};
-use crate::read::{Cursor, HotRead};
+use crate::read::{Cursor, HotRead, View};
 
 /// A stream; cheap to clone. It stays the same stream when another one takes
 /// its name.
@@ -114,6 +114,14 @@ impl StreamStore {
     /// [`Error::StreamNotFound`].
     pub fn stream(&self, path: &StreamPath) -> Result<StreamHandle, Error> {
         self.inner.index.stream(path).map(StreamHandle)
+    }
+
+    /// One cut over streams that were looked up before; one that was deleted
+    /// since then is empty in it.
+    #[must_use]
+    pub fn view_of(&self, streams: &[StreamHandle], isolation: Isolation) -> View {
+        let streams: Vec<_> = streams.iter().map(|stream| stream.0.clone()).collect();
+        View::take(&self.inner.reader, &streams, isolation)
     }
 
     /// A stream by its identity, whoever's it is.

@@ -13,8 +13,9 @@ use crate::api::{
     ChunkDescription, Isolation, NewStream, PartitionDescription, Position, StreamDescription,
     StreamShape, StreamSummary, StreamUpdate, Truncation,
 };
+use crate::chunk_meta::ChunkMeta;
 use crate::index::{PartitionLog, StreamIndex};
-use crate::ledger::Operation;
+use crate::ledger::{DocumentKey, Operation};
 
 impl StreamStore {
     /// Creates a stream.
@@ -49,6 +50,9 @@ impl StreamStore {
         }
         if self.inner.index.stream(&new.path).is_ok() {
             return Err(Error::StreamExists(new.path.clone()));
+        }
+        if self.document(&DocumentKey::of_view(&new.path)).is_some() {
+            return Err(Error::ViewExists(new.path.clone()));
         }
         Ok(())
     }
@@ -256,22 +260,54 @@ impl StreamStore {
     /// # Errors
     /// [`Error::StreamNotFound`].
     pub fn list_chunks(&self, path: &StreamPath) -> Result<Vec<ChunkDescription>, Error> {
+        self.list_chunks_from(path, (PartitionIndex(0), Offset::ZERO), usize::MAX)
+    }
+
+    /// The first `count` of the live chunks that cover an offset at or behind
+    /// `from`, by partition and offset. A first one that begins below `from`
+    /// was made of others since those were listed.
+    ///
+    /// # Errors
+    /// [`Error::StreamNotFound`].
+    pub fn list_chunks_from(
+        &self,
+        path: &StreamPath,
+        (partition, offset): (PartitionIndex, Offset),
+        count: usize,
+    ) -> Result<Vec<ChunkDescription>, Error> {
         let stream = self.inner.index.stream(path)?;
         let mut chunks = Vec::new();
-        for log in stream.partitions().iter() {
+        for log in stream.partitions().iter().skip(partition.get() as usize) {
             let list = log.with(|state| state.chunks.clone());
-            chunks.extend(list.iter().map(|chunk| ChunkDescription {
-                partition: chunk.partition.index,
-                base_offset: chunk.base,
-                next_offset: chunk.next,
-                object_path: chunk.object_path.clone(),
-                object_bytes: chunk.object_bytes,
-                records: chunk.records,
-                raw_bytes: chunk.raw_bytes,
-                timestamps: chunk.min_timestamp.zip(chunk.max_timestamp),
-            }));
+            let is_wanted =
+                |chunk: &&Arc<ChunkMeta>| chunk.partition.index > partition || chunk.next > offset;
+            let wanted = list.iter().filter(is_wanted).take(count - chunks.len());
+            chunks.extend(wanted.map(|chunk| described(chunk)));
         }
         Ok(chunks)
+    }
+
+    /// Where tier 2 is: the URL under which a chunk's path leads to its object,
+    /// without credentials.
+    #[must_use]
+    pub fn tier2_address(&self) -> String {
+        self.inner.tier.store.to_string()
+    }
+}
+
+fn described(chunk: &ChunkMeta) -> ChunkDescription {
+    ChunkDescription {
+        partition: chunk.partition.index,
+        base_offset: chunk.base,
+        next_offset: chunk.next,
+        object_path: chunk.object_path.clone(),
+        object_bytes: chunk.object_bytes,
+        records: chunk.records,
+        raw_bytes: chunk.raw_bytes,
+        timestamps: chunk.min_timestamp.zip(chunk.max_timestamp),
+        index_path: chunk.index_path.clone(),
+        index_bytes: chunk.index_bytes,
+        generation: chunk.generation,
     }
 }
 

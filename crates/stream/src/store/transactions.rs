@@ -392,6 +392,7 @@ mod tests {
             schema_version: 0,
             timestamp_type: aquifer_types::TimestampType::Create,
             index_path: None,
+            index_bytes: None,
             key_id: None,
         };
         state.start = Offset::ZERO;

@@ -285,6 +285,7 @@ mod tests {
                         schema_version: 0,
                         timestamp_type: aquifer_types::TimestampType::Create,
                         index_path: None,
+                        index_bytes: None,
                         key_id: None,
                     }],
                     producers: producers.iter().map(|(id, p)| (id, p.clone())).collect(),

@@ -1,6 +1,6 @@
 //! Tier 2: from the journal into Parquet, and what follows from it.
 //!
-//! One round after the other: [`upload`] cuts chunks and puts them into the
+//! Beside the rounds [`index`] builds search indexes of chunks. One round after the other: [`upload`] cuts chunks and puts them into the
 //! store, [`relocate`] keeps what cannot be cut from holding the journal,
 //! [`compact`] merges small ones, [`newest`] drops what newer records of their
 //! key overtake, [`publish`] says in a manifest what is there, [`garbage`] deletes what
@@ -11,6 +11,7 @@
 mod compact;
 mod compaction_rules;
 mod garbage;
+mod index;
 pub(crate) mod manifest;
 mod newest;
 mod newest_keys;
@@ -31,6 +32,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::index::Indexing;
 use self::newest::{Marks, Newest};
 use self::owner::Owner;
 use self::publish::Published;
@@ -65,6 +67,9 @@ pub(crate) struct Tier {
     /// The first batch of each tail, and when it was first seen there.
     waiting: Mutex<upload::Waiting>,
     pub(crate) owner: Owner,
+    /// What an earlier run announced is given up.
+    has_begun: AtomicBool,
+    indexing: Indexing,
     published: tokio::sync::Mutex<Published>,
     sweep: tokio::sync::Mutex<Sweep>,
     /// The changes of the index that compaction has looked at.
@@ -105,6 +110,8 @@ impl Tier {
             lag_ms: AtomicU64::new(0),
             waiting: Mutex::default(),
             owner,
+            has_begun: AtomicBool::new(false),
+            indexing: Indexing::default(),
             published: tokio::sync::Mutex::default(),
             sweep: tokio::sync::Mutex::default(),
             compacted: AtomicU64::new(u64::MAX),
@@ -154,7 +161,13 @@ impl Tier {
         // The epoch is claimed only when no later start can have it again.
         self.commit(Operation::CollectGarbage { object_paths: Vec::new() }).await?;
         self.owner.claim().await?;
-        self.give_up_old_uploads().await
+        self.give_up_old_uploads().await?;
+        self.has_begun.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Acquire)
     }
 
     /// One round of everything; a step that fails does not keep the others back.

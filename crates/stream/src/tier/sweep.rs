@@ -1,20 +1,21 @@
 //! Objects of tier 2 that nothing knows.
 //!
 //! A server that stood still may put an object long after it was given up and
-//! deleted. So one stream's folder after the other is listed, and a chunk's
-//! object that is neither announced, live nor garbage becomes garbage; then it
-//! goes as all garbage goes, listed in a manifest and after the grace time.
+//! deleted. So one stream's folder after the other is listed, and an object of a
+//! chunk or an index that is neither announced, live nor garbage becomes garbage;
+//! then it goes as all garbage goes, listed in a manifest and after the grace
+//! time.
 //!
 //! What cannot be proved to be this store's is never touched: objects that are
-//! not named as chunks are, of streams that this ledger neither has nor had, of
+//! not named as those are, of streams that this ledger neither has nor had, of
 //! offsets that are not tiered yet, and of streams that were recovered from
 //! tier 2, which left some alone for a person to look at. The ledger decides
 //! each, so that no upload is overtaken. A crash leaves orphans for the next run.
 
 use std::collections::HashMap;
 
-use aquifer_chunk::ObjectName;
-use aquifer_types::{Offset, Partition, StreamId, StreamPath};
+use aquifer_chunk::{IndexName, ObjectName};
+use aquifer_types::{ChunkId, Offset, Partition, StreamId, StreamPath};
 use futures::TryStreamExt;
 
 use super::{Tier, from_store};
@@ -34,6 +35,27 @@ pub(super) struct Sweep {
     last: Option<StreamId>,
     /// When each orphan was seen first, on the monotonic clock.
     seen: HashMap<String, u64>,
+}
+
+/// An object that is named as a chunk or an index.
+struct Named {
+    object_path: String,
+    partition: Partition,
+    base: Offset,
+    /// The chunk's id, or the index's own.
+    id: ChunkId,
+    is_index: bool,
+}
+
+impl Named {
+    fn parse(object_path: String) -> Option<Self> {
+        let chunk = object_path.parse::<ObjectName>().ok().map(|name| (name.chunk_id, name));
+        let is_index = chunk.is_none();
+        let index = || object_path.parse::<IndexName>().ok();
+        let (id, name) = chunk.or_else(|| index().map(|name| (ChunkId(name.id), name.chunk)))?;
+        let partition = Partition::new(name.stream_id, name.partition);
+        Some(Self { object_path, partition, base: name.base, id, is_index })
+    }
 }
 
 impl Tier {
@@ -56,13 +78,12 @@ impl Tier {
         let age_ns = self.options.orphan_age_ms.saturating_mul(1_000_000);
         let mut seen = HashMap::new();
         let mut due = Vec::new();
-        for name in orphans {
-            let object_path = name.to_string();
-            let since_ns = sweep.seen.get(&object_path).copied().unwrap_or(now_ns);
+        for orphan in orphans {
+            let since_ns = sweep.seen.get(&orphan.object_path).copied().unwrap_or(now_ns);
             if now_ns.saturating_sub(since_ns) >= age_ns {
-                due.push(name);
+                due.push(orphan);
             } else {
-                seen.insert(object_path, since_ns);
+                seen.insert(orphan.object_path, since_ns);
             }
         }
         // What is no orphan any more is forgotten.
@@ -72,20 +93,14 @@ impl Tier {
         self.discard_orphans(due).await
     }
 
-    async fn discard_orphans(&self, due: Vec<ObjectName>) -> Result<(), Error> {
+    async fn discard_orphans(&self, due: Vec<Named>) -> Result<(), Error> {
         if due.is_empty() {
             return Ok(());
         }
         self.owner.check().await?;
-        for name in due {
-            let object_path = name.to_string();
+        for Named { object_path, partition, base, id, .. } in due {
             tracing::info!(object_path, "nothing knows this object: it is garbage");
-            let operation = Operation::DiscardOrphan {
-                partition: Partition::new(name.stream_id, name.partition),
-                base: name.base,
-                chunk: name.chunk_id,
-                object_path,
-            };
+            let operation = Operation::DiscardOrphan { partition, base, chunk: id, object_path };
             match self.commit(operation).await {
                 Ok(_) => self.metrics.orphans_found.inc(),
                 // It is known by now.
@@ -116,31 +131,43 @@ impl Tier {
         live.into_iter().chain(deleted).min_by_key(|(id, _)| *id)
     }
 
-    async fn find_orphans(
-        &self,
-        id: StreamId,
-        path: &StreamPath,
-    ) -> Result<Vec<ObjectName>, Error> {
+    async fn find_orphans(&self, id: StreamId, path: &StreamPath) -> Result<Vec<Named>, Error> {
         let mut entries = self.store.list_stream(&folder(id, path)).try_ready_chunks(JUDGED_MAX);
         let mut orphans = Vec::new();
         while let Some(some) = entries.try_next().await.map_err(|error| from_store(error.1))? {
-            let names = some.iter().filter_map(|entry| entry.path.parse().ok());
-            let names: Vec<ObjectName> =
-                names.filter(|name: &ObjectName| name.stream_id == id).collect();
+            let names = some.into_iter().filter_map(|entry| Named::parse(entry.path));
+            let names: Vec<Named> = names.filter(|name| name.partition.stream == id).collect();
             let unknown = self.ledger.with_hot(|hot| {
-                let unknown = names.into_iter().filter(|name| {
-                    let at = Partition::new(name.stream_id, name.partition);
-                    hot.is_orphan(at, name.base, name.chunk_id)
-                });
-                unknown.collect::<Vec<_>>()
+                let is_orphan = |name: &Named| hot.is_orphan(name.partition, name.base, name.id);
+                names.into_iter().filter(is_orphan).collect::<Vec<_>>()
             });
+            // The ledger's state does not say which chunk has which index.
+            let unknown: Vec<Named> =
+                unknown.into_iter().filter(|name| !name.is_index || !self.is_used(name)).collect();
             let garbage = self.reader.index.garbage.lock();
-            orphans.extend(unknown.into_iter().filter(|n| !garbage.contains_key(&n.to_string())));
+            let is_new = |name: &Named| !garbage.contains_key(&name.object_path);
+            orphans.extend(unknown.into_iter().filter(is_new));
             if orphans.len() >= ORPHANS_MAX {
                 break;
             }
         }
         Ok(orphans)
+    }
+}
+
+impl Tier {
+    /// Whether an index is a live chunk's, or about to be. Asked in this order
+    /// nothing escapes between the two.
+    fn is_used(&self, index: &Named) -> bool {
+        if self.indexing.is_open(&index.object_path) {
+            return true;
+        }
+        let Some(log) = self.reader.index.partition(index.partition) else { return false };
+        log.with(|state| {
+            let at = state.chunks.partition_point(|chunk| chunk.base < index.base);
+            let chunk = state.chunks.get(at);
+            chunk.and_then(|chunk| chunk.index_path.as_ref()) == Some(&index.object_path)
+        })
     }
 }
 

@@ -354,6 +354,7 @@ pub(super) fn meta(encoded: &Encoded) -> ChunkMeta {
         schema_version: spec.schema_version,
         timestamp_type: spec.timestamp_type,
         index_path: None,
+        index_bytes: None,
         key_id: None,
     }
 }

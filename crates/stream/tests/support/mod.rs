@@ -22,7 +22,7 @@ pub(crate) fn path(name: &str) -> StreamPath {
     StreamPath::new(TenantName::default_tenant(), StreamName::new(name).unwrap())
 }
 
-/// Small files, quick rounds, no grace.
+/// Small files, quick rounds, no grace, and no search indexes.
 pub(crate) fn options(data: &Path) -> Options {
     Options {
         data: data.to_owned(),
@@ -34,6 +34,7 @@ pub(crate) fn options(data: &Path) -> Options {
         chunk_grace_ms: 0,
         manifest_interval_ms_min: 0,
         retention_interval_ms: 3_600_000,
+        index_chunk_bytes_min: u64::MAX,
         ..Options::default()
     }
 }
@@ -169,12 +170,39 @@ pub(crate) async fn listed(tier2: &TierStore, folder: &str) -> Vec<String> {
     tier2.list(folder).await.unwrap().into_iter().map(|entry| entry.path).collect()
 }
 
+/// Waits until no manifest follows any more.
+pub(crate) async fn manifests_rest(tier2: &TierStore) {
+    let mut before = listed(tier2, "_meta").await;
+    until("the manifests rest", async || {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        let now = listed(tier2, "_meta").await;
+        let is_same = now == before;
+        before = now;
+        is_same
+    })
+    .await;
+}
+
 /// The objects of the live chunks of these streams, sorted.
 pub(crate) fn live(store: &StreamStore, names: &[&str]) -> Vec<String> {
     let chunks = names.iter().flat_map(|name| store.list_chunks(&path(name)).unwrap());
     let mut paths: Vec<String> = chunks.map(|chunk| chunk.object_path).collect();
     paths.sort();
     paths
+}
+
+/// The same, and of their search indexes.
+pub(crate) fn live_objects(store: &StreamStore, names: &[&str]) -> Vec<String> {
+    let chunks = names.iter().flat_map(|name| store.list_chunks(&path(name)).unwrap());
+    let both = chunks.flat_map(|chunk| std::iter::once(chunk.object_path).chain(chunk.index_path));
+    let mut paths: Vec<String> = both.collect();
+    paths.sort();
+    paths
+}
+
+/// Whether every chunk has a search index.
+pub(crate) fn is_indexed(store: &StreamStore, name: &str) -> bool {
+    store.list_chunks(&path(name)).unwrap().iter().all(|chunk| chunk.index_path.is_some())
 }
 
 pub(crate) fn start_of(store: &StreamStore, name: &str, partition: usize) -> i64 {

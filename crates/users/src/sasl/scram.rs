@@ -55,13 +55,32 @@ impl ScramFirst {
     /// [`SaslError`] where it is malformed, or asks for channel binding, for
     /// an extension that it says is mandatory, or to act for another user.
     pub fn parse(message: &[u8]) -> Result<Self, SaslError> {
+        Self::read(message, None)
+    }
+
+    /// Reads the client's first message where the protocol has named the user
+    /// before, as PostgreSQL's does: the name in the message does not count,
+    /// and may be empty.
+    ///
+    /// # Errors
+    /// As [`ScramFirst::parse`].
+    pub fn parse_as(message: &[u8], user: UserName) -> Result<Self, SaslError> {
+        Self::read(message, Some(user))
+    }
+
+    fn read(message: &[u8], user: Option<UserName>) -> Result<Self, SaslError> {
         let text = text(message)?;
         let header = gs2_header(text)?;
         let mut rest = Some(header.message);
         if header.message.starts_with("m=") {
             return Err(SaslError::Unsupported("a mandatory extension"));
         }
-        let user = user_name(take(&mut rest, 'n', "the user name")?)?;
+        let name = take(&mut rest, 'n', "the user name")?;
+        let user = match user {
+            Some(user) => user,
+            None => UserName::new(&user_name(name)?)
+                .map_err(|_| SaslError::Malformed("the user name"))?,
+        };
         let nonce = take(&mut rest, 'r', "the nonce")?;
         let is_printable = |byte: u8| (0x21..=0x7e).contains(&byte);
         if nonce.is_empty() || !nonce.bytes().all(is_printable) {
@@ -71,10 +90,9 @@ impl ScramFirst {
         if rest.is_some_and(|rest| rest.split(',').any(|one| one == "tokenauth=true")) {
             return Err(SaslError::Unsupported("a delegation token"));
         }
-        if header.authorization_id.is_some_and(|id| id != user) {
+        if header.authorization_id.is_some_and(|id| id != user.as_str()) {
             return Err(SaslError::ForAnother);
         }
-        let user = UserName::new(&user).map_err(|_| SaslError::Malformed("the user name"))?;
         Ok(Self {
             user,
             nonce: nonce.to_owned(),
@@ -176,6 +194,17 @@ mod tests {
         let (challenge, exchange) = exchange("pencil");
         assert_eq!(challenge, CHALLENGE);
         assert_eq!(exchange.finish(FINAL.as_bytes()).as_deref(), Ok(SERVER_FINAL));
+    }
+
+    #[test]
+    fn the_user_may_be_named_elsewhere() {
+        let user = || UserName::new("user").unwrap();
+        for message in ["n,,n=,r=abc", "n,,n=*,r=abc", "y,,n=other,r=abc"] {
+            assert_eq!(ScramFirst::parse_as(message.as_bytes(), user()).unwrap().user, user());
+        }
+        assert!(ScramFirst::parse(b"n,,n=,r=abc").is_err());
+        assert!(ScramFirst::parse_as(b"n,,r=abc", user()).is_err());
+        assert!(ScramFirst::parse_as(b"n,a=x,n=,r=abc", user()).is_err());
     }
 
     #[test]

@@ -16,9 +16,9 @@ use rand::RngExt as _;
 use serde_json::{Value, json};
 use ureq::Agent;
 
-use super::java_program::JavaProgram;
 use super::program::Program;
 use crate::e2e::client::Client;
+use crate::e2e::java_program::JavaProgram;
 use crate::e2e::server::Server;
 use crate::e2e::{Context, eventually};
 use crate::steps::Report;

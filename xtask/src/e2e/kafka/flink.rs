@@ -12,10 +12,10 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use serde_json::json;
 
-use super::java_program::JavaProgram;
 use super::program::Program;
 use crate::e2e::Context;
 use crate::e2e::client::Client;
+use crate::e2e::java_program::JavaProgram;
 use crate::e2e::server::Server;
 use crate::steps::Report;
 use crate::workspace::run_within;

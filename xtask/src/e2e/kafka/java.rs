@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-use super::java_program::JavaProgram;
 use super::scripts::{SCRIPT_MAX, run_each};
 use crate::e2e::Context;
+use crate::e2e::java_program::JavaProgram;
 use crate::e2e::server::Server;
 use crate::steps::Report;
 use crate::workspace::run_within;

@@ -8,7 +8,6 @@ mod connect;
 mod exactly_once;
 mod flink;
 mod java;
-mod java_program;
 mod kcat;
 mod kill9;
 mod node;

@@ -327,7 +327,9 @@ impl Driver {
             let seen: Vec<_> = chunks.iter().map(|c| (c.base, c.next, c.id)).collect();
             assert_eq!(seen, decided, "{what}: chunks of {at}");
             for chunk in chunks.iter() {
-                assert_eq!(known.insert(chunk.object_path.clone(), "live"), None);
+                for path in std::iter::once(&chunk.object_path).chain(&chunk.index_path) {
+                    assert_eq!(known.insert(path.clone(), "live"), None, "{what}: {path}");
+                }
             }
             let mut found = Vec::new();
             let mut batches = Vec::new();
@@ -385,7 +387,9 @@ impl Driver {
         }
         let rows = catalog.load().expect("rows");
         let mut listed = BTreeMap::new();
-        listed.extend(rows.chunks.iter().map(|row| (row.object_path.clone(), "live")));
+        let of_chunks =
+            rows.chunks.iter().flat_map(|row| [Some(&row.object_path), row.index_path.as_ref()]);
+        listed.extend(of_chunks.flatten().map(|path| (path.clone(), "live")));
         listed.extend(rows.intents.iter().map(|row| (row.object_path.clone(), "intended")));
         listed.extend(rows.garbage.iter().map(|row| (row.object_path.clone(), "garbage")));
         assert_eq!(&listed, known, "{what}: the catalog's objects");

@@ -63,6 +63,7 @@ fn chunk(number: u128, base: i64, next: i64) -> ChunkMeta {
         schema_version: 4,
         timestamp_type: aquifer_types::TimestampType::Create,
         index_path: Some("default/audit/p1/0.index".into()),
+        index_bytes: None,
         key_id: Some("key-1".into()),
     }
 }
@@ -80,8 +81,13 @@ fn events() -> Vec<Event> {
         leader_epoch: None,
         committed: Timestamp(7),
     };
-    let bare =
-        ChunkMeta { min_timestamp: None, index_path: None, key_id: None, ..chunk(2, 10, 20) };
+    let bare = ChunkMeta {
+        min_timestamp: None,
+        index_path: None,
+        index_bytes: None,
+        key_id: None,
+        ..chunk(2, 10, 20)
+    };
     let answer = KeptAnswer {
         stream: stream(),
         appends: vec![Appended { partition: PartitionIndex(1), base_offset: Offset(40), count: 3 }],
@@ -230,6 +236,22 @@ fn events_3() -> Vec<Event> {
     all.into_iter().map(Event::Transaction).collect()
 }
 
+/// The fact that came with search indexes.
+fn events_4() -> Vec<Event> {
+    let indexed = ChunkMeta { index_bytes: Some(77), ..chunk(6, 30, 40) };
+    vec![
+        Event::ChunkIndexed {
+            partition: at(1),
+            chunk: ChunkId(Uuid::from_u128(5)),
+            index: ChunkId(Uuid::from_u128(12)),
+            index_path: "default/audit/p1/5-12.index".into(),
+            index_bytes: 1_234,
+            at: Timestamp(16),
+        },
+        Event::ChunkAdded { chunk: indexed, at: Some(Timestamp(17)) },
+    ]
+}
+
 /// The state of the first release, and what came with attempts.
 fn state_2() -> HotState {
     let mut hot = state();
@@ -309,6 +331,7 @@ fn every_event_is_as_it_was() {
         ("events-1.ndjson", events()),
         ("events-2.ndjson", events_2()),
         ("events-3.ndjson", events_3()),
+        ("events-4.ndjson", events_4()),
     ];
     for (name, events) in files {
         let lines: Vec<String> =

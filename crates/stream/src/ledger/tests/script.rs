@@ -36,6 +36,7 @@ pub(super) enum Kind {
     Intend,
     Abandon,
     Compact,
+    Index,
     Collect,
     Ceilings,
     Positions,
@@ -69,7 +70,7 @@ pub(super) enum Kind {
 }
 
 /// How often each kind is drawn.
-const WEIGHTS: [(Kind, u64); 41] = [
+const WEIGHTS: [(Kind, u64); 42] = [
     (Kind::Create, 6),
     (Kind::Alter, 2),
     (Kind::Grow, 2),
@@ -82,6 +83,7 @@ const WEIGHTS: [(Kind, u64); 41] = [
     (Kind::Intend, 2),
     (Kind::Abandon, 2),
     (Kind::Compact, 4),
+    (Kind::Index, 3),
     (Kind::Collect, 3),
     (Kind::Ceilings, 2),
     (Kind::Positions, 3),
@@ -365,6 +367,7 @@ impl Driver {
                 Operation::AbandonUpload { chunk: *dice.pick(&chunks)? }
             }
             Kind::Compact => return self.compact(&hot, &partitions, dice),
+            Kind::Index => return self.index(&hot, &partitions, dice),
             Kind::Collect => {
                 let index = &self.parts.as_ref()?.shared.index;
                 let garbage: Vec<_> = index.garbage.lock().keys().cloned().collect();
@@ -521,6 +524,34 @@ impl Driver {
         commits
     }
 
+    /// An index of a live chunk, or of one that is not there; the intent is now
+    /// and then missing. Both are refused.
+    fn index(&self, hot: &HotState, partitions: &[Partition], dice: &Dice) -> Option<Commit> {
+        let has_chunks =
+            |at: &&Partition| hot.require(**at).is_ok_and(|(_, p)| !p.chunks.is_empty());
+        let with_chunks: Vec<_> = partitions.iter().filter(has_chunks).copied().collect();
+        let at = *dice.pick(&with_chunks)?;
+        let chunks: Vec<_> = hot.require(at).ok()?.1.chunks.iter().collect();
+        let (base, chunk) = dice.pick(&chunks).copied()?;
+        let index = ChunkId(dice.uuid());
+        let index_path = format!("{}/p{}/{base}-{index}.index", at.stream, at.index);
+        let intent = Operation::IntendUpload {
+            chunk: index,
+            partition: at,
+            object_path: index_path.clone(),
+        };
+        let add = Operation::IndexChunk {
+            partition: at,
+            base: if dice.one_in(12) { base.plus(1) } else { *base },
+            chunk: chunk.id,
+            index,
+            index_path,
+            index_bytes: 10,
+        };
+        let operations = if dice.one_in(12) { vec![add] } else { vec![intent, add] };
+        Some(Commit::of(operations))
+    }
+
     fn compact(&self, hot: &HotState, partitions: &[Partition], dice: &Dice) -> Option<Commit> {
         let at = *dice
             .pick(partitions)
@@ -575,6 +606,7 @@ pub(super) fn chunk_of(id: Uuid, at: Partition, base: Offset, next: Offset) -> C
         schema_version: 0,
         timestamp_type: aquifer_types::TimestampType::Create,
         index_path: None,
+        index_bytes: None,
         key_id: None,
     }
 }

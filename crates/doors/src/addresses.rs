@@ -13,25 +13,28 @@ const V6_PREFIX_BITS: u32 = 64;
 /// Connections by address. Cloning shares it; it has as many entries as there
 /// are connections at most.
 #[derive(Debug, Clone)]
-pub(crate) struct Addresses {
+pub struct Addresses {
     counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
     max: usize,
 }
 
 /// A connection that counts until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Counted {
+pub struct Counted {
     addresses: Addresses,
     address: IpAddr,
 }
 
 impl Addresses {
-    pub(crate) fn new(max: usize) -> Self {
+    /// `max` connections for each address.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
         Self { counts: Arc::default(), max }
     }
 
     /// Counts a connection; none where its address has enough.
-    pub(crate) fn enter(&self, address: IpAddr) -> Option<Counted> {
+    #[must_use]
+    pub fn enter(&self, address: IpAddr) -> Option<Counted> {
         let address = key(address);
         let mut counts = self.counts.lock();
         let count = counts.entry(address).or_default();

@@ -10,7 +10,7 @@ use crate::workspace::{reason, run_quietly};
 
 /// Jars, and classes that were compiled against them.
 #[derive(Debug)]
-pub(super) struct JavaProgram {
+pub(in crate::e2e) struct JavaProgram {
     class_path: String,
 }
 
@@ -18,7 +18,7 @@ impl JavaProgram {
     /// Fetches the jars of `pom` into `target/name` on first use and compiles
     /// `sources`, each a file's name and its text, in `directory`. `Err` says in
     /// a line what this machine does not have.
-    pub(super) fn prepare(
+    pub(in crate::e2e) fn prepare(
         target: &Path,
         name: &str,
         pom: &str,
@@ -51,7 +51,7 @@ impl JavaProgram {
     }
 
     /// The command `java MACHINE… MAIN`, to which arguments can be added.
-    pub(super) fn command(&self, machine: &[&str], main: &str) -> Command {
+    pub(in crate::e2e) fn command(&self, machine: &[&str], main: &str) -> Command {
         let mut command = Command::new("java");
         command.args(machine).args(["-cp", &self.class_path, main]);
         command

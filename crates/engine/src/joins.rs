@@ -1,0 +1,155 @@
+//! Which joins may be held in memory.
+//!
+//! A hash join keeps one side in memory and cannot put it to disk: where that
+//! side is larger than a question may hold, it would fail after all its work.
+//! Such joins become sort-merge joins, which spill. What is small, or cannot be
+//! written as one, stays a hash join.
+
+use std::sync::Arc;
+
+use datafusion::arrow::compute::SortOptions;
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result;
+use datafusion::execution::memory_pool::MemoryLimit;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::joins::{HashJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs, StatisticsContext};
+
+/// A hash table of a side takes about so many times the side's own bytes, and
+/// other operators want memory as well.
+const MEMORY_SHARE: usize = 4;
+/// About what a row takes where nothing better is known.
+const ROW_BYTES_ASSUMED: usize = 64;
+/// The rule behind which the sides of joins are fixed.
+const SIDES_ARE_FIXED_BY: &str = "join_selection";
+
+/// The rules for the plans of a question that runs in `environment`: those of
+/// DataFusion, and what is said above.
+#[must_use]
+pub fn physical_rules(
+    environment: &RuntimeEnv,
+) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    if let MemoryLimit::Finite(bytes) = environment.memory_pool.memory_limit() {
+        // Distribution and order, which a merge needs, are seen to by a later
+        // rule.
+        let fixed = rules.iter().position(|rule| rule.name() == SIDES_ARE_FIXED_BY);
+        let rule = SpillingJoins { build_bytes_max: bytes / MEMORY_SHARE };
+        rules.insert(fixed.map_or(0, |at| at + 1), Arc::new(rule));
+    }
+    rules
+}
+
+#[derive(Debug)]
+struct SpillingJoins {
+    build_bytes_max: usize,
+}
+
+impl PhysicalOptimizerRule for SpillingJoins {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let changed = plan.transform_up(|plan| {
+            let join = plan.downcast_ref::<HashJoinExec>();
+            Ok(match join.map(|join| self.merged(join)).transpose()?.flatten() {
+                Some(merged) => Transformed::yes(merged),
+                None => Transformed::no(plan),
+            })
+        })?;
+        Ok(changed.data)
+    }
+
+    fn name(&self) -> &'static str {
+        "spilling_joins"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+impl SpillingJoins {
+    /// The join as one that spills; `None` where it is to stay as it is.
+    fn merged(&self, join: &HashJoinExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        if join.null_aware || join.contains_projection() || self.is_small(join.left())? {
+            return Ok(None);
+        }
+        let merged = SortMergeJoinExec::try_new(
+            join.left().clone(),
+            join.right().clone(),
+            join.on().to_vec(),
+            join.filter().cloned(),
+            *join.join_type(),
+            vec![SortOptions::default(); join.on().len()],
+            join.null_equality(),
+        );
+        // What a merge cannot do stays with the hash table.
+        Ok(merged.ok().map(|merged| Arc::new(merged) as _))
+    }
+
+    fn is_small(&self, side: &Arc<dyn ExecutionPlan>) -> Result<bool> {
+        let statistics = StatisticsContext::new().compute(side.as_ref(), &StatisticsArgs::new())?;
+        let bytes = match (&statistics.total_byte_size, &statistics.num_rows) {
+            (Precision::Exact(bytes) | Precision::Inexact(bytes), _) => Some(*bytes),
+            (_, Precision::Exact(rows) | Precision::Inexact(rows)) => {
+                Some(rows.saturating_mul(ROW_BYTES_ASSUMED))
+            }
+            _ => None,
+        };
+        // Nothing is known of what functions and aggregates make; most of them
+        // make little.
+        Ok(bytes.is_none_or(|bytes| bytes <= self.build_bytes_max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aquifer_env::TierStore;
+    use aquifer_testkit::rand::SeedableRng;
+    use aquifer_testkit::rand::rngs::StdRng;
+    use datafusion::arrow::util::pretty::pretty_format_batches;
+    use datafusion::execution::session_state::SessionStateBuilder;
+    use datafusion::prelude::{SessionConfig, SessionContext};
+
+    use super::*;
+    use crate::Resources;
+    use crate::test_stream::{Shape, TestStream};
+
+    #[tokio::test]
+    async fn a_join_too_large_for_memory_spills_and_answers_the_same() {
+        let shape = Shape { partitions: 1, batches: 200, chunks: 20, ..Shape::default() };
+        let mut random = StdRng::seed_from_u64(1);
+        let stream = TestStream::new(TierStore::in_memory(), &shape, &mut random).await;
+        let cut = stream.whole();
+        let sql = "SELECT count(*), sum(a._offset - b._offset) FROM s a JOIN s b \
+                   ON a._offset = b._offset AND a._key = b._key";
+        let mut answers = Vec::new();
+        for (memory, operator) in [(1_u64 << 30, "HashJoinExec"), (256 << 10, "SortMergeJoinExec")]
+        {
+            let directory = tempfile::tempdir().unwrap();
+            let resources = Resources::new(memory, directory.path().to_owned(), 1 << 30).unwrap();
+            let environment = resources.question(memory).unwrap();
+            let config = SessionConfig::new().with_target_partitions(2).with_batch_size(128);
+            let state = SessionStateBuilder::new()
+                .with_config(config)
+                .with_runtime_env(environment.clone())
+                .with_default_features()
+                .with_physical_optimizer_rules(physical_rules(&environment))
+                .build();
+            let context = SessionContext::new_with_state(state);
+            context.register_table("s", stream.table(&cut, stream.reads(&cut))).unwrap();
+            let plan = context.sql(&format!("EXPLAIN {sql}")).await.unwrap().collect().await;
+            let plan = pretty_format_batches(&plan.unwrap()).unwrap().to_string();
+            assert!(plan.contains(operator), "{memory}: {plan}");
+            let rows = context.sql(sql).await.unwrap().collect().await.unwrap();
+            answers.push(pretty_format_batches(&rows).unwrap().to_string());
+        }
+        assert_eq!(answers[0], answers[1]);
+    }
+}

@@ -1,0 +1,109 @@
+//! What a statement is planned in: DataFusion, with what it may do and what
+//! functions there are. It has no file formats, no table factories and no
+//! object stores, so that no statement reaches a file.
+
+use std::sync::Arc;
+
+use aquifer_query::EngineOptions;
+use aquifer_query::wire::Refusal;
+use datafusion::catalog::memory::{
+    MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+};
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider};
+use datafusion::common::config::Dialect;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::execution::{SessionStateDefaults, TaskContext};
+use datafusion::prelude::{SQLOptions, SessionConfig};
+
+use super::names::PUBLIC;
+use crate::functions::{self, BytesAsText};
+use crate::refusal::internal;
+
+/// Functions that tell of files.
+const LEFT_OUT: &[&str] = &["input_file_name", "file_row_index"];
+
+/// Makes sessions.
+#[derive(Debug, Clone)]
+pub(crate) struct Sessions {
+    template: SessionState,
+}
+
+impl Sessions {
+    /// Sessions with these limits.
+    pub(crate) fn new(options: &EngineOptions) -> Result<Self, Refusal> {
+        let mut config = SessionConfig::new()
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(false)
+            .with_target_partitions(options.target_partitions.max(1))
+            .with_batch_size(options.batch_rows.max(1));
+        let settings = config.options_mut();
+        settings.sql_parser.enable_ident_normalization = false;
+        settings.sql_parser.dialect = Dialect::PostgreSQL;
+        settings.sql_parser.collect_spans = true;
+        settings.execution.time_zone = Some("UTC".to_owned());
+        settings.optimizer.skip_failed_rules = false;
+        let mut template = SessionStateBuilder::new()
+            .with_config(config)
+            .with_expr_planners(SessionStateDefaults::default_expr_planners())
+            .with_scalar_functions(
+                SessionStateDefaults::default_scalar_functions()
+                    .into_iter()
+                    .filter(|function| !LEFT_OUT.contains(&function.name()))
+                    .collect(),
+            )
+            .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
+            .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
+            .with_window_functions(SessionStateDefaults::default_window_functions())
+            .with_table_function_list(SessionStateDefaults::default_table_functions())
+            .with_analyzer_rule(Arc::new(BytesAsText))
+            .build();
+        functions::register(&mut template, options.function_bytes_max)
+            .map_err(|error| internal(error.to_string()))?;
+        Ok(Self { template })
+    }
+
+    /// A session for one statement of `tenant`, that takes memory from `runtime`.
+    pub(crate) fn open(&self, tenant: &str, runtime: Arc<RuntimeEnv>) -> Result<Session, Refusal> {
+        let catalogs = Arc::new(MemoryCatalogProviderList::new());
+        let catalog = Arc::new(MemoryCatalogProvider::new());
+        let public = Arc::new(MemorySchemaProvider::new());
+        catalog
+            .register_schema(PUBLIC, Arc::clone(&public) as Arc<dyn SchemaProvider>)
+            .map_err(|error| internal(error.to_string()))?;
+        catalogs
+            .register_catalog(tenant.to_owned(), Arc::clone(&catalog) as Arc<dyn CatalogProvider>);
+        let config = self.template.config().clone().with_default_catalog_and_schema(tenant, PUBLIC);
+        let mut state = SessionStateBuilder::new_from_existing(self.template.clone())
+            .with_session_id(String::new())
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_catalog_list(catalogs)
+            .build();
+        state.mark_start_execution();
+        Ok(Session { state, catalog, public })
+    }
+}
+
+/// What one statement is planned and run in.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// DataFusion's part.
+    pub(crate) state: SessionState,
+    /// The tenant.
+    pub(crate) catalog: Arc<MemoryCatalogProvider>,
+    /// Its streams and views.
+    pub(crate) public: Arc<MemorySchemaProvider>,
+}
+
+impl Session {
+    /// What operators run in.
+    pub(crate) fn task(&self) -> Arc<TaskContext> {
+        self.state.task_ctx()
+    }
+
+    /// What a plan may do: nothing but read.
+    pub(crate) fn allowed() -> SQLOptions {
+        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
+    }
+}

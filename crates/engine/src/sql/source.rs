@@ -1,0 +1,359 @@
+//! A statement's text, as bounded tokens that parse into one statement.
+//!
+//! The dialect is PostgreSQL's. Two things are changed in the tokens, before
+//! anything is parsed: a reserved word beside a dot is a name (`user.username`),
+//! and a name without quotes is spelled as the column or table that it means,
+//! whatever its case. Nothing here knows what tables there are.
+
+use std::collections::HashMap;
+
+use aquifer_query::EngineOptions;
+use aquifer_query::wire::Refusal;
+use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Word};
+
+use crate::near;
+use crate::refusal::{invalid, of_parser, position, too_complex};
+
+/// The most operators in a row, between commas and parentheses: each is a step
+/// of recursion in what comes later. A list of values is written with IN.
+const OPERATORS_IN_A_ROW_MAX: usize = 1000;
+/// How deep the parser may call itself; each parenthesis costs it several calls.
+const PARSER_DEPTH_MAX: usize = 300;
+
+/// A statement's tokens.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    text: String,
+    tokens: Vec<TokenWithSpan>,
+}
+
+impl Source {
+    /// Reads `text`, which is bounded in bytes, tokens and depth.
+    pub(crate) fn read(text: &str, options: &EngineOptions) -> Result<Self, Refusal> {
+        if text.len() > options.statement_bytes_max {
+            return Err(too_complex(format!(
+                "the statement has {} bytes; at most {} can be",
+                text.len(),
+                options.statement_bytes_max
+            )));
+        }
+        let tokens = Tokenizer::new(&PostgreSqlDialect {}, text)
+            .tokenize_with_location()
+            .map_err(|error| of_parser(&ParserError::TokenizerError(error.to_string()), text))?;
+        let mut tokens: Vec<_> = tokens
+            .into_iter()
+            .filter(|token| !matches!(token.token, Token::Whitespace(_)))
+            .collect();
+        check_bounds(&tokens, text, options)?;
+        free_names_beside_dots(&mut tokens);
+        Ok(Self { text: text.to_owned(), tokens })
+    }
+
+    /// The text that was read.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Spells names without quotes as `known` does: exactly where there is one,
+    /// else the only one that differs by case. Names that are not known keep the
+    /// spelling that they are first met with, so that an alias is found again.
+    pub(crate) fn spell<'a>(&mut self, known: impl IntoIterator<Item = &'a str>) {
+        let mut spellings: HashMap<String, Vec<String>> = HashMap::new();
+        let mut add = |name: &str| {
+            let spelled = spellings.entry(name.to_lowercase()).or_default();
+            if !spelled.iter().any(|known| known == name) {
+                spelled.push(name.to_owned());
+            }
+        };
+        known.into_iter().for_each(&mut add);
+        for token in &self.tokens {
+            if let Token::Word(Word { value, quote_style: Some(_), .. }) = &token.token {
+                add(value);
+            }
+        }
+        for token in &mut self.tokens {
+            let Token::Word(word @ Word { quote_style: None, .. }) = &mut token.token else {
+                continue;
+            };
+            let folded = word.value.to_lowercase();
+            let spelled = spellings.entry(folded.clone()).or_default();
+            match spelled.as_slice() {
+                [] => spelled.push(word.value.clone()),
+                [only] => word.value.clone_from(only),
+                many if many.contains(&word.value) => {}
+                many if many.contains(&folded) => word.value = folded,
+                _ => {}
+            }
+        }
+    }
+
+    /// The one statement that the tokens are.
+    pub(crate) fn parse(&self) -> Result<Statement, Refusal> {
+        let dialect = PostgreSqlDialect {};
+        let mut parser = Parser::new(&dialect)
+            .with_recursion_limit(PARSER_DEPTH_MAX)
+            .with_tokens_with_locations(self.tokens.clone());
+        let mut statements = parser
+            .parse_statements()
+            .map_err(|error| self.with_hint(of_parser(&error, &self.text)))?;
+        let statement = statements.pop();
+        match statement {
+            Some(statement) if statements.is_empty() => Ok(statement),
+            Some(_) => Err(invalid(
+                "statement-count",
+                "42601",
+                "more than one statement; send them one by one",
+            )),
+            None => Err(invalid("statement-count", "42601", "there is no statement")),
+        }
+    }
+
+    /// `FROM audit-log` is a subtraction to SQL: says how to write it.
+    fn with_hint(&self, mut refusal: Refusal) -> Refusal {
+        let words: Vec<&Token> = self.tokens.iter().map(|token| &token.token).collect();
+        for window in words.windows(4) {
+            let [Token::Word(lead), Token::Word(first), Token::Minus, second] = window else {
+                continue;
+            };
+            let second = match second {
+                Token::Word(word) => &word.value,
+                Token::Number(number, _) => number,
+                _ => continue,
+            };
+            if matches!(lead.keyword, Keyword::FROM | Keyword::JOIN | Keyword::DESCRIBE) {
+                refusal.message.push_str(&format!(
+                    "; a name with a dash is written in quotes: {}",
+                    near::quoted(&format!("{}-{second}", first.value))
+                ));
+                break;
+            }
+        }
+        refusal
+    }
+}
+
+/// Refuses what would cost too much to look at, let alone to plan.
+fn check_bounds(
+    tokens: &[TokenWithSpan],
+    text: &str,
+    options: &EngineOptions,
+) -> Result<(), Refusal> {
+    if tokens.len() > options.statement_tokens_max {
+        return Err(too_complex(format!(
+            "the statement has more than {} words, signs and values",
+            options.statement_tokens_max
+        )));
+    }
+    let refused = |token: &TokenWithSpan, message: String| {
+        let mut refusal = too_complex(message);
+        refusal.position = Some(position(text, token.span.start.line, token.span.start.column));
+        Err(refusal)
+    };
+    let mut levels = vec![0_usize];
+    for token in tokens {
+        let in_a_row = match &token.token {
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                if levels.len() > options.statement_depth_max {
+                    let max = options.statement_depth_max;
+                    return refused(token, format!("parentheses are nested deeper than {max}"));
+                }
+                let in_a_row = bump(&mut levels);
+                levels.push(0);
+                in_a_row
+            }
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                if levels.len() > 1 {
+                    levels.pop();
+                }
+                0
+            }
+            Token::Comma | Token::SemiColon => {
+                if let Some(level) = levels.last_mut() {
+                    *level = 0;
+                }
+                0
+            }
+            other if is_operator(other) => bump(&mut levels),
+            _ => 0,
+        };
+        if in_a_row > OPERATORS_IN_A_ROW_MAX {
+            return refused(
+                token,
+                format!(
+                    "more than {OPERATORS_IN_A_ROW_MAX} operators in a row; many values are \
+                     compared with IN (…)"
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn bump(levels: &mut [usize]) -> usize {
+    levels.last_mut().map_or(0, |level| {
+        *level += 1;
+        *level
+    })
+}
+
+/// Whether each of its kind in a row makes the statement's tree deeper.
+fn is_operator(token: &Token) -> bool {
+    match token {
+        Token::Word(word) => matches!(
+            word.keyword,
+            Keyword::AND
+                | Keyword::OR
+                | Keyword::NOT
+                | Keyword::IS
+                | Keyword::IN
+                | Keyword::LIKE
+                | Keyword::ILIKE
+                | Keyword::BETWEEN
+                | Keyword::COLLATE
+                | Keyword::AT
+                | Keyword::CASE
+                | Keyword::JOIN
+                | Keyword::UNION
+                | Keyword::INTERSECT
+                | Keyword::EXCEPT
+                | Keyword::EXPLAIN
+                | Keyword::NOTNULL
+        ),
+        Token::EOF
+        | Token::Number(..)
+        | Token::Char(_)
+        | Token::SingleQuotedString(_)
+        | Token::DoubleQuotedString(_)
+        | Token::DollarQuotedString(_)
+        | Token::NationalStringLiteral(_)
+        | Token::EscapedStringLiteral(_)
+        | Token::UnicodeStringLiteral(_)
+        | Token::HexStringLiteral(_)
+        | Token::Comma
+        | Token::Whitespace(_)
+        | Token::LParen
+        | Token::RParen
+        | Token::Placeholder(_)
+        | Token::SemiColon => false,
+        // Periods are signs too: a name of many parts is no deeper, but a
+        // thousand parts are no name.
+        _ => true,
+    }
+}
+
+/// A reserved word before or behind a dot is a name.
+fn free_names_beside_dots(tokens: &mut [TokenWithSpan]) {
+    for at in 0..tokens.len() {
+        let is_dot = |token: Option<&TokenWithSpan>| {
+            token.is_some_and(|token| matches!(token.token, Token::Period))
+        };
+        let beside = is_dot(tokens.get(at + 1)) || at > 0 && is_dot(tokens.get(at - 1));
+        if let Some(TokenWithSpan { token: Token::Word(word), .. }) = tokens.get_mut(at)
+            && beside
+            && word.quote_style.is_none()
+        {
+            word.keyword = Keyword::NoKeyword;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Statement, Refusal> {
+        Source::read(text, &EngineOptions::default())?.parse()
+    }
+
+    #[test]
+    fn one_statement_is_read_and_nothing_else_is() {
+        let check = |text: &str, expected: Result<&str, (&str, Option<u64>)>| {
+            let found = read(text);
+            match (&found, expected) {
+                (Ok(statement), Ok(expected)) => assert_eq!(statement.to_string(), expected),
+                (Err(refusal), Err((code, place))) => {
+                    assert_eq!((refusal.code.as_str(), refusal.position), (code, place), "{text}");
+                }
+                _ => panic!("{text}: {found:?}"),
+            }
+        };
+        check("select 1;", Ok("SELECT 1"));
+        check("SELECT user.username FROM t", Ok("SELECT user.username FROM t"));
+        check("SELECT t.order, t.select FROM t", Ok("SELECT t.order, t.select FROM t"));
+        check("SELECT a->>'x' = 'y'", Ok("SELECT a ->> 'x' = 'y'"));
+        check("", Err(("statement-count", None)));
+        check(" ; ; ", Err(("statement-count", None)));
+        check("SELECT 1; SELECT 2", Err(("statement-count", None)));
+        check("SELECT\n  FROM WHERE", Err(("sql-syntax", Some(15))));
+        check("SELECT 'open", Err(("sql-syntax", Some(8))));
+        check(&"(".repeat(200), Err(("statement-too-complex", Some(129))));
+    }
+
+    #[test]
+    fn what_is_too_long_or_deep_is_refused_quickly() {
+        let check = |text: String, code: &str| {
+            let refusal = read(&text).expect_err("it is too much");
+            assert_eq!(refusal.code, code, "{}", refusal.message);
+        };
+        check(format!("SELECT '{}'", "x".repeat(10 << 20)), "statement-too-complex");
+        check(format!("SELECT 1 {}", "OR 1 = 1 ".repeat(10_000)), "statement-too-complex");
+        check(format!("SELECT 1 {}", "UNION SELECT 1 ".repeat(10_000)), "statement-too-complex");
+        check(format!("SELECT {} 1", "NOT ".repeat(10_000)), "statement-too-complex");
+        check(format!("SELECT {} 1", "- ".repeat(10_000)), "statement-too-complex");
+        check(format!("SELECT 1{}", "::int".repeat(10_000)), "statement-too-complex");
+        check(format!("SELECT a{}", "[1]".repeat(10_000)), "statement-too-complex");
+        check(format!("SELECT a{}", ".a".repeat(10_000)), "statement-too-complex");
+        check(format!("SELECT {}1{}", "(".repeat(5000), ")".repeat(5000)), "statement-too-complex");
+        check(format!("SELECT {}", "1,".repeat(200_000)), "statement-too-complex");
+        check(
+            format!("SELECT {} 1 {}", "CASE WHEN true THEN ".repeat(990), "END ".repeat(990)),
+            "statement-too-complex",
+        );
+        check(format!("{} SELECT 1", "EXPLAIN ".repeat(900)), "statement-too-complex");
+    }
+
+    #[test]
+    fn names_are_spelled_as_they_are_known() {
+        let check = |text: &str, known: &[&str], expected: &str| {
+            let mut source = Source::read(text, &EngineOptions::default()).expect("it is read");
+            source.spell(known.iter().copied());
+            assert_eq!(source.parse().expect("it parses").to_string(), expected);
+        };
+        check("SELECT VERB FROM Audit", &["verb", "audit"], "SELECT verb FROM audit");
+        check("SELECT VERB FROM t", &["Verb", "verb"], "SELECT verb FROM t");
+        check("SELECT Verb FROM t", &["Verb", "verb"], "SELECT Verb FROM t");
+        check("SELECT \"VERB\" FROM t", &["verb"], "SELECT \"VERB\" FROM t");
+        check(
+            "SELECT count(*) AS Total FROM t ORDER BY total",
+            &["t"],
+            "SELECT count(*) AS Total FROM t ORDER BY Total",
+        );
+        check("SELECT USER.Username FROM t", &["user", "username"], "SELECT user.username FROM t");
+    }
+
+    #[test]
+    fn a_dash_in_a_name_is_explained() {
+        let refusal = read("SELECT * FROM audit-log WHERE x").expect_err("a dash");
+        assert!(refusal.message.contains("\"audit-log\""), "{}", refusal.message);
+    }
+
+    #[test]
+    fn fuzz_statement_source() {
+        let corpus = [
+            b"SELECT user.username, count(*) FROM audit WHERE _value->>'verb' = 'delete' GROUP BY 1".to_vec(),
+            b"WITH a AS (SELECT 1) SELECT * FROM a JOIN \"b-c\" ON a.x = b.y".to_vec(),
+            b"CREATE OR REPLACE VIEW v AS SELECT * FROM t; EXPLAIN ANALYZE VALUES (1, $1)".to_vec(),
+        ];
+        let options = EngineOptions { statement_bytes_max: 4096, ..EngineOptions::default() };
+        aquifer_testkit::fuzz("statement_source", 0.3, &corpus, |bytes| {
+            if let Ok(mut source) = Source::read(&String::from_utf8_lossy(bytes), &options) {
+                source.spell(["verb", "audit"]);
+                let _ = source.parse();
+            }
+        });
+    }
+}

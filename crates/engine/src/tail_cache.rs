@@ -1,0 +1,279 @@
+//! The tail in columns: what was read of the journal is parsed once, and kept
+//! within a budget for the questions to come.
+//!
+//! An offset names one record for ever, and what is below a cut's end no longer
+//! changes, so a block is right for as long as it is kept. Blocks may overlap
+//! and may be dropped at any time; what is missing is asked for again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aquifer_types::{Offset, Partition};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use arrow_array::{ArrayRef, RecordBatch};
+use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::error::ArrowError;
+use parking_lot::Mutex;
+
+use crate::prune::Bounds;
+use crate::schema::{APPENDED, OFFSET, TIMESTAMP, table_schema};
+
+/// Blocks that lie side by side are joined up to this size, so that a tail that
+/// was read record by record is not kept record by record.
+const BLOCK_BYTES_MAX: usize = 4 << 20;
+/// What a block takes beside its columns.
+const BLOCK_OVERHEAD_BYTES: usize = 1024;
+
+/// The records of a range of one partition.
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// The first offset that it speaks for.
+    pub(crate) from: Offset,
+    /// The first behind it that it does not.
+    pub(crate) next: Offset,
+    /// The records, in the columns of a table; fewer than offsets where there
+    /// are gaps.
+    pub(crate) rows: RecordBatch,
+    /// What is known of them.
+    pub(crate) bounds: Bounds,
+    bytes: usize,
+    used: AtomicU64,
+}
+
+impl Block {
+    /// A block for `[from, next)` of a partition. Rows outside are left out.
+    pub(crate) fn new(partition: Partition, from: Offset, next: Offset, rows: RecordBatch) -> Self {
+        let rows = within(&rows, from, next);
+        let micros = |name: &str| {
+            let column = rows.column_by_name(name)?;
+            let values = column.as_primitive_opt::<TimestampMicrosecondType>()?.values();
+            Some((values.iter().copied().min()?, values.iter().copied().max()?))
+        };
+        let bounds = Bounds {
+            partition: partition.index,
+            base: from,
+            next,
+            timestamps: micros(TIMESTAMP),
+            appended_max: micros(APPENDED).map(|(_, max)| max),
+        };
+        let bytes = rows.get_array_memory_size() + BLOCK_OVERHEAD_BYTES;
+        Self { from, next, rows, bounds, bytes, used: AtomicU64::new(0) }
+    }
+}
+
+/// The rows of `[from, next)` among rows in the order of their offsets.
+pub(crate) fn within(rows: &RecordBatch, from: Offset, next: Offset) -> RecordBatch {
+    let offsets = rows.column_by_name(OFFSET).and_then(|c| c.as_primitive_opt::<Int64Type>());
+    let Some(offsets) = offsets.map(|offsets| offsets.values()) else { return rows.slice(0, 0) };
+    let start = offsets.partition_point(|offset| *offset < from.0);
+    let end = offsets.partition_point(|offset| *offset < next.0);
+    rows.slice(start, end.saturating_sub(start))
+}
+
+/// Blocks of tails, for all questions of the process.
+#[derive(Debug)]
+pub struct TailCache {
+    bytes_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    partitions: HashMap<Partition, BTreeMap<Offset, Arc<Block>>>,
+    bytes: usize,
+    clock: u64,
+}
+
+impl TailCache {
+    /// Keeps blocks of at most `bytes_max` bytes together.
+    #[must_use]
+    pub fn new(bytes_max: u64) -> Arc<Self> {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        Arc::new(Self { bytes_max, state: Mutex::default() })
+    }
+
+    /// The bytes that are kept.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.state.lock().bytes as u64
+    }
+
+    /// A block that speaks for `at`.
+    pub(crate) fn get(&self, partition: Partition, at: Offset) -> Option<Arc<Block>> {
+        let mut state = self.state.lock();
+        state.clock += 1;
+        let (_, block) = state.partitions.get(&partition)?.range(..=at).next_back()?;
+        if block.next <= at {
+            return None;
+        }
+        block.used.store(state.clock, Ordering::Relaxed);
+        Some(block.clone())
+    }
+
+    /// Keeps a block, if there is room for one of its size at all.
+    pub(crate) fn put(&self, partition: Partition, block: Arc<Block>) {
+        let mut state = self.state.lock();
+        state.clock += 1;
+        block.used.store(state.clock, Ordering::Relaxed);
+        let mut block = block;
+        // Each record is copied a few times at most: a block takes in only
+        // neighbours that are not much larger than itself.
+        while let Some(before) = state.neighbour_before(partition, &block) {
+            let Ok(joined) = join(partition, &before, &block) else { break };
+            state.remove(partition, before.from);
+            joined.used.store(state.clock, Ordering::Relaxed);
+            block = Arc::new(joined);
+        }
+        if block.bytes > self.bytes_max {
+            return;
+        }
+        state.insert(partition, block);
+        if state.bytes > self.bytes_max {
+            // A little more than needed, so that not every block has to look
+            // for the oldest one.
+            state.shrink(self.bytes_max - self.bytes_max / 8);
+        }
+    }
+
+    /// Drops what lies below `tiered` of a partition: it is read from chunks.
+    pub(crate) fn forget_below(&self, partition: Partition, tiered: Offset) {
+        let mut state = self.state.lock();
+        let Some(blocks) = state.partitions.get(&partition) else { return };
+        let gone: Vec<Offset> = blocks
+            .range(..tiered)
+            .filter(|(_, block)| block.next <= tiered)
+            .map(|(from, _)| *from)
+            .collect();
+        for from in gone {
+            state.remove(partition, from);
+        }
+    }
+}
+
+impl State {
+    fn neighbour_before(&self, partition: Partition, block: &Block) -> Option<Arc<Block>> {
+        let blocks = self.partitions.get(&partition)?;
+        let (_, before) = blocks.range(..block.from).next_back()?;
+        let is_small = before.bytes <= block.bytes.saturating_mul(2)
+            && before.bytes + block.bytes <= BLOCK_BYTES_MAX;
+        (before.next == block.from && is_small).then(|| before.clone())
+    }
+
+    fn insert(&mut self, partition: Partition, block: Arc<Block>) {
+        self.remove(partition, block.from);
+        self.bytes += block.bytes;
+        self.partitions.entry(partition).or_default().insert(block.from, block);
+    }
+
+    fn remove(&mut self, partition: Partition, from: Offset) {
+        let Some(blocks) = self.partitions.get_mut(&partition) else { return };
+        if let Some(block) = blocks.remove(&from) {
+            self.bytes -= block.bytes;
+        }
+        if blocks.is_empty() {
+            self.partitions.remove(&partition);
+        }
+    }
+
+    /// Drops what was not used for longest.
+    fn shrink(&mut self, bytes_max: usize) {
+        let mut all: Vec<(u64, Partition, Offset)> = Vec::new();
+        for (partition, blocks) in &self.partitions {
+            let each = blocks.values();
+            all.extend(each.map(|b| (b.used.load(Ordering::Relaxed), *partition, b.from)));
+        }
+        all.sort_unstable();
+        for (_, partition, from) in all {
+            if self.bytes <= bytes_max {
+                return;
+            }
+            self.remove(partition, from);
+        }
+    }
+}
+
+/// One block out of two that lie side by side.
+fn join(partition: Partition, before: &Block, behind: &Block) -> Result<Block, ArrowError> {
+    let rows = concat_batches(&table_schema(), [&before.rows, &behind.rows])?;
+    // Views would go on pointing into the buffers of both.
+    let compact = |column: &ArrayRef| -> ArrayRef {
+        match column.as_binary_view_opt() {
+            Some(views) => Arc::new(views.gc()),
+            None => column.clone(),
+        }
+    };
+    let rows = RecordBatch::try_new(rows.schema(), rows.columns().iter().map(compact).collect())?;
+    Ok(Block::new(partition, before.from, behind.next, rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use aquifer_types::{PartitionIndex, StreamId};
+
+    use super::*;
+    use crate::tail::tests::rows_of;
+
+    fn partition(index: u32) -> Partition {
+        Partition::new(StreamId::from_bytes([7; 16]), PartitionIndex(index))
+    }
+
+    fn block(index: u32, from: i64, next: i64) -> Arc<Block> {
+        let at = partition(index);
+        Arc::new(Block::new(at, Offset(from), Offset(next), rows_of(index, from..next, 100)))
+    }
+
+    #[test]
+    fn a_block_answers_for_its_range_only() {
+        let cache = TailCache::new(1 << 20);
+        cache.put(partition(0), block(0, 10, 20));
+        let check = |index: u32, at: i64, is_there: bool| {
+            assert_eq!(cache.get(partition(index), Offset(at)).is_some(), is_there, "{index}/{at}");
+        };
+        check(0, 9, false);
+        check(0, 10, true);
+        check(0, 19, true);
+        check(0, 20, false);
+        check(1, 10, false);
+        cache.forget_below(partition(0), Offset(19));
+        check(0, 19, true);
+        cache.forget_below(partition(0), Offset(20));
+        check(0, 19, false);
+        assert_eq!(cache.bytes(), 0);
+    }
+
+    #[test]
+    fn small_neighbours_become_one_block_with_the_same_rows() {
+        let cache = TailCache::new(64 << 20);
+        let at = partition(0);
+        for from in 0..256 {
+            cache.put(at, block(0, from, from + 1));
+        }
+        let blocks = cache.state.lock().partitions.get(&at).map_or(0, BTreeMap::len);
+        assert!(blocks <= 16, "{blocks} blocks");
+        let mut offsets = Vec::new();
+        let mut next = Offset(0);
+        while let Some(block) = cache.get(at, next) {
+            let column = block.rows.column_by_name(OFFSET).unwrap();
+            offsets.extend_from_slice(column.as_primitive::<Int64Type>().values());
+            next = block.next;
+        }
+        assert_eq!(offsets, (0..256).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_budget_is_kept_and_what_is_used_stays() {
+        let one = block(0, 0, 10).bytes as u64;
+        let cache = TailCache::new(one * 8);
+        cache.put(partition(0), block(0, 0, 10));
+        for index in 1..100 {
+            assert!(cache.get(partition(0), Offset(5)).is_some(), "before {index}");
+            cache.put(partition(index), block(index, 0, 10));
+            assert!(cache.bytes() <= one * 8);
+        }
+        assert!(cache.get(partition(1), Offset(5)).is_none());
+        cache.put(partition(200), block(200, 0, 10_000));
+        assert!(cache.get(partition(200), Offset(0)).is_none(), "larger than the whole cache");
+    }
+}

@@ -1,0 +1,93 @@
+//! The cut that a question reads: one for all of its streams.
+
+use aquifer_stream::{Isolation, StreamHandle, StreamStore, View};
+use aquifer_types::{Offset, PartitionIndex, StreamName, StreamPath, TenantName};
+
+use crate::tail::{TailBudget, Tails};
+use crate::wire::{Refusal, Table, TablePartition};
+
+/// What an answer was read of, in one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamCut {
+    /// The stream.
+    pub stream: StreamName,
+    /// The offsets that counted, in each partition: from the first one
+    /// (included) to the second (left out).
+    pub partitions: Vec<(PartitionIndex, Offset, Offset)>,
+}
+
+/// A cut over the streams of a question. Its chunks stay while it lives.
+#[derive(Debug)]
+pub(crate) struct QuestionCut {
+    streams: Vec<StreamHandle>,
+    view: View,
+}
+
+impl QuestionCut {
+    /// Takes the cut: everything that was acknowledged and that no open
+    /// transaction hides, all of a commit or nothing of it.
+    ///
+    /// # Errors
+    /// `unknown-table` where a stream does not exist.
+    pub(crate) fn take(
+        store: &StreamStore,
+        tenant: &TenantName,
+        names: Vec<StreamName>,
+    ) -> Result<Self, Refusal> {
+        let mut streams = Vec::with_capacity(names.len());
+        for name in names {
+            let path = StreamPath::new(tenant.clone(), name);
+            let stream = store.stream(&path).map_err(|error| Refusal::of_store(&error))?;
+            streams.push(stream);
+        }
+        let view = store.view_of(&streams, Isolation::Committed);
+        Ok(Self { streams, view })
+    }
+
+    /// The part of it that the server serves.
+    pub(crate) fn tails(&self, budget: TailBudget) -> Tails {
+        let is_compacted = |stream: &&StreamHandle| stream.config().cleanup_policy.compacts();
+        let compacted = self.streams.iter().filter(is_compacted).map(StreamHandle::id).collect();
+        Tails::new(self.view.clone(), budget, compacted)
+    }
+
+    /// How many chunks it has.
+    pub(crate) fn chunks(&self) -> usize {
+        self.view.cuts().map(|(_, cut)| cut.chunks().len()).sum()
+    }
+
+    /// What the engine is told, in the order in which it asked.
+    pub(crate) fn tables(&self) -> Vec<Table> {
+        let partitions_of = |stream: &StreamHandle| {
+            let of_stream = self.view.cuts().filter(|(at, _)| at.stream == stream.id());
+            let partitions = of_stream.map(|(partition, cut)| TablePartition {
+                partition,
+                start: cut.start,
+                tiered: cut.tiered,
+                end: cut.end,
+                tail_bytes: cut.tail_bytes,
+                chunks: cut.chunks().iter().map(|chunk| (**chunk).clone()).collect(),
+            });
+            partitions.collect()
+        };
+        let table = |stream: &StreamHandle| Table {
+            name: stream.path().name.clone(),
+            id: stream.id(),
+            config: (*stream.config()).clone(),
+            partitions: partitions_of(stream),
+        };
+        self.streams.iter().map(table).collect()
+    }
+
+    /// What the caller is told.
+    pub(crate) fn told(&self) -> Vec<StreamCut> {
+        let of_stream = |stream: &StreamHandle| {
+            let cuts = self.view.cuts().filter(|(at, _)| at.stream == stream.id());
+            StreamCut {
+                stream: stream.path().name.clone(),
+                partitions: cuts.map(|(at, cut)| (at.index, cut.start, cut.end)).collect(),
+            }
+        };
+        self.streams.iter().map(of_stream).collect()
+    }
+}

@@ -1,0 +1,228 @@
+//! Serves the engine the part of a cut that was not in chunks.
+//!
+//! Batches go as they lie in the journal. Where tiering has overtaken the
+//! question meanwhile, the same records are read out of the chunk that has them
+//! now, and go as rows; the engine has leased the chunks of its cut only. What
+//! is under way is bounded over all questions, and large work leaves the
+//! runtime, since appends are answered there.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use aquifer_chunk::Rows;
+use aquifer_env::tasks;
+use aquifer_stream::{Block, Cursor, View};
+use aquifer_types::{ErrorKind, Offset, Partition, Timestamp};
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::QueryOptions;
+use crate::wire::{FRAME_BYTES_MAX, Refusal, TailForm, TailPart};
+
+/// Walks that are kept for the next piece: a question reads a few partitions
+/// beside each other, each from its beginning to its end.
+const CURSORS_MAX: usize = 8;
+/// What a permit of the budget stands for.
+const PERMIT_BYTES: u64 = 1 << 10;
+/// A batch was let in under `store.batch_decompressed_bytes_max`, whose bound
+/// this is.
+const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;
+
+/// The bytes of tails that are on their way, over all questions.
+#[derive(Debug, Clone)]
+pub(crate) struct TailBudget {
+    permits: Arc<Semaphore>,
+    piece_bytes_max: u64,
+}
+
+/// A piece that holds its share of the budget until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) part: TailPart,
+    /// One behind the other.
+    pub(crate) bytes: Vec<Bytes>,
+    _budget: OwnedSemaphorePermit,
+}
+
+/// The tails of one cut.
+#[derive(Debug)]
+pub(crate) struct Tails {
+    view: View,
+    budget: TailBudget,
+    /// Of these partitions a record may have been compacted away since the cut.
+    compacted_by_key: Vec<aquifer_types::StreamId>,
+    /// The one that was used last is at the back.
+    cursors: VecDeque<(Partition, Cursor)>,
+}
+
+impl TailBudget {
+    pub(crate) fn new(options: &QueryOptions) -> Self {
+        let permits = (options.tail_bytes_max / PERMIT_BYTES).clamp(1, u64::from(u32::MAX));
+        let permits = (permits as usize).min(Semaphore::MAX_PERMITS);
+        let piece_bytes_max = options.tail_piece_bytes_max;
+        Self { permits: Arc::new(Semaphore::new(permits)), piece_bytes_max }
+    }
+
+    async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
+        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
+        let taken = self.permits.clone().acquire_many_owned(permits).await;
+        taken.map_err(|_closed| Refusal::stopping())
+    }
+}
+
+impl Tails {
+    pub(crate) fn new(
+        view: View,
+        budget: TailBudget,
+        compacted_by_key: Vec<aquifer_types::StreamId>,
+    ) -> Self {
+        Self { view, budget, compacted_by_key, cursors: VecDeque::new() }
+    }
+
+    /// About `bytes_max` bytes of a partition from `from` on.
+    ///
+    /// # Errors
+    /// `cut-overtaken` where the records are not kept any more; what reading
+    /// them can fail of.
+    pub(crate) async fn read(
+        &mut self,
+        partition: Partition,
+        from: Offset,
+        bytes_max: u64,
+    ) -> Result<Piece, Refusal> {
+        let bytes_max = bytes_max.clamp(1, self.budget.piece_bytes_max);
+        let permit = self.budget.take(bytes_max).await?;
+        let mut cursor = self.cursor(partition, from)?;
+        let blocks = cursor.next(bytes_max as usize).await.map_err(|error| of_read(&error))?;
+        if cursor.has_opened_compacted() && self.compacted_by_key.contains(&partition.stream) {
+            return Err(Refusal::overtaken("records were compacted away"));
+        }
+        let appended = cursor.appended().to_vec();
+        let next = cursor.position().max(from);
+        let (part, bytes) = match rows_of(&blocks) {
+            Some(rows) => as_rows(rows, from, next).await?,
+            None => match as_batches(blocks, appended, next) {
+                Framed::Whole(part, bytes) => (part, bytes),
+                Framed::TooLong(batch, appended) => {
+                    let rows = rows_of_batch(partition, batch, appended).await?;
+                    as_rows(rows, from, next).await?
+                }
+            },
+        };
+        // What did not fit is asked for next, by its offset.
+        if part.next == next {
+            if self.cursors.len() >= CURSORS_MAX {
+                self.cursors.pop_front();
+            }
+            self.cursors.push_back((partition, cursor));
+        }
+        Ok(Piece { part, bytes, _budget: permit })
+    }
+
+    /// The walk that stands there, or a new one.
+    fn cursor(&mut self, partition: Partition, from: Offset) -> Result<Cursor, Refusal> {
+        let stands_there =
+            |(of, cursor): &(Partition, Cursor)| *of == partition && cursor.position() == from;
+        if let Some((_, cursor)) =
+            self.cursors.iter().position(stands_there).and_then(|at| self.cursors.remove(at))
+        {
+            return Ok(cursor);
+        }
+        self.view.read(partition, from).map_err(|error| Refusal::of_store(&error))
+    }
+}
+
+/// Batches that fit into one frame, or one that fits into none.
+enum Framed {
+    Whole(TailPart, Vec<Bytes>),
+    TooLong(aquifer_types::Batch, Timestamp),
+}
+
+fn rows_of(blocks: &[Block]) -> Option<Rows> {
+    match blocks.first() {
+        Some(Block::Rows(rows)) => Some(rows.clone()),
+        _ => None,
+    }
+}
+
+fn as_batches(blocks: Vec<Block>, appended: Vec<Timestamp>, next: Offset) -> Framed {
+    let mut part = TailPart { form: TailForm::Batches, appended: Vec::new(), next };
+    let mut bytes = Vec::with_capacity(blocks.len());
+    let mut len = 0;
+    for (block, appended) in blocks.into_iter().zip(appended) {
+        let Block::Batch(batch) = block else { continue };
+        let is_first = bytes.is_empty();
+        if len + batch.bytes().len() >= FRAME_BYTES_MAX {
+            if is_first {
+                return Framed::TooLong(batch, appended);
+            }
+            part.next = batch.header().base_offset;
+            break;
+        }
+        len += batch.bytes().len();
+        part.appended.push(appended);
+        bytes.push(batch.bytes().clone());
+    }
+    Framed::Whole(part, bytes)
+}
+
+async fn rows_of_batch(
+    partition: Partition,
+    batch: aquifer_types::Batch,
+    appended: Timestamp,
+) -> Result<Rows, Refusal> {
+    let rows =
+        move || Rows::from_batches(partition.index, [(&batch, appended)], DECOMPRESSED_BYTES_MAX);
+    tasks::run_blocking(rows)
+        .await
+        .map_err(|error| Refusal::new(ErrorKind::Damaged, "damaged", "XX001", error.to_string()))
+}
+
+/// As many of the rows from `from` on as a frame holds; `next` is where to go on
+/// behind all of them.
+async fn as_rows(
+    rows: Rows,
+    from: Offset,
+    next: Offset,
+) -> Result<(TailPart, Vec<Bytes>), Refusal> {
+    tasks::run_blocking(move || {
+        let rows = rows.starting_at(from);
+        let mut taken = rows.len();
+        loop {
+            let bytes = to_ipc(&rows.slice(0, taken))?;
+            if bytes.len() < FRAME_BYTES_MAX {
+                let next = rows.slice(taken, 1).first_offset().unwrap_or(next);
+                let part = TailPart { form: TailForm::Rows, appended: Vec::new(), next };
+                return Ok((part, vec![bytes]));
+            }
+            if taken <= 1 {
+                let what = format!("the record at offset {}", rows.first_offset().unwrap_or(from));
+                return Err(Refusal::too_large(&what, FRAME_BYTES_MAX as u64, "a frame"));
+            }
+            taken /= 2;
+        }
+    })
+    .await
+}
+
+fn to_ipc(rows: &Rows) -> Result<Bytes, Refusal> {
+    let failed = |error: arrow_schema::ArrowError| {
+        Refusal::new(ErrorKind::Internal, "internal", "XX000", error.to_string())
+    };
+    let batch = rows.record_batch();
+    let mut bytes = Vec::with_capacity(rows.raw_bytes() as usize + 4096);
+    let mut writer =
+        arrow_ipc::writer::StreamWriter::try_new(&mut bytes, &batch.schema()).map_err(failed)?;
+    writer.write(batch).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    drop(writer);
+    Ok(bytes.into())
+}
+
+fn of_read(error: &aquifer_stream::Error) -> Refusal {
+    match error {
+        aquifer_stream::Error::OutOfRange { .. } => Refusal::overtaken("records were truncated"),
+        aquifer_stream::Error::StreamDeleted(_) => Refusal::overtaken("a stream was deleted"),
+        error => Refusal::of_store(error),
+    }
+}
