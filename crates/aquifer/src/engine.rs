@@ -26,6 +26,7 @@ const OUT_OF_MEMORY_SCORE: u16 = 900;
 pub(crate) fn prepare() {
     // Where the system refuses these, the lifeline and the server's watch over
     // its memory are left.
+    let _ = rustix::thread::set_name(c"aquifer-engine");
     let _ = die_with_parent();
     let _ = set_out_of_memory_score(OUT_OF_MEMORY_SCORE);
     set_priority(Priority::Low);

@@ -26,9 +26,9 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let mut registry = Registry::with_prefix("aquifer");
     let http_metrics = HttpMetrics::register(&mut registry);
     let kafka_metrics = KafkaMetrics::register(&mut registry);
-    let table_metrics = TableMetrics::register(&mut registry);
     let postgres_metrics = PostgresMetrics::register(&mut registry);
     let query_metrics = QueryMetrics::register(&mut registry);
+    let table_metrics = TableMetrics::register(&mut registry);
     let environment = Environment::real();
     let (clock, random) = (environment.clock.clone(), environment.random.clone());
     let store = tokio::select! {
@@ -177,11 +177,17 @@ async fn start_postgres(
 /// The engine is this program again. It needs the environment for what opens
 /// tier 2, but not the token that opens this server.
 fn engine_command(config: &Config) -> Result<EngineCommand, Failure> {
-    let program = std::env::current_exe().map_err(|error| {
-        Failure::failed(format!("the path of this program cannot be told: {error}"))
-    })?;
+    // Its file may be replaced while it runs: server and engine stay of one
+    // binary all the same.
+    let program = match cfg!(target_os = "linux") {
+        true => "/proc/self/exe".into(),
+        false => std::env::current_exe().map_err(|error| {
+            Failure::failed(format!("the path of this program cannot be told: {error}"))
+        })?,
+    };
     Ok(EngineCommand {
         program,
+        name: "aquifer".to_owned(),
         arguments: vec!["engine".to_owned()],
         variables_left_out: vec![config::TOKEN_VARIABLE.to_owned()],
         temporary_directory: std::env::temp_dir(),

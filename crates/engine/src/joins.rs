@@ -33,14 +33,17 @@ const SIDES_ARE_FIXED_BY: &str = "join_selection";
 pub fn physical_rules(
     environment: &RuntimeEnv,
 ) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let mut rules = PhysicalOptimizer::new().rules;
-    if let MemoryLimit::Finite(bytes) = environment.memory_pool.memory_limit() {
-        // Distribution and order, which a merge needs, are seen to by a later
-        // rule.
-        let fixed = rules.iter().position(|rule| rule.name() == SIDES_ARE_FIXED_BY);
-        let rule = SpillingJoins { build_bytes_max: bytes / MEMORY_SHARE };
-        rules.insert(fixed.map_or(0, |at| at + 1), Arc::new(rule));
+    match environment.memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => rules_with(bytes / MEMORY_SHARE),
+        _ => PhysicalOptimizer::new().rules,
     }
+}
+
+fn rules_with(build_bytes_max: usize) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    // Distribution and order, which a merge needs, are seen to by a later rule.
+    let fixed = rules.iter().position(|rule| rule.name() == SIDES_ARE_FIXED_BY);
+    rules.insert(fixed.map_or(0, |at| at + 1), Arc::new(SpillingJoins { build_bytes_max }));
     rules
 }
 
@@ -115,14 +118,16 @@ mod tests {
     use aquifer_testkit::rand::rngs::StdRng;
     use datafusion::arrow::util::pretty::pretty_format_batches;
     use datafusion::execution::session_state::SessionStateBuilder;
+    use datafusion::object_store::memory::InMemory;
     use datafusion::prelude::{SessionConfig, SessionContext};
+    use url::Url;
 
     use super::*;
-    use crate::Resources;
+    use crate::chunk_scan::STORE_URL;
     use crate::test_stream::{Shape, TestStream};
 
     #[tokio::test]
-    async fn a_join_too_large_for_memory_spills_and_answers_the_same() {
+    async fn a_join_too_large_for_memory_is_merged_and_answers_the_same() {
         let shape = Shape { partitions: 1, batches: 200, chunks: 20, ..Shape::default() };
         let mut random = StdRng::seed_from_u64(1);
         let stream = TestStream::new(TierStore::in_memory(), &shape, &mut random).await;
@@ -130,23 +135,19 @@ mod tests {
         let sql = "SELECT count(*), sum(a._offset - b._offset) FROM s a JOIN s b \
                    ON a._offset = b._offset AND a._key = b._key";
         let mut answers = Vec::new();
-        for (memory, operator) in [(1_u64 << 30, "HashJoinExec"), (256 << 10, "SortMergeJoinExec")]
-        {
-            let directory = tempfile::tempdir().unwrap();
-            let resources = Resources::new(memory, directory.path().to_owned(), 1 << 30).unwrap();
-            let environment = resources.question(memory).unwrap();
+        for (build_bytes_max, operator) in [(1 << 30, "HashJoinExec"), (64, "SortMergeJoinExec")] {
             let config = SessionConfig::new().with_target_partitions(2).with_batch_size(128);
             let state = SessionStateBuilder::new()
                 .with_config(config)
-                .with_runtime_env(environment.clone())
                 .with_default_features()
-                .with_physical_optimizer_rules(physical_rules(&environment))
+                .with_object_store(&Url::parse(STORE_URL).unwrap(), Arc::new(InMemory::new()))
+                .with_physical_optimizer_rules(rules_with(build_bytes_max))
                 .build();
             let context = SessionContext::new_with_state(state);
             context.register_table("s", stream.table(&cut, stream.reads(&cut))).unwrap();
             let plan = context.sql(&format!("EXPLAIN {sql}")).await.unwrap().collect().await;
             let plan = pretty_format_batches(&plan.unwrap()).unwrap().to_string();
-            assert!(plan.contains(operator), "{memory}: {plan}");
+            assert!(plan.contains(operator), "{build_bytes_max}: {plan}");
             let rows = context.sql(sql).await.unwrap().collect().await.unwrap();
             answers.push(pretty_format_batches(&rows).unwrap().to_string());
         }

@@ -3,6 +3,11 @@
 //! Messages that belong together are written together, whoever writes. Replies
 //! come in the order of what was asked, so that one asks at a time. What the
 //! server sends unasked ends the question.
+//!
+//! Whoever speaks may be dropped in the middle, by a `LIMIT` that has enough or
+//! by the time that is over. So frames are written by a task of their own, which
+//! leaves none half-written, and a reply that nobody waits for any more is
+//! passed over: the next one must not take it for the reply to his own question.
 
 use std::fmt;
 use std::io;
@@ -22,10 +27,31 @@ use crate::{Error, TailSource};
 /// A reply, and the bytes that belong to it.
 type Reply = (ToEngine, Bytes);
 
+/// A message that waits to be written, with the bytes that belong to it.
+type Outgoing = (FromEngine, Option<Vec<u8>>);
+
+/// Messages that wait to be written.
+const OUTGOING_MAX: usize = 1;
+
 /// What a question says to the server.
 pub(crate) struct Link {
-    writer: Mutex<FrameWriter<Box<dyn AsyncWrite + Send + Unpin>>>,
-    replies: Mutex<mpsc::Receiver<Reply>>,
+    outgoing: mpsc::Sender<Outgoing>,
+    replies: Mutex<Awaited>,
+}
+
+/// Replies, and how many of them nobody has taken yet.
+struct Awaited {
+    replies: mpsc::Receiver<Reply>,
+    owed: usize,
+}
+
+impl Awaited {
+    async fn next(&mut self) -> Result<Reply, Refusal> {
+        let reply = self.replies.recv().await;
+        let reply = reply.ok_or_else(|| gone(io::ErrorKind::UnexpectedEof.into()))?;
+        self.owed -= 1;
+        Ok(reply)
+    }
 }
 
 impl fmt::Debug for Link {
@@ -41,27 +67,38 @@ impl Link {
     /// Writes to `writer`; replies are to be put into what is returned.
     pub(crate) fn new(writer: impl AsyncWrite + Send + Unpin + 'static) -> (Self, Replies) {
         let (sender, replies) = mpsc::channel(1);
-        let writer = FrameWriter::new(Box::new(writer) as Box<dyn AsyncWrite + Send + Unpin>);
-        (Self { writer: Mutex::new(writer), replies: Mutex::new(replies) }, sender)
+        let (outgoing, waiting) = mpsc::channel(OUTGOING_MAX);
+        tokio::spawn(write(FrameWriter::new(writer), waiting));
+        (Self { outgoing, replies: Mutex::new(Awaited { replies, owed: 0 }) }, sender)
     }
 
     /// Tells the server something that wants no reply.
     pub(crate) async fn tell(&self, message: &FromEngine) -> Result<(), Refusal> {
-        self.writer.lock().await.message(message).await.map_err(gone)
+        self.room().await?.send((message.clone(), None));
+        Ok(())
     }
 
     /// Tells the server something with bytes behind it.
     async fn tell_with(&self, message: &FromEngine, bytes: &[u8]) -> Result<(), Refusal> {
-        let mut writer = self.writer.lock().await;
-        writer.message(message).await.map_err(gone)?;
-        writer.bytes(bytes).await.map_err(gone)
+        self.room().await?.send((message.clone(), Some(bytes.to_vec())));
+        Ok(())
+    }
+
+    async fn room(&self) -> Result<mpsc::Permit<'_, Outgoing>, Refusal> {
+        self.outgoing.reserve().await.map_err(|_| gone(io::ErrorKind::BrokenPipe.into()))
     }
 
     /// Asks the server; its reply.
     async fn ask(&self, message: &FromEngine) -> Result<Reply, Refusal> {
-        let mut replies = self.replies.lock().await;
-        self.tell(message).await?;
-        replies.recv().await.ok_or_else(|| gone(io::ErrorKind::UnexpectedEof.into()))
+        let mut awaited = self.replies.lock().await;
+        while awaited.owed > 0 {
+            awaited.next().await?;
+        }
+        let room = self.room().await?;
+        // From here on a reply comes, whether or not anybody waits for it.
+        awaited.owed += 1;
+        room.send((message.clone(), None));
+        awaited.next().await
     }
 
     /// All streams and views.
@@ -85,6 +122,27 @@ impl Link {
         match self.ask(&message).await?.0 {
             ToEngine::Stored => Ok(()),
             other => Err(unexpected(other)),
+        }
+    }
+}
+
+/// Writes what waits, until nobody is left who could say more.
+async fn write<W: AsyncWrite + Unpin>(
+    mut writer: FrameWriter<W>,
+    mut waiting: mpsc::Receiver<Outgoing>,
+) {
+    while let Some((message, bytes)) = waiting.recv().await {
+        let written = async {
+            writer.message(&message).await?;
+            match bytes {
+                Some(bytes) => writer.bytes(&bytes).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = written.await {
+            // Whoever speaks next is told; the server has gone, most likely.
+            tracing::debug!(%error, "a question's connection cannot be written");
+            return;
         }
     }
 }
@@ -160,4 +218,54 @@ fn gone(error: io::Error) -> Refusal {
         "08006",
         format!("the connection to the server is gone: {error}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use aquifer_query::wire::TailForm;
+    use aquifer_types::{PartitionIndex, StreamId};
+
+    use super::*;
+
+    fn partition(index: u32) -> Partition {
+        Partition::new(StreamId(Default::default()), PartitionIndex(index))
+    }
+
+    type Half<T> = (FrameReader<tokio::io::ReadHalf<T>>, FrameWriter<tokio::io::WriteHalf<T>>);
+    struct Server(Half<tokio::io::DuplexStream>);
+
+    /// Answers with the partition's number as the bytes.
+    async fn answer(server: &mut Server) {
+        let asked = server.0.0.message().await.unwrap().unwrap();
+        let FromEngine::ReadTail { partition, .. } = asked else { panic!("{asked:?}") };
+        let part = TailPart { form: TailForm::Rows, appended: Vec::new(), next: Offset(1) };
+        server.0.1.message(&ToEngine::Tail(part)).await.unwrap();
+        server.0.1.bytes(partition.index.get().to_string().as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_gets_the_reply_to_what_another_asked() {
+        let (own, servers) = tokio::io::duplex(1 << 16);
+        let (reader, writer) = tokio::io::split(own);
+        let (link, replies) = Link::new(writer);
+        let pumping = tokio::spawn(pump(FrameReader::new(reader), replies));
+        let (reader, writer) = tokio::io::split(servers);
+        let mut server = Server((FrameReader::new(reader), FrameWriter::new(writer)));
+        for _ in 0..3 {
+            {
+                let dropped = link.read(partition(7), Offset(0), 1);
+                tokio::pin!(dropped);
+                assert!(futures::poll!(&mut dropped).is_pending());
+            }
+            let asking = link.read(partition(8), Offset(0), 1);
+            let answering = async {
+                answer(&mut server).await;
+                answer(&mut server).await;
+            };
+            let (asked, ()) = tokio::join!(asking, answering);
+            assert_eq!(asked.unwrap().1, "8");
+        }
+        drop(server);
+        pumping.await.unwrap();
+    }
 }

@@ -283,6 +283,7 @@ async fn chunk(
         max_appended: encoded.stats.max_appended,
         epochs: spec.epochs,
         generation: 0,
+        index_bytes: None,
         schema_version: 0,
         timestamp_type: TimestampType::Create,
         index_path: None,

@@ -3,9 +3,8 @@
 //! [`HttpServer::start`] takes a [`StreamStore`](aquifer_stream::StreamStore),
 //! [`HttpOptions`] and an [`HttpEnvironment`] and answers until it is stopped.
 //! A request goes through `guard` (who may come in, counting, the log), its
-//! handler (`streams`, `append`, `read`, `tail`, `chunks`,
-//! `sql`, `search`, `groups`, `users`, `iceberg`,
-//! `operation`), and
+//! handler (`streams`, `append`, `read`, `tail`, `chunks`, `sql`, `search`, `groups`, `users`,
+//! `iceberg`, `operation`), and
 //! comes back as an answer or as a [`Problem`]. `routes` has the table of all
 //! paths, `openapi.json` describes them.
 //!

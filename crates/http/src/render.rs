@@ -7,8 +7,3 @@ pub(crate) fn number(out: &mut Vec<u8>, number: i64) {
     // Writing into memory cannot fail.
     let _ = serde_json::to_writer(out, &number);
 }
-
-/// A JSON string.
-pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
-    let _ = serde_json::to_writer(out, text);
-}

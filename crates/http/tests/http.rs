@@ -1,6 +1,7 @@
 //! The HTTP door over a real store, as clients see it.
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is the test's failure")]
+#![allow(clippy::disallowed_methods, reason = "tests use real files")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,10 +44,18 @@ impl Server {
             ..Options::default()
         };
         let store = StreamStore::open(store_options, environment, &mut registry).await.unwrap();
+        let table_environment = TableEnvironment {
+            clock: clock.clone(),
+            random: random.clone(),
+            metrics: TableMetrics::register(&mut registry),
+        };
+        let tables = Tables::new(store.clone(), TableOptions::default(), table_environment);
         // Nothing here asks a statement that is answered: an engine would be the
         // whole binary, which the end-to-end tests start.
         let engine = EngineCommand {
             program: directory.path().join("no-engine"),
+            name: "engine".to_owned(),
+            variables_left_out: Vec::new(),
             arguments: Vec::new(),
             variables_left_out: Vec::new(),
             temporary_directory: directory.path().to_owned(),

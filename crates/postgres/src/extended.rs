@@ -146,6 +146,8 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
         match &prepared.kind {
             Kind::Empty => Ok(Vec::new()),
             Kind::Command(command) => Ok(self.columns_of(command, &portal.formats)),
+            // To describe is not to execute.
+            Kind::Question if prepared.changes() => Ok(Vec::new()),
             Kind::Question => {
                 self.begin_portal(portal).await?;
                 let heads = portal.running.as_ref().map(|running| running.rows.heads().to_vec());

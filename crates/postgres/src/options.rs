@@ -70,7 +70,8 @@ pub struct PostgresOptions {
     pub statements_max: usize,
     /// Bytes of the text of one connection's prepared statements.
     pub statements_bytes_max: usize,
-    /// Portals and cursors of one connection that have rows left.
+    /// Portals and cursors of one connection that have rows left; each is a
+    /// question under way.
     pub portals_max: usize,
     /// A statement may run for this long where its client sets no shorter
     /// `statement_timeout`; in ms.
@@ -105,7 +106,7 @@ impl Default for PostgresOptions {
             messages_bytes_max: 64 << 20,
             statements_max: 1_000,
             statements_bytes_max: 16 << 20,
-            portals_max: 16,
+            portals_max: 4,
             statement_ms_max: 300_000,
             statement_memory_bytes_max: 256 << 20,
             drain_ms_max: 5_000,

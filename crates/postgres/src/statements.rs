@@ -57,6 +57,12 @@ impl Prepared {
         declared.or_else(described).unwrap_or_default()
     }
 
+    /// Whether it is one of those that change something and have no rows.
+    pub(crate) fn changes(&self) -> bool {
+        let first = crate::lexer::Lexer::new(&self.sql).next();
+        first.is_some_and(|first| first.is("create") || first.is("drop"))
+    }
+
     fn bytes(&self) -> usize {
         size_of::<Self>() + self.sql.len() + self.declared.len() * size_of::<u32>()
     }

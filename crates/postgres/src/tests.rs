@@ -32,6 +32,7 @@ async fn mount(options: PostgresOptions) -> Mounted {
     let store = StreamStore::open(store_options, environment, &mut registry).await.unwrap();
     let engine = EngineCommand {
         program: directory.path().join("no-engine"),
+        name: "engine".to_owned(),
         arguments: Vec::new(),
         variables_left_out: Vec::new(),
         temporary_directory: directory.path().to_owned(),
@@ -76,7 +77,8 @@ struct Client {
 
 impl Client {
     async fn raw(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.unwrap();
+        // Whoever was turned away cannot be written to: what it reads tells.
+        let _ = self.stream.write_all(bytes).await;
     }
 
     async fn packet(&mut self, body: &[u8]) {
@@ -101,9 +103,9 @@ impl Client {
     /// The next message; none at the end.
     async fn message(&mut self) -> Option<(char, Vec<u8>)> {
         let kind = self.stream.read_u8().await.ok()?;
-        let length = self.stream.read_u32().await.unwrap() as usize;
+        let length = self.stream.read_u32().await.ok()? as usize;
         let mut body = vec![0; length - 4];
-        self.stream.read_exact(&mut body).await.unwrap();
+        self.stream.read_exact(&mut body).await.ok()?;
         Some((char::from(kind), body))
     }
 
@@ -164,7 +166,7 @@ async fn a_connection_begins_as_postgresql_has_it() {
     let mut client = mounted.connect().await;
     client.start_up(&[("user", "default"), ("options", "-c statement_timeout=5s")]).await;
     client.until_ready().await;
-    assert_eq!(client.query("SHOW statement_timeout").await, "T D:\0\0\0\u{6}5000ms C:SHOW Z:I");
+    assert_eq!(client.query("SHOW statement_timeout").await, "T D:5000ms C:SHOW Z:I");
     // Version 3.2 is answered with what there is.
     let mut client = mounted.connect().await;
     client.packet(b"\0\x03\0\x02user\0default\0\0").await;
@@ -207,10 +209,10 @@ async fn transactions_are_kept_account_of() {
         ("ROLLBACK TO x", "C:ROLLBACK Z:T"),
         ("FETCH c", "E:34000 Z:E"),
         ("COMMIT", "S S S S S S S S S S S C:ROLLBACK Z:I"),
-        ("SHOW application_name", "T D:\0\0\0\0 C:SHOW Z:I"),
+        ("SHOW application_name", "T D: C:SHOW Z:I"),
         ("ROLLBACK", "N C:ROLLBACK Z:I"),
-        ("BEGIN; COMMIT; SHOW server_encoding", "C:BEGIN C:COMMIT T D:\0\0\0\u{4}UTF8 C:SHOW Z:I"),
-        ("SHOW timezone; SHOW nothing; SHOW timezone", "T D:\0\0\0\u{3}UTC C:SHOW E:42704 Z:I"),
+        ("BEGIN; COMMIT; SHOW server_encoding", "C:BEGIN C:COMMIT T D:UTF8 C:SHOW Z:I"),
+        ("SHOW timezone; SHOW nothing; SHOW timezone", "T D:UTC C:SHOW E:42704 Z:I"),
         ("DECLARE c CURSOR FOR SELECT 1", "E:25P01 Z:I"),
         ("COPY a FROM STDIN", "E:0A000 Z:I"),
         ("DISCARD ALL", "S S S S S S S S S S S C:DISCARD ALL Z:I"),
@@ -229,7 +231,7 @@ async fn the_extended_protocol_passes_over_what_follows_an_error() {
     client.send(b'D', b"P\0").await;
     client.send(b'E', b"\0\0\0\0\0").await;
     client.send(b'S', b"").await;
-    assert_eq!(client.until_ready().await, "1 2 T D:\0\0\0\u{3}UTC C:SHOW Z:I");
+    assert_eq!(client.until_ready().await, "1 2 T D:UTC C:SHOW Z:I");
     // The name is taken; nothing of what follows is answered.
     client.send(b'P', b"s\0SHOW timezone\0\0\0").await;
     client.send(b'D', b"Ss\0").await;
@@ -310,7 +312,7 @@ async fn a_stop_tells_those_who_wait() {
     let mut canceller = mounted.connect().await;
     canceller.packet(&[80_877_102_u32.to_be_bytes(), [0, 0, 0, 1], [0; 4]].concat()).await;
     assert!(canceller.message().await.is_none());
-    assert_eq!(client.query("SHOW timezone").await, "T D:\0\0\0\u{3}UTC C:SHOW Z:I");
+    assert_eq!(client.query("SHOW timezone").await, "T D:UTC C:SHOW Z:I");
     let stopped = tokio::spawn(mounted.stop());
     assert_eq!(client.until_ready().await, "E:57P01");
     drop(client);

@@ -52,6 +52,8 @@ const MEMORY_SETTLES: Duration = Duration::from_secs(1);
 pub struct EngineCommand {
     /// The program, which is this one.
     pub program: PathBuf,
+    /// What it is called among the processes.
+    pub name: String,
     /// Its arguments.
     pub arguments: Vec<String>,
     /// Variables of the environment that it does not inherit.
@@ -230,7 +232,9 @@ impl EngineProcess {
             }
             match UnixStream::connect(&engine.socket).await {
                 Ok(connection) => return Ok((connection, engine)),
-                Err(error) => last = Some((engine, error)),
+                Err(error) if is_refused(&error) => last = Some((engine, error)),
+                // It is there, and has no room or no descriptor.
+                Err(error) => return Err(Refusal::not_started(&error.to_string())),
             }
         }
         let why = last.map_or_else(String::new, |(_, error)| error.to_string());
@@ -319,6 +323,7 @@ impl EngineProcess {
         // A signal to the server's group, as a terminal sends it, is the
         // server's to answer.
         let mut child = child
+            .arg0(&command.name)
             .args(&command.arguments)
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(listener)))
@@ -525,7 +530,16 @@ impl Supervisor {
             return None;
         }
         // Who holds it is not known; what came last changed things.
-        if self.questions.end_newest(end.refusal()) {
+        let why = Refusal::new(
+            ErrorKind::Unavailable,
+            "engine-memory",
+            "53200",
+            format!(
+                "the engine was short of memory and ended the newest question, this one: {end}; \
+                 ask for less at a time, or raise query.engine_memory_bytes_max"
+            ),
+        );
+        if self.questions.end_newest(why) {
             tracing::warn!(process = self.process, %end, "the newest question was ended");
             self.metrics.memory_cancels.inc();
             let settles = u64::try_from(MEMORY_SETTLES.as_nanos()).unwrap_or(u64::MAX);
@@ -568,6 +582,11 @@ impl Supervisor {
 async fn asked(stopping: &mut watch::Receiver<bool>) {
     // Whoever could ask has gone: nobody looks after it any more.
     let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
+}
+
+/// Whether nobody listens there.
+fn is_refused(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound)
 }
 
 /// A name for a directory that belongs to this data directory.

@@ -174,6 +174,28 @@ mod tests {
         assert!(reader.message::<FromEngine>().await.unwrap().is_none());
     }
 
+    #[test]
+    fn fuzz_frames_of_an_engine() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut valid = Vec::new();
+        runtime.block_on(async {
+            let mut writer = FrameWriter::new(&mut valid);
+            writer.message(&FromEngine::List).await.unwrap();
+            writer.message(&FromEngine::Data { rows: 2 }).await.unwrap();
+            writer.byte_parts(&[Bytes::from_static(b"two "), "rows".into()]).await.unwrap();
+        });
+        aquifer_testkit::fuzz("frames_of_an_engine", 0.2, &[valid], |bytes| {
+            runtime.block_on(async {
+                let mut reader = FrameReader::new(bytes);
+                while let Ok(Some(message)) = reader.message::<FromEngine>().await {
+                    if matches!(message, FromEngine::Data { .. }) && reader.bytes().await.is_err() {
+                        return;
+                    }
+                }
+            });
+        });
+    }
+
     #[tokio::test]
     async fn what_is_no_frame_is_refused() {
         for bytes in [

@@ -226,3 +226,181 @@ fn of_read(error: &aquifer_stream::Error) -> Refusal {
         error => Refusal::of_store(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aquifer_stream::{
+        AppendRequest, Environment, NewStream, Options, PartitionAppend, StreamStore, Truncation,
+    };
+    use aquifer_types::{
+        Batch, BatchBuilder, BatchHeader, CleanupPolicy, PartitionIndex, StreamClass, StreamConfig,
+        StreamName, StreamPath, TenantName,
+    };
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::cut::QuestionCut;
+
+    const BATCHES: i64 = 20;
+    const RECORDS: i64 = 50;
+
+    fn path() -> StreamPath {
+        StreamPath::new(TenantName::default_tenant(), StreamName::new("s").unwrap())
+    }
+
+    /// A store with one stream, whose records are tiered when `age_ms` have
+    /// passed, and a cut of it.
+    async fn cut(data: &std::path::Path, config: StreamConfig) -> (StreamStore, QuestionCut) {
+        let options = Options {
+            data: data.to_owned(),
+            journal_file_bytes: 1 << 20,
+            journal_bytes_max: 64 << 20,
+            disk_reserve_bytes: 0,
+            tier_interval_ms: 10,
+            compaction_interval_ms: 10,
+            compaction_chunks_min: 2,
+            chunk_grace_ms: 0,
+            ..Options::default()
+        };
+        let mut registry = Registry::default();
+        let store = StreamStore::open(options, Environment::real(), &mut registry).await.unwrap();
+        let new = NewStream { path: path(), partitions: 1, class: StreamClass::Durable, config };
+        store.create_stream(new).await.unwrap();
+        append(&store).await;
+        let names = vec![path().name];
+        let cut = QuestionCut::take(&store, &TenantName::default_tenant(), names).unwrap();
+        (store, cut)
+    }
+
+    async fn append(store: &StreamStore) {
+        for batch in 0..BATCHES {
+            let mut builder = BatchBuilder::default();
+            for record in 0..RECORDS {
+                let value = format!("{batch} {record} {}", "x".repeat(100));
+                builder.push(Timestamp(batch), Some(b"key"), &[], Some(value.as_bytes()));
+            }
+            let partition = PartitionIndex(0);
+            let append =
+                PartitionAppend { partition, batch: builder.finish(), expected_offset: None };
+            let (path, appends) = (path(), vec![append]);
+            let request = AppendRequest { path, appends, idempotency_key: None };
+            store.append(request).await.unwrap();
+        }
+    }
+
+    async fn until(mut condition: impl FnMut() -> bool) {
+        for _ in 0..6_000 {
+            if condition() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it did not come true within a minute");
+    }
+
+    fn tails(cut: &QuestionCut) -> (Tails, Partition, Offset) {
+        let partition = cut.tables()[0].partitions[0].clone();
+        let tails = cut.tails(TailBudget::new(&QueryOptions::default()));
+        (tails, partition.partition, partition.end)
+    }
+
+    fn offsets(piece: &Piece) -> Vec<i64> {
+        let mut bytes = bytes::BytesMut::new();
+        piece.bytes.iter().for_each(|part| bytes.extend_from_slice(part));
+        let mut bytes = bytes.freeze();
+        let mut offsets = Vec::new();
+        match piece.part.form {
+            TailForm::Batches => {
+                for _ in &piece.part.appended {
+                    let len = BatchHeader::peek_total_bytes(&bytes).unwrap();
+                    let batch = Batch::read(bytes.split_to(len)).unwrap();
+                    let records = batch.to_records(1 << 20).unwrap();
+                    offsets.extend(records.iter().map(|record| record.offset.get()));
+                }
+                assert!(bytes.is_empty(), "a time for each batch");
+            }
+            TailForm::Rows => {
+                let reader = arrow_ipc::reader::StreamReader::try_new(&*bytes, None).unwrap();
+                for rows in reader {
+                    let rows = Rows::try_new(rows.unwrap()).unwrap();
+                    offsets.extend(rows.offsets().map(Offset::get));
+                }
+            }
+        }
+        offsets
+    }
+
+    /// Reads from `from` on in pieces of about `bytes_max`.
+    async fn read(cut: &QuestionCut, from: i64, bytes_max: u64) -> (Vec<i64>, Vec<TailForm>) {
+        let (mut tails, partition, end) = tails(cut);
+        let (mut found, mut forms) = (Vec::new(), Vec::new());
+        let mut at = Offset(from);
+        while at < end {
+            let piece = tails.read(partition, at, bytes_max).await.unwrap();
+            found.extend(offsets(&piece).into_iter().filter(|offset| *offset >= at.get()));
+            forms.push(piece.part.form);
+            assert!(piece.part.next > at);
+            at = piece.part.next;
+        }
+        assert_eq!(at, end);
+        (found, forms)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_tail_is_read_whole_before_and_after_tiering_overtook_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = StreamConfig { chunk_max_age_ms: 500, ..StreamConfig::default() };
+        let (store, cut) = cut(directory.path(), config).await;
+        // What comes behind the cut is not of it.
+        append(&store).await;
+        let all = BATCHES * RECORDS;
+        let check = async |form: Option<TailForm>| {
+            for (from, bytes_max) in [(0, 1), (0, 20_000), (0, u64::MAX), (all / 2 + 7, 20_000)] {
+                let (found, forms) = read(&cut, from, bytes_max).await;
+                assert_eq!(found, (from..all).collect::<Vec<_>>(), "from {from}, {bytes_max}");
+                assert!(form.is_none_or(|form| forms.iter().all(|of| *of == form)), "{forms:?}");
+            }
+        };
+        check(None).await;
+        until(|| !store.list_chunks(&path()).unwrap().is_empty()).await;
+        let tiered = || store.describe_stream(&path()).unwrap().partitions[0].tiered_offset;
+        until(|| tiered() >= Offset(all)).await;
+        check(Some(TailForm::Rows)).await;
+        let (mut tails, partition, _) = tails(&cut);
+        let elsewhere = Partition::new(partition.stream, PartitionIndex(9));
+        assert!(tails.read(elsewhere, Offset(0), 1).await.is_err());
+        store.truncate_stream(&path(), Truncation::All).await.unwrap();
+        let overtaken = tails.read(partition, Offset(0), 1).await.unwrap_err();
+        assert_eq!(overtaken.code, "cut-overtaken");
+        assert!(overtaken.is_retriable());
+        store.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_compacted_away_is_not_left_out_in_silence() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = StreamConfig {
+            chunk_max_age_ms: 100,
+            cleanup_policy: CleanupPolicy::Compact,
+            ..StreamConfig::default()
+        };
+        let (store, cut) = cut(directory.path(), config).await;
+        // All records have one key: what the cut has goes for what comes later.
+        append(&store).await;
+        let (mut tails, partition, _) = tails(&cut);
+        for _ in 0..6_000 {
+            match tails.read(partition, Offset(0), 1).await {
+                Ok(piece) => assert_eq!(offsets(&piece)[0], 0),
+                Err(refusal) => {
+                    assert_eq!(refusal.code, "cut-overtaken");
+                    store.shutdown().await.unwrap();
+                    return;
+                }
+            }
+            append(&store).await;
+        }
+        panic!("nothing was compacted");
+    }
+}

@@ -19,6 +19,6 @@ pub mod run;
 mod tests;
 mod time;
 
-pub use matcher::{Marks, Matcher, Part, Scratch, Searchable};
+pub use matcher::{EachHeader, Marks, Matcher, Part, Scratch, Searchable};
 pub use parse::{CONDITIONS_MAX, DEPTH_MAX, QUERY_BYTES_MAX, SyntaxError};
 pub use query::Query;

@@ -15,6 +15,9 @@ use crate::literal::Literal;
 use crate::number;
 use crate::query::{Bound, Bounds, Leaf, Node, Query, Scalar, Scope};
 
+/// Takes a header's key and value; false where it wants no more.
+pub type EachHeader<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>) -> bool;
+
 /// What can be searched.
 pub trait Searchable {
     /// Its timestamp in ms, its partition, its offset.
@@ -24,7 +27,7 @@ pub trait Searchable {
     /// Its value.
     fn value(&self) -> Option<&[u8]>;
     /// Calls `each` with keys and values of its headers, until it answers false.
-    fn each_header(&self, each: &mut dyn FnMut(&[u8], Option<&[u8]>) -> bool);
+    fn each_header(&self, each: EachHeader<'_>);
 }
 
 impl Searchable for (PartitionIndex, &Record) {
@@ -40,7 +43,7 @@ impl Searchable for (PartitionIndex, &Record) {
         self.1.value.as_deref()
     }
 
-    fn each_header(&self, each: &mut dyn FnMut(&[u8], Option<&[u8]>) -> bool) {
+    fn each_header(&self, each: EachHeader<'_>) {
         for header in &self.1.headers {
             if !each(&header.key, header.value.as_deref()) {
                 return;
@@ -62,7 +65,7 @@ impl Searchable for (PartitionIndex, Row<'_>) {
         self.1.value()
     }
 
-    fn each_header(&self, each: &mut dyn FnMut(&[u8], Option<&[u8]>) -> bool) {
+    fn each_header(&self, each: EachHeader<'_>) {
         for (key, value) in self.1.headers() {
             if !each(key, value) {
                 return;

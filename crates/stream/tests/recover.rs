@@ -16,12 +16,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aquifer_env::store::TierStore;
 use aquifer_env::{FaultyStore, Random, SeededRandom};
 use aquifer_stream::{
-    AppendRequest, Error, Options, PartitionAppend, RecoverReport, StreamStore, StreamUpdate,
-    Truncation, VerifyReport, recover_from, verify,
+    AppendRequest, DocumentExpectation, DocumentKey, DocumentKind, Error, NewStream, Options,
+    PartitionAppend, RecoverReport, StreamStore, StreamUpdate, Truncation, VerifyReport,
+    recover_from, verify,
 };
 use aquifer_types::{
     BatchBuilder, GroupName, Offset, PartitionIndex, ProducerEpoch, ProducerId, Record, Sequence,
-    StreamConfig, StreamName, TenantName, Timestamp,
+    StreamClass, StreamConfig, StreamName, TenantName, Timestamp,
 };
 use support::*;
 
@@ -104,6 +105,8 @@ async fn what_was_tiered_comes_back_and_what_was_deleted_does_not() {
     let positions = BTreeMap::from([(PartitionIndex(0), (Offset(66), "note".to_owned()))]);
     let stream = StreamName::new("a").unwrap();
     store.commit_positions(&tenant, &group, &stream, positions).await.unwrap();
+    let view = DocumentKey::new(tenant.clone(), DocumentKind::View, "view");
+    store.put_document(view.clone(), "{}".into(), DocumentExpectation::Any).await.unwrap();
     settled(&store, &tier2, &["a"]).await;
     let described = store.describe_stream(&path("a")).unwrap();
     // In the journal only: lost.
@@ -134,6 +137,16 @@ async fn what_was_tiered_comes_back_and_what_was_deleted_does_not() {
     assert!(matches!(store.describe_stream(&path("deleted")), Err(Error::StreamNotFound(_))));
     let group = store.describe_group(&tenant, &group).unwrap();
     assert_eq!(group.positions[&path("a")][&PartitionIndex(0)].offset, Offset(66));
+    // A view has its name as it had.
+    assert_eq!(store.document(&view).unwrap().value, "{}");
+    let new = NewStream {
+        path: path("view"),
+        partitions: 1,
+        class: StreamClass::Durable,
+        config: config(),
+    };
+    let taken = store.create_stream(new).await;
+    assert!(matches!(taken, Err(Error::ViewExists(_))), "{taken:?}");
     // The answer to what came back is known, that to what is lost is not.
     let repeated = store.append(keyed("a", "order", 1)).await.unwrap();
     assert!(repeated.is_duplicate);

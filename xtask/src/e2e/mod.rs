@@ -26,11 +26,14 @@ mod postgres_clients;
 mod postgres_jdbc;
 mod power_cut;
 mod proxy;
+mod query_isolation;
+mod questions;
 mod readme;
 mod recover;
 mod s3;
 mod search;
 pub(crate) mod server;
+mod sql_cut;
 mod sql_http;
 mod sql_shell;
 mod sync_faults;
@@ -164,6 +167,16 @@ const SCENARIOS: &[Scenario] = &[
         name: "command_line",
         about: "the client commands and the demo",
         run: command_line::run,
+    },
+    Scenario {
+        name: "query_isolation",
+        about: "hostile questions, little memory, a killed engine: appends go on, the next works",
+        run: query_isolation::run,
+    },
+    Scenario {
+        name: "sql_cut",
+        about: "statements read one cut beside appends, tiering, compaction and transactions",
+        run: sql_cut::run,
     },
     Scenario {
         name: "kafka_security",

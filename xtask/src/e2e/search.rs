@@ -323,9 +323,8 @@ fn check_events(client: &Client, sent: &[Sent]) -> Result<()> {
     let path = format!("/v1/streams/{STREAM}/histogram?q=session&top=verb,_partition");
     let text = client.get_as(&path, "text/event-stream")?;
     let last = text
-        .split("\n\n")
-        .filter_map(|event| event.strip_prefix("event: histogram\ndata: "))
-        .next_back()
+        .rsplit("\n\n")
+        .find_map(|event| event.strip_prefix("event: histogram\ndata: "))
         .with_context(|| format!("no histogram in {text}"))?;
     let last: Value = serde_json::from_str(last)?;
     let expected = sent.iter().filter(|sent| sent.tokens.contains("session")).count();

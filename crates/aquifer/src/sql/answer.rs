@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::Settings;
 use super::printer::Printer;
-use super::progress::{Progress, ProgressLine};
+use super::progress::ProgressLine;
 use crate::client::{Client, RequestError};
 use crate::failure::Failure;
 use crate::read::{Event, Events};
@@ -53,37 +53,7 @@ impl Asking<'_> {
         printer: &mut Printer,
         line: &mut ProgressLine,
     ) -> Result<(), RequestError> {
-        let each = |event: Event, printer: &mut Printer, line: &mut ProgressLine| {
-            match event.kind.as_str() {
-                "begin" => {
-                    let begin: Begin = parse(&event.data)?;
-                    let names: Vec<String> =
-                        begin.columns.into_iter().map(|column| column.name).collect();
-                    printer.begin(begin.command, &names);
-                }
-                "rows" => {
-                    line.clear();
-                    printer.rows(&event.data)?;
-                }
-                "progress" => {
-                    // Rows that have been waiting for others since the last one
-                    // are worth more than columns that fit them all.
-                    if printer.is_waiting() {
-                        line.clear();
-                        printer.flush()?;
-                    }
-                    line.show(parse::<Progress>(&event.data)?);
-                }
-                "done" => {
-                    let elapsed_ms = line.elapsed_ms();
-                    line.clear();
-                    printer.end(parse(&event.data)?, elapsed_ms)?;
-                }
-                _ => {}
-            }
-            Ok(())
-        };
-        self.events(|event| each(event, printer, line)).await
+        self.events(|event| show(&event, printer, line)).await
     }
 
     /// Runs it and returns all its rows, of which there are few.
@@ -133,6 +103,37 @@ impl Asking<'_> {
         }
         Err(RequestError::Transport("the answer broke off before its end".to_owned(), false))
     }
+}
+
+/// Prints what an event tells.
+fn show(event: &Event, printer: &mut Printer, line: &mut ProgressLine) -> Result<(), Failure> {
+    match event.kind.as_str() {
+        "begin" => {
+            let Begin { command, columns } = parse(&event.data)?;
+            let names: Vec<String> = columns.into_iter().map(|column| column.name).collect();
+            printer.begin(command, &names);
+        }
+        "rows" => {
+            line.clear();
+            printer.rows(&event.data)?;
+        }
+        "progress" => {
+            // Rows that have been waiting for others since the last one are
+            // worth more than columns that fit them all.
+            if printer.is_waiting() {
+                line.clear();
+                printer.flush()?;
+            }
+            line.show(parse(&event.data)?);
+        }
+        "done" => {
+            let elapsed_ms = line.elapsed_ms();
+            line.clear();
+            printer.end(parse(&event.data)?, elapsed_ms)?;
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 fn parse<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T, Failure> {

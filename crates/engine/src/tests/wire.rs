@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_query::wire::{FromEngine, Refusal, ToEngine};
-use aquifer_query::{Ask, FrameReader, FrameWriter, Question};
+use aquifer_query::{FrameReader, FrameWriter, Question};
 use aquifer_types::{ErrorKind, StreamName};
 use tokio::io::BufReader;
 use tokio::net::UnixStream;

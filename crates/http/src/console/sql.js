@@ -136,6 +136,7 @@
       }).join("\n");
       byId("row").textContent = text.length > ROW_CHARS_MAX ?
         text.slice(0, ROW_CHARS_MAX) + "…" : text;
+      byId("row").scrollIntoView({ block: "nearest" });
     }
     drawSoon();
   }

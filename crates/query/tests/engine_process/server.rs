@@ -62,6 +62,7 @@ impl Server {
         let store = StreamStore::open(store_options, environment, &mut registry).await.unwrap();
         let engine = EngineCommand {
             program: program.into(),
+            name: program.to_owned(),
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             variables_left_out: Vec::new(),
             temporary_directory: std::env::temp_dir(),
