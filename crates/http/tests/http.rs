@@ -57,7 +57,6 @@ impl Server {
             name: "engine".to_owned(),
             variables_left_out: Vec::new(),
             arguments: Vec::new(),
-            variables_left_out: Vec::new(),
             temporary_directory: directory.path().to_owned(),
             log_filter: "info".to_owned(),
         };
@@ -68,12 +67,6 @@ impl Server {
             engine,
         };
         let queries = Queries::new(store.clone(), QueryOptions::default(), query_environment);
-        let table_environment = TableEnvironment {
-            clock: clock.clone(),
-            random: random.clone(),
-            metrics: TableMetrics::register(&mut registry),
-        };
-        let tables = Tables::new(store.clone(), TableOptions::default(), table_environment);
         let environment = HttpEnvironment {
             clock,
             random,
