@@ -5,13 +5,23 @@ use std::process::Command;
 
 use crate::workspace::{Workspace, reason, run_quietly};
 
+/// The requirements of most scenarios, installed into `target/venv`.
+const REQUIREMENTS: &str = "requirements.txt";
+
 /// The interpreter of `target/venv` with requirements.txt installed, made on
 /// first use; else one sentence why there is none.
 pub(crate) fn interpreter(workspace: &Workspace) -> Result<PathBuf, String> {
-    let requirements = workspace.root.join("xtask/requirements.txt");
+    interpreter_with(workspace, REQUIREMENTS)
+}
+
+/// As [`interpreter`] with another file `requirements-NAME.txt` of xtask's,
+/// installed into `target/venv-NAME`.
+pub(crate) fn interpreter_with(workspace: &Workspace, file: &str) -> Result<PathBuf, String> {
+    let requirements = workspace.root.join("xtask").join(file);
     let wanted = std::fs::read_to_string(&requirements)
         .map_err(|error| format!("cannot read {}: {error}", requirements.display()))?;
-    let environment = workspace.target.join("venv");
+    let suffix = file.trim_start_matches("requirements").trim_end_matches(".txt");
+    let environment = workspace.target.join(format!("venv{suffix}"));
     let interpreter = environment.join("bin").join("python");
     // Written last: its content says which requirements are in place.
     let installed = environment.join("installed.txt");

@@ -905,3 +905,70 @@ async fn files_are_listed_in_pages_with_their_urls() {
     assert_eq!(problem_of(answer).await.0, 404);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn the_catalog_of_tables_speaks_icebergs_protocol() {
+    let server = Server::start(HttpOptions::default()).await;
+    server.create("audit", 2).await;
+    let json = async |path: &str, status: u16| {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status(), status, "{path}");
+        answer.json::<Value>().await.unwrap()
+    };
+    let config = json("/iceberg/v1/config?warehouse=any", 200).await;
+    assert_eq!((&config["defaults"], &config["overrides"]), (&json!({}), &json!({})));
+    let namespaces = json("/iceberg/v1/namespaces", 200).await;
+    assert_eq!(namespaces, json!({ "namespaces": [["default"]] }));
+    let below = json("/iceberg/v1/namespaces?parent=default", 200).await;
+    assert_eq!(below, json!({ "namespaces": [] }));
+    let namespace = json("/iceberg/v1/namespaces/default", 200).await;
+    assert_eq!(namespace["namespace"], json!(["default"]));
+    let tables = json("/iceberg/v1/namespaces/default/tables?pageSize=5", 200).await;
+    let identifier = json!({ "namespace": ["default"], "name": "audit" });
+    assert_eq!(tables, json!({ "identifiers": [identifier] }));
+    for query in ["", "?snapshots=all", "?snapshots=refs"] {
+        let path = format!("/iceberg/v1/namespaces/default/tables/audit{query}");
+        let table = json(&path, 200).await;
+        assert_eq!(table["metadata"]["format-version"], 2);
+        assert!(table["metadata-location"].as_str().unwrap().starts_with("file:///"));
+    }
+    for (path, name) in [
+        ("/iceberg/v1/namespaces/default/tables/nothing", "NoSuchTableException"),
+        ("/iceberg/v1/namespaces/default/tables/no%20name", "NoSuchTableException"),
+        ("/iceberg/v1/namespaces/other/tables/audit", "NoSuchNamespaceException"),
+        ("/iceberg/v1/namespaces/a%1Fb", "NoSuchNamespaceException"),
+        ("/iceberg/v1/namespaces?parent=other", "NoSuchNamespaceException"),
+    ] {
+        let problem = json(path, 404).await;
+        assert_eq!(
+            (&problem["error"]["type"], &problem["error"]["code"]),
+            (&json!(name), &json!(404))
+        );
+        assert_eq!(problem["type"], "urn:aquifer:problem:not-found");
+    }
+    for (path, status) in [
+        ("/iceberg/v1/namespaces/default", 204),
+        ("/iceberg/v1/namespaces/other", 404),
+        ("/iceberg/v1/namespaces/default/tables/audit", 204),
+        ("/iceberg/v1/namespaces/default/tables/nothing", 404),
+    ] {
+        let answer = server.request(Method::HEAD, path).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+    }
+    let written = server.send(Method::POST, "/iceberg/v1/namespaces", json!({})).await;
+    assert_eq!(written.status(), 405);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_catalog_of_tables_asks_for_the_token() {
+    let token = Some(Token::new("a-secret-token").unwrap());
+    let server = Server::start(HttpOptions { token, ..HttpOptions::default() }).await;
+    let refused = server.get("/iceberg/v1/config").await;
+    assert_eq!(refused.status(), 401);
+    let problem: Value = refused.json().await.unwrap();
+    assert_eq!(problem["error"]["type"], "NotAuthorizedException");
+    let request = server.request(Method::GET, "/iceberg/v1/config").bearer_auth("a-secret-token");
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    server.stop().await;
+}

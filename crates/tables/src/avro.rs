@@ -1,10 +1,15 @@
 //! Avro files of records: how Iceberg keeps manifests and lists of them.
 
+use apache_avro::util::max_allocation_bytes;
 use apache_avro::{Codec, DeflateSettings, Reader, Schema, Writer, from_value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
+
+/// How long a block, an array or a text of a file may say that it is. Blocks
+/// have some 16 KB, and the longest text is a table's schema.
+const ALLOCATION_BYTES_MAX: usize = 1 << 20;
 
 /// A file with these rows, under a schema given as JSON. `marker` separates its
 /// blocks and is to be random.
@@ -35,6 +40,8 @@ pub(crate) fn decode<T: DeserializeOwned>(
     bytes: &[u8],
     count_max: usize,
 ) -> Result<Vec<T>, Error> {
+    // The first call counts, for all that the library reads.
+    max_allocation_bytes(ALLOCATION_BYTES_MAX);
     let damaged = |error: apache_avro::Error| Error::damaged(path, error);
     let mut rows = Vec::new();
     for value in Reader::new(bytes).map_err(damaged)? {

@@ -2,7 +2,7 @@
 //! one step for each kind of operation, so that readers who follow the table
 //! tell new records from records in other files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use aquifer_types::{Offset, PartitionIndex};
 
@@ -48,14 +48,13 @@ pub(crate) fn between<'a>(
     live: &'a [LiveFile],
     hidden: &HashMap<&str, u64>,
 ) -> BTreeMap<Kind, Step<'a>> {
-    let live_urls: HashMap<&str, ()> = live.iter().map(|file| (file.url.as_str(), ())).collect();
-    let listed_urls: HashMap<&str, ()> =
-        listed.iter().map(|file| (file.url.as_str(), ())).collect();
+    let live_urls: HashSet<&str> = live.iter().map(|file| file.url.as_str()).collect();
+    let listed_urls: HashSet<&str> = listed.iter().map(|file| file.url.as_str()).collect();
     let mut changes: BTreeMap<PartitionIndex, Step<'a>> = BTreeMap::new();
-    for file in listed.iter().filter(|file| !live_urls.contains_key(file.url.as_str())) {
+    for file in listed.iter().filter(|file| !live_urls.contains(file.url.as_str())) {
         changes.entry(file.partition).or_default().removed.push(file);
     }
-    for file in live.iter().filter(|file| !listed_urls.contains_key(file.url.as_str())) {
+    for file in live.iter().filter(|file| !listed_urls.contains(file.url.as_str())) {
         changes.entry(file.chunk.partition.index).or_default().added.push(file);
     }
     let mut steps: BTreeMap<Kind, Step<'a>> = BTreeMap::new();
@@ -150,6 +149,7 @@ mod tests {
             schema_version: 0,
             timestamp_type: aquifer_types::TimestampType::Create,
             index_path: None,
+            index_bytes: None,
             key_id: None,
         };
         LiveFile { chunk: Arc::new(chunk), url: url(file), hidden_below: None }

@@ -18,7 +18,7 @@ use crate::manifest_list::{self, ManifestFile};
 use crate::metadata::Metadata;
 use crate::snapshot::{self, Snapshot, Totals};
 use crate::table::Context;
-use crate::{Error, positions};
+use crate::{Error, positions, schema};
 
 /// Half-empty manifests that a snapshot may have; more are merged.
 const MANIFESTS_SMALL_MAX: usize = 16;
@@ -33,8 +33,18 @@ pub(crate) struct Hidden {
     pub(crate) partition: PartitionIndex,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
-    pub(crate) snapshot_id: i64,
-    pub(crate) sequence: i64,
+    /// The snapshot that added it and its sequence number, once there is one.
+    pub(crate) added: Option<(i64, i64)>,
+}
+
+impl Hidden {
+    fn is_in(&self, all: &[Self]) -> bool {
+        all.iter().any(|other| other.object_path == self.object_path)
+    }
+}
+
+fn is_same(one: &[Hidden], other: &[Hidden]) -> bool {
+    one.len() == other.len() && one.iter().all(|hidden| hidden.is_in(other))
 }
 
 /// What a table is to become.
@@ -90,25 +100,40 @@ impl Draft {
         looked_ns: Option<u64>,
         now_ns: u64,
     ) -> Result<BTreeMap<String, Offset>, Error> {
-        let sequence = self.metadata.last_sequence_number.saturating_add(1);
-        let first_id = self.new_snapshot_id();
-        let (hidden, unhidden) = self.hide(live, first_id, sequence).await?;
-        let is_new = |hidden: &Hidden| !self.hidden.contains(hidden);
-        if hidden.iter().any(is_new) || (steps.is_empty() && hidden != self.hidden) {
+        let fields = schema::fields(&aquifer_chunk::schema())?;
+        self.metadata.set_fields(&fields)?;
+        let (hidden, unhidden) = self.hide(live).await?;
+        let is_changed = !is_same(&hidden, &self.hidden);
+        // Rows that are shown now go at once, those of chunks that are yet to be
+        // listed with these.
+        let newest = self.history.newest().flat_map(|(_, known)| known.listed.iter());
+        let listed: HashSet<&str> = newest.map(|file| file.url.as_str()).collect();
+        let at_once: Vec<Hidden> = hidden
+            .iter()
+            .filter(|hidden| listed.contains(hidden.data_url.as_str()))
+            .cloned()
+            .collect();
+        let goes = at_once.iter().any(|hidden| !hidden.is_in(&self.hidden));
+        if goes || (steps.is_empty() && is_changed) {
             steps.entry(Kind::Delete).or_default();
         }
         let count = steps.len();
-        let mut hidden = (hidden != self.hidden).then_some(hidden);
         for (at, (kind, step)) in steps.iter().enumerate() {
-            let (is_first, is_last) = (at == 0, at + 1 == count);
+            let is_last = at + 1 == count;
             let making = Making {
-                id: if is_first { first_id } else { self.new_snapshot_id() },
+                id: self.new_snapshot_id(),
                 sequence: self.metadata.last_sequence_number.saturating_add(1),
                 live,
                 // What a later step removes is not live any more.
                 whole_ns: if is_last { Some(now_ns) } else { looked_ns },
             };
-            self.make(&making, *kind, step, hidden.take(), is_last).await?;
+            let hides = match at {
+                _ if is_last => Some(&hidden),
+                0 if goes => Some(&at_once),
+                _ => None,
+            };
+            let hides = hides.filter(|hides| !is_same(hides, &self.hidden)).cloned();
+            self.make(&making, *kind, step, hides, is_last).await?;
             self.context.metrics.snapshots.inc();
         }
         Ok(unhidden)
@@ -119,8 +144,6 @@ impl Draft {
     async fn hide(
         &mut self,
         live: &Live,
-        snapshot_id: i64,
-        sequence: i64,
     ) -> Result<(Vec<Hidden>, BTreeMap<String, Offset>), Error> {
         let (mut all, mut unhidden) = (Vec::new(), BTreeMap::new());
         let cut = live.files.iter().filter_map(|file| Some((file, file.hidden_below?)));
@@ -150,8 +173,7 @@ impl Draft {
                 partition: file.chunk.partition.index,
                 rows,
                 bytes: length,
-                snapshot_id,
-                sequence,
+                added: None,
             });
         }
         Ok((all, unhidden))
@@ -168,7 +190,15 @@ impl Draft {
     ) -> Result<(), Error> {
         let (mut manifests, entries) = self.carry_on(making, step, hidden.is_some());
         let (mut added_files, mut added_positions) = (0, 0);
-        if let Some(hidden) = hidden {
+        if let Some(mut hidden) = hidden {
+            // It concerns files of its own snapshot and of those before.
+            let known = |hidden: &Hidden| {
+                let same = self.hidden.iter().find(|it| it.object_path == hidden.object_path);
+                same.and_then(|it| it.added)
+            };
+            for hidden in &mut hidden {
+                hidden.added = known(hidden).or(Some((making.id, making.sequence)));
+            }
             let entries = self.positions_entries(making, &hidden);
             let added = entries.iter().filter(|entry| entry.status == ADDED);
             for entry in added {
@@ -269,11 +299,8 @@ impl Draft {
         entries.extend(step.added.iter().map(added));
         // Neighbours in the stream are neighbours in manifests, so that a
         // filter leaves most of these out.
-        entries.sort_by(|a, b| {
-            let key = |entry: &Entry| {
-                (entry.data_file.partition.partition, entry.data_file.file_path.clone())
-            };
-            key(a).cmp(&key(b))
+        entries.sort_by_cached_key(|entry| {
+            (entry.data_file.partition.partition, entry.data_file.file_path.clone())
         });
         (kept, entries)
     }
@@ -285,11 +312,15 @@ impl Draft {
             DataFile::of_positions(url, data_url, *partition, *rows, *bytes)
         };
         let now = hidden.iter().map(|hidden| {
-            let status = if self.hidden.contains(hidden) { EXISTING } else { ADDED };
-            Entry::new(status, hidden.snapshot_id, hidden.sequence, of(hidden))
+            let status = if hidden.is_in(&self.hidden) { EXISTING } else { ADDED };
+            let (id, sequence) = hidden.added.unwrap_or((making.id, making.sequence));
+            Entry::new(status, id, sequence, of(hidden))
         });
-        let gone = self.hidden.iter().filter(|known| !hidden.contains(known));
-        let gone = gone.map(|known| Entry::new(DELETED, making.id, known.sequence, of(known)));
+        let gone = self.hidden.iter().filter(|known| !known.is_in(hidden));
+        let gone = gone.map(|known| {
+            let sequence = known.added.map_or(making.sequence, |(_, sequence)| sequence);
+            Entry::new(DELETED, making.id, sequence, of(known))
+        });
         now.chain(gone).collect()
     }
 

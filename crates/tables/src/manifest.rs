@@ -115,3 +115,101 @@ const SCHEMA: &str = r#"{
         { "name": "sort_order_id", "type": ["null", "int"], "default": null, "field-id": 140 }
       ] } }
   ] }"#;
+
+#[cfg(test)]
+mod tests {
+    use aquifer_stream::ChunkMeta;
+    use aquifer_types::{ChunkId, Offset, Partition, PartitionIndex, StreamId, Timestamp};
+
+    use super::*;
+    use crate::data_file::Listed;
+
+    const GOLDEN: &[u8] = include_bytes!("../tests/golden/manifest-v2.avro");
+    const FOLDER: &str = "file:///tier2/default/audit-01010101-0101-0101-0101-010101010101/p3";
+
+    fn entries() -> Vec<Entry> {
+        let chunk = ChunkMeta {
+            id: ChunkId::from_bytes([2; 16]),
+            partition: Partition::new(StreamId::from_bytes([1; 16]), PartitionIndex(3)),
+            base: Offset(40),
+            next: Offset(52),
+            object_path: "a.parquet".into(),
+            object_bytes: 1234,
+            checksum: String::new(),
+            records: 10,
+            raw_bytes: 1,
+            min_timestamp: Some(Timestamp(1000)),
+            max_timestamp: Some(Timestamp(2000)),
+            max_appended: Some(Timestamp(2500)),
+            epochs: Vec::new(),
+            generation: 0,
+            schema_version: 0,
+            timestamp_type: aquifer_types::TimestampType::Create,
+            index_path: None,
+            index_bytes: None,
+            key_id: None,
+        };
+        let listed = Listed {
+            url: format!("{FOLDER}/b.parquet"),
+            partition: PartitionIndex(3),
+            base: Offset(30),
+            next: Offset(40),
+            records: 5,
+            bytes: 99,
+            snapshot_id: 6,
+            sequence: 1,
+        };
+        let added = DataFile::of_chunk(&chunk, format!("{FOLDER}/a.parquet"));
+        vec![
+            Entry::new(ADDED, 7, 2, added),
+            Entry::new(DELETED, 7, 1, DataFile::of_listed(&listed)),
+        ]
+    }
+
+    #[test]
+    fn the_format_is_the_golden_files() {
+        assert_eq!(decode("golden", GOLDEN).unwrap(), entries());
+        let fields = schema::fields(&aquifer_chunk::schema()).unwrap();
+        let bytes = encode(&entries(), &schema::numbered(&fields, 0), false, [7; 16]).unwrap();
+        assert_eq!(decode("own", &bytes).unwrap(), entries());
+        // What is kept of the schema is what readers find columns by.
+        let header = |bytes: &[u8]| {
+            let reader = apache_avro::Reader::new(bytes).unwrap();
+            let metadata = reader.user_metadata().clone();
+            let schema = serde_json::to_value(reader.writer_schema()).unwrap();
+            (metadata, schema)
+        };
+        let (own, golden) = (header(&bytes), header(GOLDEN));
+        assert_eq!(own.1, golden.1);
+        for (key, value) in &own.0 {
+            assert_eq!(golden.0.get(key), Some(value), "{key}");
+        }
+        assert_eq!(own.0.len(), 6);
+    }
+
+    #[test]
+    fn fuzz_decode_manifest() {
+        aquifer_testkit::fuzz("decode_manifest", 0.2, &[GOLDEN.to_vec()], |bytes| {
+            let _ = decode("fuzz", bytes);
+        });
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        for end in [0, 3, 100, GOLDEN.len() - 1] {
+            let cut = GOLDEN.get(..end).unwrap();
+            assert!(matches!(decode("cut", cut), Err(Error::Damaged { .. })), "{end}");
+        }
+    }
+
+    #[test]
+    fn what_is_listed_is_read_back() {
+        let [added, deleted] = <[Entry; 2]>::try_from(entries()).unwrap();
+        let listed = added.data_file.listed("m", 7, 2).unwrap();
+        assert_eq!((listed.base, listed.next, listed.records), (Offset(40), Offset(52), 10));
+        let gone = deleted.data_file.clone().listed("m", 6, 1).unwrap();
+        assert_eq!((gone.base, gone.next, gone.bytes), (Offset(30), Offset(40), 99));
+        let unbounded = DataFile { lower_bounds: None, ..deleted.data_file };
+        assert!(matches!(unbounded.listed("m", 6, 1), Err(Error::Damaged { .. })));
+    }
+}

@@ -126,3 +126,41 @@ const SCHEMA: &str = r#"{
           { "name": "upper_bound", "type": ["null", "bytes"], "default": null, "field-id": 511 }
         ] } }] }
   ] }"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &[u8] = include_bytes!("../tests/golden/manifest-list-v2.avro");
+
+    #[test]
+    fn the_format_is_the_golden_files() {
+        let manifest = include_bytes!("../tests/golden/manifest-v2.avro");
+        let entries = crate::manifest::decode("golden", manifest).unwrap();
+        let url = "file:///tier2/_iceberg/m.avro".to_owned();
+        let file = ManifestFile::new(url, 500, &entries, 7, 2);
+        let files = vec![file];
+        assert_eq!(decode("golden", GOLDEN).unwrap(), files);
+        let bytes = encode(&files, 7, None, 2, [7; 16]).unwrap();
+        assert_eq!(decode("own", &bytes).unwrap(), files);
+        let header = |bytes: &[u8]| {
+            let reader = apache_avro::Reader::new(bytes).unwrap();
+            (reader.user_metadata().clone(), serde_json::to_value(reader.writer_schema()).unwrap())
+        };
+        assert_eq!(header(&bytes), header(GOLDEN));
+    }
+
+    #[test]
+    fn fuzz_decode_manifest_list() {
+        aquifer_testkit::fuzz("decode_manifest_list", 0.2, &[GOLDEN.to_vec()], |bytes| {
+            let _ = decode("fuzz", bytes);
+        });
+    }
+
+    #[test]
+    fn a_list_of_nothing_is_a_list() {
+        let bytes = encode(&[], 7, Some(6), 2, [7; 16]).unwrap();
+        assert!(decode("empty", &bytes).unwrap().is_empty());
+        assert!(matches!(decode("cut", &bytes[..20]), Err(Error::Damaged { .. })));
+    }
+}

@@ -42,8 +42,8 @@ pub(crate) struct Stored {
 
 impl Stored {
     pub(crate) async fn read(context: &Context, folder: &str, id: StreamId) -> Result<Self, Error> {
-        let objects = context.store.list_beside(folder, OBJECTS_MAX).await?;
-        let objects: BTreeSet<String> = objects.into_iter().map(|(path, _)| path).collect();
+        let objects = context.store.list_beside(folder, |_| true, OBJECTS_MAX).await?;
+        let objects: BTreeSet<String> = objects.into_iter().collect();
         let newest = objects.iter().filter_map(|path| Some((version_of(folder, path)?, path)));
         let Some((version, path)) = newest.max() else {
             return Ok(Self { others: objects.into_iter().collect(), ..Self::default() });
@@ -155,8 +155,7 @@ fn hidden_of(context: &Context, path: &str, entry: &Entry) -> Result<Hidden, Err
             partition: PartitionIndex(u32::try_from(file.partition.partition?).ok()?),
             rows: u64::try_from(file.record_count).ok()?,
             bytes: u64::try_from(file.file_size_in_bytes).ok()?,
-            snapshot_id: entry.snapshot_id?,
-            sequence: entry.sequence_number?,
+            added: entry.snapshot_id.zip(entry.sequence_number),
         })
     };
     read()

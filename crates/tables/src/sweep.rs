@@ -11,27 +11,36 @@ use crate::table::Context;
 
 /// The folder of all tables in tier 2.
 pub(crate) const FOLDER: &str = "_iceberg";
-/// Objects that are looked at in one go.
+/// Objects of deleted streams that are looked at in one go.
 const OBJECTS_MAX: usize = 100_000;
 /// Objects that are deleted in one go.
 const DELETED_MAX: usize = 500;
 const UUID_CHARACTERS: usize = 36;
 
-/// The folders of deleted streams, since when each is known to be one.
+/// The deleted streams with tables, since when each is known to be one.
 #[derive(Debug, Default)]
 pub(crate) struct Sweep {
     seen: HashMap<StreamId, u64>,
+    /// Which streams there were when nothing was found last.
+    idle_at: Option<u64>,
 }
 
 impl Sweep {
     /// Deletes what is due.
     pub(crate) async fn run(&mut self, context: &Context) -> Result<(), Error> {
-        let objects = context.store.list_beside(FOLDER, OBJECTS_MAX).await?;
+        let shapes = context.store.shapes_version();
+        if self.idle_at == Some(shapes) {
+            // No stream went meanwhile: a list would show nothing new.
+            return Ok(());
+        }
+        let is_gone =
+            |path: &str| stream_of(path).is_some_and(|id| context.store.stream_by_id(id).is_none());
+        let objects = context.store.list_beside(FOLDER, is_gone, OBJECTS_MAX).await?;
+        self.idle_at = objects.is_empty().then_some(shapes);
         let now_ns = context.clock.monotonic_ns();
         let mut gone: HashMap<StreamId, Vec<String>> = HashMap::new();
-        for (path, _) in objects {
-            let Some(id) = stream_of(&path) else { continue };
-            if context.store.stream_by_id(id).is_none() {
+        for path in objects {
+            if let Some(id) = stream_of(&path) {
                 gone.entry(id).or_default().push(path);
             }
         }

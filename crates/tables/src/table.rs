@@ -93,8 +93,9 @@ pub(crate) struct Table {
     looked_ns: Option<u64>,
     /// There are changes that no snapshot has yet.
     is_behind: bool,
-    /// When the last snapshot was made.
+    /// When the last snapshot was made, or tried, and what stood against it.
     made_ns: Option<u64>,
+    failure: Option<Error>,
 }
 
 impl Table {
@@ -136,6 +137,7 @@ impl Table {
             looked_ns: None,
             is_behind: true,
             made_ns: None,
+            failure: None,
             context,
         })
     }
@@ -198,11 +200,10 @@ impl Table {
         let interval_ns = self.context.interval_ns();
         let is_due = self.made_ns.is_none_or(|ns| now_ns.saturating_sub(ns) >= interval_ns);
         if self.is_behind && is_due {
-            let fields = schema::fields(&aquifer_chunk::schema())?;
-            draft.metadata.set_fields(&fields)?;
             let drafted = draft.advance(&live, steps, self.looked_ns, now_ns).await;
             // Whatever became of it, the next one waits its turn.
             self.made_ns = Some(now_ns);
+            self.failure = drafted.as_ref().err().cloned();
             match drafted {
                 Ok(unhidden) => self.unhidden = unhidden,
                 Err(error) => {
@@ -211,6 +212,9 @@ impl Table {
                 }
             }
             self.is_behind = false;
+        } else if let Some(failure) = self.failure.clone().filter(|_| self.is_behind) {
+            // What is listed may be older than its pace allows.
+            return Err(failure);
         }
         self.seen = live
             .view
@@ -247,6 +251,7 @@ impl Table {
         draft.written.push(path.clone());
         if let Err(error) = self.context.store.put_beside(&path, document.clone()).await {
             self.is_behind = true;
+            self.failure = Some(error.clone().into());
             self.discard(draft.written, now_ns);
             return Err(error.into());
         }

@@ -59,6 +59,7 @@ struct Shared {
     context: Result<Arc<Context>, Error>,
     tables: Mutex<HashMap<StreamId, Slot>>,
     permits: Semaphore,
+    sweep: tokio::sync::Mutex<Sweep>,
     metrics: TableMetrics,
     options: TableOptions,
     clock: Arc<dyn Clock>,
@@ -93,6 +94,7 @@ impl Tables {
             context,
             tables: Mutex::default(),
             permits: Semaphore::new(options.concurrency),
+            sweep: tokio::sync::Mutex::default(),
             metrics,
             options,
             clock,
@@ -147,7 +149,7 @@ impl Tables {
     /// # Errors
     /// The store's.
     pub async fn clean(&self) -> Result<(), Error> {
-        self.shared.clean(&mut Sweep::default()).await
+        self.shared.clean().await
     }
 }
 
@@ -190,7 +192,7 @@ impl Shared {
         table
     }
 
-    async fn clean(&self, sweep: &mut Sweep) -> Result<(), Error> {
+    async fn clean(&self) -> Result<(), Error> {
         let Ok(context) = &self.context else { return Ok(()) };
         let slots: Vec<_> = {
             let mut tables = self.tables.lock();
@@ -202,12 +204,11 @@ impl Shared {
                 table.clean().await?;
             }
         }
-        sweep.run(context).await
+        self.sweep.lock().await.run(context).await
     }
 }
 
 async fn keep_clean(shared: Weak<Shared>) {
-    let mut sweep = Sweep::default();
     let mut is_failing = false;
     loop {
         let Some(interval_ms) = shared.upgrade().map(|it| it.options.cleanup_interval_ms) else {
@@ -215,7 +216,7 @@ async fn keep_clean(shared: Weak<Shared>) {
         };
         tokio::time::sleep(Duration::from_millis(interval_ms)).await;
         let Some(shared) = shared.upgrade() else { return };
-        match shared.clean(&mut sweep).await {
+        match shared.clean().await {
             Ok(()) => is_failing = false,
             // Said once: it is tried again.
             Err(error) if !is_failing => {

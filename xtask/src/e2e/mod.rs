@@ -10,6 +10,7 @@ mod clock;
 mod command_line;
 mod enospc;
 mod history;
+mod iceberg;
 mod java_program;
 mod kafka;
 mod kafka_security;
@@ -106,6 +107,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "parquet_readers",
         about: "pyarrow and DuckDB read the chunks: same records, same order",
         run: parquet_readers::run,
+    },
+    Scenario {
+        name: "iceberg",
+        about: "pyiceberg and DuckDB open streams as tables, while these change",
+        run: iceberg::run,
     },
     Scenario {
         name: "open_tables",

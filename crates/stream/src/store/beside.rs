@@ -5,7 +5,6 @@
 //! and nothing here looks into them. A put is whole or absent after a crash;
 //! who puts several objects decides in which order they count.
 
-use aquifer_env::store::StoreEntry;
 use bytes::Bytes;
 use futures::TryStreamExt;
 
@@ -51,25 +50,25 @@ impl StreamStore {
         self.inner.reader.store.delete(path).await.map_err(from_store)
     }
 
-    /// The objects below `folder`, with their lengths, at most `count_max` of
-    /// them and in no order.
+    /// The paths of the objects below `folder` that are `wanted`, in no order
+    /// and at most `count_max` of them.
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::Tier2`].
     pub async fn list_beside(
         &self,
         folder: &str,
+        wanted: impl Fn(&str) -> bool + Send,
         count_max: usize,
-    ) -> Result<Vec<(String, u64)>, Error> {
+    ) -> Result<Vec<String>, Error> {
         check(folder)?;
         let mut entries = self.inner.reader.store.list_stream(folder);
         let mut found = Vec::new();
         while found.len() < count_max {
-            let Some(StoreEntry { path, bytes }) = entries.try_next().await.map_err(from_store)?
-            else {
-                break;
-            };
-            found.push((path, bytes));
+            let Some(entry) = entries.try_next().await.map_err(from_store)? else { break };
+            if wanted(&entry.path) {
+                found.push(entry.path);
+            }
         }
         Ok(found)
     }
