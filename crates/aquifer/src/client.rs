@@ -31,6 +31,9 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
     #[serde(default)]
     pub(crate) next: Option<String>,
+    /// PostgreSQL's code, where a statement was refused.
+    #[serde(default)]
+    pub(crate) sqlstate: Option<String>,
     /// Where in the statement, in characters from 1.
     #[serde(default)]
     pub(crate) position: Option<usize>,

@@ -86,7 +86,6 @@ pub(crate) async fn run(
     let failed = |error| of(&error, sql);
     let Plan { session, plan, tag, parameters } = plan;
     if manner.describe_only {
-        let plan = session.state.optimize(&plan).map_err(failed)?;
         let schema: SchemaRef = Arc::new(plan.schema().as_arrow().clone());
         sink.begin(columns(&schema), schema_message(&schema)?, parameters, tag.to_owned()).await?;
         return Ok(Spent::default());

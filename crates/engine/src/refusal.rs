@@ -120,8 +120,13 @@ fn split_place(message: &str) -> (&str, Option<(u64, u64)>) {
 /// What DataFusion's error means for the statement `sql`.
 pub(crate) fn of(error: &DataFusionError, sql: &str) -> Refusal {
     match error {
-        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
-            of(inner, sql)
+        DataFusionError::Context(_, inner) => of(inner, sql),
+        DataFusionError::Diagnostic(diagnostic, inner) => {
+            let mut refusal = of(inner, sql);
+            let place = diagnostic.span.map(|span| span.start);
+            refusal.position =
+                refusal.position.or(place.map(|place| position(sql, place.line, place.column)));
+            refusal
         }
         DataFusionError::Shared(inner) => of(inner, sql),
         DataFusionError::Collection(errors) => match errors.first() {
@@ -156,8 +161,13 @@ pub(crate) fn of(error: &DataFusionError, sql: &str) -> Refusal {
         DataFusionError::ExecutionJoin(_) => {
             internal("a part of the statement's work ended early; the server's log says why")
         }
-        other => internal(format!("the engine failed: {}", plain(&other.message()))),
+        other => unknown(&other.message()),
     }
+}
+
+/// What no other rule is about.
+fn unknown(message: &str) -> Refusal {
+    of_regex(message).unwrap_or_else(|| internal(format!("the engine failed: {}", plain(message))))
 }
 
 /// Chunks or the tail could not be read. Which chunk it was is in the log.
@@ -199,7 +209,7 @@ fn of_external(error: &(dyn std::error::Error + Send + Sync + 'static), sql: &st
     if let Some(error) = error.downcast_ref::<ArrowError>() {
         return of_arrow(error, sql);
     }
-    internal(format!("the engine failed: {}", plain(&error.to_string())))
+    unknown(&error.to_string())
 }
 
 fn of_arrow(error: &ArrowError, sql: &str) -> Refusal {
@@ -366,12 +376,17 @@ fn of_execution(message: &str) -> Refusal {
 /// A message in SQL's words: without what follows a backtrace's head, and
 /// without Arrow's names of types.
 fn plain(message: &str) -> String {
-    let end =
-        ["\n\nbacktrace", "\nBacktrace", "This was likely caused by a bug", "\nstack backtrace"]
-            .iter()
-            .filter_map(|mark| message.find(mark))
-            .min()
-            .unwrap_or(message.len());
+    let end = [
+        "\n\nbacktrace",
+        "\nBacktrace",
+        "This was likely caused by a bug",
+        "This issue was likely caused by a bug",
+        "\nstack backtrace",
+    ]
+    .iter()
+    .filter_map(|mark| message.find(mark))
+    .min()
+    .unwrap_or(message.len());
     let message = message.get(..end).unwrap_or(message).trim();
     let message = [
         "Error during planning: ",
@@ -383,6 +398,7 @@ fn plain(message: &str) -> String {
         "Compute error: ",
         "This feature is not implemented: ",
         "External error: ",
+        "Internal error: ",
     ]
     .iter()
     .fold(message.to_owned(), |message, head| message.replace(head, ""));

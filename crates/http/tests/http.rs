@@ -1,6 +1,7 @@
 //! The HTTP door over a real store, as clients see it.
 
 #![allow(clippy::unwrap_used, reason = "a step that fails is the test's failure")]
+#![allow(clippy::disallowed_methods, reason = "tests use real files")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,8 @@ impl Server {
         // whole binary, which the end-to-end tests start.
         let engine = EngineCommand {
             program: directory.path().join("no-engine"),
+            name: "engine".to_owned(),
+            variables_left_out: Vec::new(),
             arguments: Vec::new(),
             temporary_directory: directory.path().to_owned(),
             log_filter: "info".to_owned(),

@@ -13,15 +13,14 @@ const SHOWN_CHARS_BEHIND: usize = 30;
 pub(super) fn failure(error: RequestError, statement: &str) -> Failure {
     match error {
         RequestError::Refused(_, problem, _) => {
-            let Problem { detail, next, position, .. } = problem;
+            let Problem { detail, next, position, sqlstate, .. } = problem;
             let place = position.and_then(|position| pointed(statement, position));
             let why = match place {
                 Some(place) => format!("{detail}\n{place}"),
                 None => detail,
             };
-            // The detail of a statement's error has the mend; the kind's is
-            // about requests.
-            Failure::Failed(why, next.filter(|_| position.is_none()))
+            // What a statement is refused for says how to mend it.
+            Failure::Failed(why, next.filter(|_| sqlstate.is_none()))
         }
         other => other.into(),
     }

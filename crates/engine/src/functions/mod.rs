@@ -16,7 +16,7 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::execution::FunctionRegistry;
 
-pub(crate) use rules::BytesAsText;
+pub(crate) use rules::{BytesAsText, Operators};
 
 /// Registers everything with `registry`, which has DataFusion's own functions.
 /// One call of a function makes at most `bytes_max` out of a batch.
@@ -32,10 +32,13 @@ pub(crate) fn register(registry: &mut dyn FunctionRegistry, bytes_max: u64) -> R
     for function in over_text {
         registry.register_udf(Arc::new(text::of_bytes(function, bytes_max)))?;
     }
+    for name in ["coalesce", "nvl", "nvl2", "nullif", "greatest", "least"] {
+        let function = registry.udf(name)?;
+        registry.register_udf(Arc::new(text::of_bytes_beside_text(function)))?;
+    }
     registry.register_udf(text::text())?;
     for function in aggregate::functions() {
         registry.register_udaf(Arc::new(function))?;
     }
-    registry.register_expr_planner(Arc::new(rules::Operators))?;
     registry.register_function_rewrite(Arc::new(rules::TypedJson))
 }

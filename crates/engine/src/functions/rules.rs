@@ -1,28 +1,33 @@
 //! Where operators and casts are given their meaning for bytes and JSON.
 
-use datafusion::arrow::datatypes::DataType;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{Column, DFSchema, Result, TableReference};
+use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::expr::{Alias, Cast, Like, ScalarFunction, TryCast};
 use datafusion::logical_expr::expr_rewriter::{FunctionRewrite, NamePreserver};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::sqlparser::ast::BinaryOperator;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
 
 use super::json;
-use super::text::{is_bytes, text};
+use super::text::{is_bytes, of_bytes, text};
 
 /// Numbers in JSON are compared with this many digits; those before the point
 /// are enough for every bigint and its square root's fractions.
 const DECIMAL_DIGITS: u8 = 38;
 const DECIMAL_SCALE: i8 = 9;
 
-/// Plans operators: those of JSON, and those over text where bytes are given.
+/// Plans operators: those of JSON, and those over text where bytes are given;
+/// and fields of structs, which are called as they are written. It has to be
+/// asked before DataFusion's own planners.
 #[derive(Debug)]
-pub(super) struct Operators;
+pub(crate) struct Operators;
 
 impl ExprPlanner for Operators {
     fn plan_binary_op(
@@ -46,6 +51,38 @@ impl ExprPlanner for Operators {
         };
         Ok(PlannerResult::Original(expr))
     }
+
+    fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(over_text(datafusion::functions::unicode::substr(), args))
+    }
+
+    fn plan_position(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(over_text(datafusion::functions::unicode::strpos(), args))
+    }
+
+    fn plan_overlay(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(over_text(datafusion::functions::core::overlay(), args))
+    }
+
+    fn plan_compound_identifier(
+        &self,
+        field: &Field,
+        qualifier: Option<&TableReference>,
+        nested: &[String],
+    ) -> Result<PlannerResult<Vec<Expr>>> {
+        let column = Column::new(qualifier.cloned(), field.name());
+        let name = [std::slice::from_ref(field.name()), nested].concat().join(".");
+        let read =
+            nested.iter().fold(Expr::Column(column), |of, part| get_field(of, part.as_str()));
+        Ok(PlannerResult::Planned(Expr::Alias(Alias::new(read, None::<&str>, name))))
+    }
+}
+
+/// A call of a function that SQL has words of its own for. Its result is no
+/// longer than what it is given.
+fn over_text(function: Arc<ScalarUDF>, args: Vec<Expr>) -> PlannerResult<Vec<Expr>> {
+    let func = Arc::new(of_bytes(function, u64::MAX));
+    PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction { func, args }))
 }
 
 /// What a column is called that nobody gave a name.

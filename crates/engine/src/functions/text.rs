@@ -141,6 +141,20 @@ pub(crate) fn of_bytes(function: Arc<ScalarUDF>, bytes_max: u64) -> ScalarUDF {
         growth: growth_of(function.name()),
         function,
         bytes_max,
+        beside_text: false,
+        signature: Signature::user_defined(volatility),
+    })
+}
+
+/// `function`, over values of one type: bytes that stand beside text are taken
+/// for text, bytes among themselves stay bytes.
+pub(crate) fn of_bytes_beside_text(function: Arc<ScalarUDF>) -> ScalarUDF {
+    let volatility = function.signature().volatility;
+    ScalarUDF::new_from_impl(OfBytes {
+        growth: None,
+        function,
+        bytes_max: u64::MAX,
+        beside_text: true,
         signature: Signature::user_defined(volatility),
     })
 }
@@ -153,7 +167,19 @@ struct OfBytes {
     function: Arc<ScalarUDF>,
     growth: Option<Growth>,
     bytes_max: u64,
+    /// Whether bytes are text only where there is text among the arguments.
+    beside_text: bool,
     signature: Signature,
+}
+
+impl OfBytes {
+    /// The types that the function within is given for these.
+    fn taken(&self, types: &[DataType]) -> Vec<DataType> {
+        if self.beside_text && !types.iter().any(is_text) {
+            return types.to_vec();
+        }
+        types.iter().map(as_text).collect()
+    }
 }
 
 impl ScalarUDFImpl for OfBytes {
@@ -174,29 +200,27 @@ impl ScalarUDFImpl for OfBytes {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        let fields: Vec<FieldRef> =
-            types.iter().map(|of| Arc::new(Field::new("value", as_text(of), true))).collect();
+        let fields: Vec<FieldRef> = self
+            .taken(types)
+            .into_iter()
+            .map(|of| Arc::new(Field::new("value", of, true)))
+            .collect();
         let coerced = fields_with_udf(&fields, self.function.as_ref())?;
         Ok(coerced.iter().map(|field| field.data_type().clone()).collect())
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        let types: Vec<DataType> = types.iter().map(as_text).collect();
-        self.function.return_type(&types)
+        self.function.return_type(&self.taken(types))
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        let types: Vec<DataType> =
+            args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
         let fields: Vec<FieldRef> = args
             .arg_fields
             .iter()
-            .map(|field| {
-                let of = as_text(field.data_type());
-                if of == *field.data_type() {
-                    Arc::clone(field)
-                } else {
-                    Arc::new(field.as_ref().clone().with_data_type(of))
-                }
-            })
+            .zip(self.taken(&types))
+            .map(|(field, of)| Arc::new(field.as_ref().clone().with_data_type(of)))
             .collect();
         self.function.return_field_from_args(ReturnFieldArgs {
             arg_fields: &fields,
@@ -226,6 +250,13 @@ impl ScalarUDFImpl for OfBytes {
 
     fn short_circuits(&self) -> bool {
         self.function.short_circuits()
+    }
+
+    fn conditional_arguments<'a>(
+        &self,
+        args: &'a [Expr],
+    ) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
+        self.function.inner().conditional_arguments(args)
     }
 
     fn evaluate_bounds(&self, input: &[&Interval]) -> Result<Interval> {

@@ -33,6 +33,7 @@ use crate::refusal::internal;
 use crate::sql::sql_type;
 
 /// Writes the rows of one answer.
+#[expect(clippy::large_enum_variant, reason = "there is one a question")]
 pub(crate) enum Renderer {
     /// Lines of objects.
     Ndjson(json::Objects),

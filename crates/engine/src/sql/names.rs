@@ -11,8 +11,8 @@ use std::ops::ControlFlow;
 use aquifer_query::wire::Refusal;
 use aquifer_types::{ErrorKind, StreamName};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, Statement,
-    TableFactor, VisitMut, VisitorMut, With,
+    Expr, Ident, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    Statement, TableFactor, VisitMut, VisitorMut, With,
 };
 
 use crate::near;
@@ -153,6 +153,35 @@ pub(crate) fn resolve_all(
         let _: ControlFlow<()> = statement.visit(&mut Shorten { long });
     }
     Ok(found)
+}
+
+/// The longest name that a column has from the words of its expression; longer
+/// ones keep what the planner calls them.
+const TITLE_CHARS_MAX: usize = 60;
+
+/// Names the columns of `statement` that have no names as they are written:
+/// `SELECT 1 + 1` has a column `1 + 1`.
+pub(crate) fn title_columns(statement: &mut Statement) {
+    if let Statement::Query(query) = statement
+        && let SetExpr::Select(select) = query.body.as_mut()
+        // There, what is sorted by has to be what is selected, to the letter.
+        && select.distinct.is_none()
+    {
+        for item in &mut select.projection {
+            let SelectItem::UnnamedExpr(expr) = item else { continue };
+            if matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
+                continue;
+            }
+            let title = expr.to_string();
+            if title.chars().count() > TITLE_CHARS_MAX {
+                continue;
+            }
+            *item = SelectItem::ExprWithAlias {
+                expr: expr.clone(),
+                alias: Ident::with_quote('"', title),
+            };
+        }
+    }
 }
 
 /// Whether `statement` names any table at all, apart from those of a WITH.

@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::{ObjectName, Statement};
 
 use super::command::Command;
 use super::describe::{self, Described};
-use super::names::{Listing, Named, PUBLIC, names_any, parts, resolve_all};
+use super::names::{Listing, Named, PUBLIC, names_any, parts, resolve_all, title_columns};
 use super::parameters;
 use super::server::Server;
 use super::session::{Session, Sessions};
@@ -440,6 +440,7 @@ async fn plan(
     listing: &Listing,
 ) -> Result<LogicalPlan, Refusal> {
     let mut statement = source.parse()?;
+    title_columns(&mut statement);
     resolve_all(&mut statement, listing)?;
     let plan = session
         .state

@@ -14,10 +14,11 @@ use datafusion::common::config::Dialect;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SessionStateDefaults, TaskContext};
+use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::prelude::{SQLOptions, SessionConfig};
 
 use super::names::PUBLIC;
-use crate::functions::{self, BytesAsText};
+use crate::functions::{self, BytesAsText, Operators};
 use crate::refusal::internal;
 
 /// Functions that tell of files.
@@ -45,7 +46,7 @@ impl Sessions {
         settings.optimizer.skip_failed_rules = false;
         let mut template = SessionStateBuilder::new()
             .with_config(config)
-            .with_expr_planners(SessionStateDefaults::default_expr_planners())
+            .with_expr_planners(expr_planners())
             .with_scalar_functions(
                 SessionStateDefaults::default_scalar_functions()
                     .into_iter()
@@ -83,6 +84,12 @@ impl Sessions {
         state.mark_start_execution();
         Ok(Session { state, catalog, public })
     }
+}
+
+/// DataFusion's, behind those that change what they are given.
+fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
+    let own: Arc<dyn ExprPlanner> = Arc::new(Operators);
+    std::iter::once(own).chain(SessionStateDefaults::default_expr_planners()).collect()
 }
 
 /// What one statement is planned and run in.

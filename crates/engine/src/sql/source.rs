@@ -47,6 +47,7 @@ impl Source {
         let mut tokens: Vec<_> = tokens
             .into_iter()
             .filter(|token| !matches!(token.token, Token::Whitespace(_)))
+            .flat_map(split_sign)
             .collect();
         check_bounds(&tokens, text, options)?;
         free_names_beside_dots(&mut tokens);
@@ -114,25 +115,38 @@ impl Source {
 
     /// `FROM audit-log` is a subtraction to SQL: says how to write it.
     fn with_hint(&self, mut refusal: Refusal) -> Refusal {
-        let words: Vec<&Token> = self.tokens.iter().map(|token| &token.token).collect();
-        for window in words.windows(4) {
-            let [Token::Word(lead), Token::Word(first), Token::Minus, second] = window else {
-                continue;
-            };
-            let second = match second {
-                Token::Word(word) => &word.value,
-                Token::Number(number, _) => number,
-                _ => continue,
-            };
-            if matches!(lead.keyword, Keyword::FROM | Keyword::JOIN | Keyword::DESCRIBE) {
+        for (at, lead) in self.tokens.iter().enumerate() {
+            let is_lead = matches!(&lead.token, Token::Word(word) if matches!(
+                word.keyword,
+                Keyword::FROM | Keyword::JOIN | Keyword::DESCRIBE
+            ));
+            if is_lead && let Some(name) = self.dashed_name(at + 1) {
                 refusal.message.push_str(&format!(
                     "; a name with a dash is written in quotes: {}",
-                    near::quoted(&format!("{}-{second}", first.value))
+                    near::quoted(&name)
                 ));
                 break;
             }
         }
         refusal
+    }
+
+    /// The name from the token `at` on, if it has a dash: words and numbers with
+    /// dots and dashes between them.
+    fn dashed_name(&self, at: usize) -> Option<String> {
+        let mut name = String::new();
+        let mut is_part_due = true;
+        for token in self.tokens.get(at..)? {
+            match &token.token {
+                Token::Word(word) if is_part_due => name.push_str(&word.value),
+                Token::Number(number, _) if is_part_due => name.push_str(number),
+                Token::Minus if !is_part_due => name.push('-'),
+                Token::Period if !is_part_due => name.push('.'),
+                _ => break,
+            }
+            is_part_due = !is_part_due;
+        }
+        (name.contains('-') && !is_part_due).then_some(name)
     }
 }
 
@@ -245,6 +259,37 @@ fn is_operator(token: &Token) -> bool {
     }
 }
 
+/// `a>-1` compares with minus one, and `a->>-1` is the last element: as in
+/// PostgreSQL, an operator of such signs does not end in a minus or plus, which
+/// the tokeniser takes for a part of it.
+fn split_sign(token: TokenWithSpan) -> Vec<TokenWithSpan> {
+    let split = match &token.token {
+        Token::CustomBinaryOperator(operator) => {
+            let base = operator.trim_end_matches(['-', '+']);
+            known_operator(base).zip(operator.get(base.len()..))
+        }
+        _ => None,
+    };
+    let Some((base, signs)) = split else { return vec![token] };
+    let signs = signs.chars().map(|sign| if sign == '-' { Token::Minus } else { Token::Plus });
+    std::iter::once(base).chain(signs).map(|part| TokenWithSpan::new(part, token.span)).collect()
+}
+
+fn known_operator(operator: &str) -> Option<Token> {
+    Some(match operator {
+        "<" => Token::Lt,
+        "<=" => Token::LtEq,
+        ">" => Token::Gt,
+        ">=" => Token::GtEq,
+        "<>" => Token::Neq,
+        "<<" => Token::ShiftLeft,
+        ">>" => Token::ShiftRight,
+        "->" => Token::Arrow,
+        "->>" => Token::LongArrow,
+        _ => return None,
+    })
+}
+
 /// A reserved word before or behind a dot is a name.
 fn free_names_beside_dots(tokens: &mut [TokenWithSpan]) {
     for at in 0..tokens.len() {
@@ -285,6 +330,8 @@ mod tests {
         check("SELECT user.username FROM t", Ok("SELECT user.username FROM t"));
         check("SELECT t.order, t.select FROM t", Ok("SELECT t.order, t.select FROM t"));
         check("SELECT a->>'x' = 'y'", Ok("SELECT a ->> 'x' = 'y'"));
+        check("SELECT a>-1, a<=-1, a->-1, a->>-1", Ok("SELECT a > -1, a <= -1, a -> -1, a ->> -1"));
+        check("SELECT a=-1, a*-1, a<>-1", Ok("SELECT a = -1, a * -1, a <> -1"));
         check("", Err(("statement-count", None)));
         check(" ; ; ", Err(("statement-count", None)));
         check("SELECT 1; SELECT 2", Err(("statement-count", None)));
@@ -338,7 +385,9 @@ mod tests {
     #[test]
     fn a_dash_in_a_name_is_explained() {
         let refusal = read("SELECT * FROM audit-log WHERE x").expect_err("a dash");
-        assert!(refusal.message.contains("\"audit-log\""), "{}", refusal.message);
+        assert!(refusal.message.ends_with("\"audit-log\""), "{}", refusal.message);
+        let refusal = read("SELECT 1 FROM shop.eu-west-2.orders").expect_err("a dash");
+        assert!(refusal.message.ends_with("\"shop.eu-west-2.orders\""), "{}", refusal.message);
     }
 
     #[test]

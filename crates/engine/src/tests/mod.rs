@@ -18,9 +18,10 @@ use aquifer_query::{AnswerForm, Ask, EngineOptions, Limits, Parameter, Question,
 use aquifer_types::{ErrorKind, StreamName, TenantName};
 use async_trait::async_trait;
 use datafusion::arrow::array::{
-    Array as _, ArrayRef, BinaryViewArray, Int32Array, Int64Array, ListArray, RecordBatch,
-    StringArray, StructArray, TimestampMicrosecondArray,
+    Array, ArrayRef, BinaryViewArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
+    StructArray, TimestampMicrosecondArray, new_empty_array,
 };
+use datafusion::arrow::buffer::OffsetBuffer;
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
 use parking_lot::Mutex;
@@ -224,23 +225,12 @@ pub(crate) fn events(values: &[Option<&[u8]>]) -> RecordBatch {
     };
     let keys: Vec<Option<&[u8]>> =
         (0..count).map(|at| if at % 2 == 0 { Some(&b"even"[..]) } else { None }).collect();
-    let headers = DataType::List(match table_schema().field(5).data_type() {
-        DataType::List(item) => Arc::clone(item),
-        other => panic!("headers of type {other}"),
-    });
-    let none = datafusion::common::ScalarValue::try_new_null(&headers).expect("null");
-    let empty = ListArray::new(
-        match &headers {
-            DataType::List(item) => Arc::clone(item),
-            other => panic!("headers of type {other}"),
-        },
-        datafusion::arrow::buffer::OffsetBuffer::from_lengths(std::iter::repeat_n(0, values.len())),
-        datafusion::arrow::array::new_empty_array(match none.data_type() {
-            DataType::List(ref item) => item.data_type(),
-            ref other => panic!("headers of type {other}"),
-        }),
-        None,
-    );
+    let DataType::List(item) = table_schema().field(5).data_type().clone() else {
+        panic!("headers are a list");
+    };
+    let lengths = std::iter::repeat_n(0, values.len());
+    let none = new_empty_array(item.data_type());
+    let empty = ListArray::new(item, OffsetBuffer::from_lengths(lengths), none, None);
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int32Array::from(vec![0; values.len()])),
         Arc::new(Int64Array::from((0..count).collect::<Vec<i64>>())),

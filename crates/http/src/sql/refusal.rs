@@ -1,6 +1,7 @@
 //! Why there is no answer, as a problem.
 
 use aquifer_query::wire::Refusal;
+use aquifer_types::ErrorKind;
 
 use crate::Problem;
 
@@ -8,6 +9,10 @@ use crate::Problem;
 pub(crate) fn problem(refusal: Refusal) -> Problem {
     let Refusal { kind, code, sqlstate, message, position } = refusal;
     let mut problem = Problem::new(kind, message);
+    // The message of what depends on the statement says how to mend it.
+    if let ErrorKind::InvalidRequest | ErrorKind::NotFound | ErrorKind::TooLarge = kind {
+        problem = problem.next("Change what is asked, as the detail says.");
+    }
     // It becomes a part of a URN, and is what programs compare.
     let is_name = |code: &str| {
         !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
@@ -24,7 +29,6 @@ pub(crate) fn problem(refusal: Refusal) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use aquifer_types::ErrorKind;
     use serde_json::{Value, json};
 
     use super::*;
