@@ -154,15 +154,6 @@ impl Client {
         Ok((answer.status().as_u16(), answer.body_mut().read_to_string()?))
     }
 
-    /// A header of a GET that must succeed.
-    pub(crate) fn get_header(&self, path: &str, name: &str) -> Result<String> {
-        let answer = self.agent.get(self.at(path)).call()?;
-        let header = answer.headers().get(name).and_then(|value| value.to_str().ok());
-        let header = header.with_context(|| format!("{path}: no {name}"))?.to_owned();
-        text_of_success(path, answer)?;
-        Ok(header)
-    }
-
     /// Changes what is at a path; must succeed.
     pub(crate) fn patch(&self, path: &str, body: &Value) -> Result<()> {
         text_of_success(path, self.agent.patch(self.at(path)).send_json(body)?).map(drop)
