@@ -381,7 +381,7 @@ mod tests {
             format!("SELECT {} 1 {}", "CASE WHEN true THEN ".repeat(990), "END ".repeat(990)),
             "statement-too-complex",
         );
-        check(format!("{} SELECT 1", "EXPLAIN ".repeat(900)), "statement-too-complex");
+        check(format!("{} SELECT 1", "EXPLAIN ".repeat(2000)), "statement-too-complex");
     }
 
     #[test]
