@@ -129,9 +129,10 @@ async fn rows(
     // The first tick is due at once.
     ticks.tick().await;
     loop {
+        // Timers come first: a stream that is busy leaves nothing of the turn
+        // that a task has for what stands behind it.
         let next = tokio::select! {
             biased;
-            next = stream.next() => next,
             _ = ticks.tick(), if progress.is_some() => {
                 writer.flush().await?;
                 writer.sink.progress(usage.progress()).await?;
@@ -141,6 +142,7 @@ async fn rows(
                 writer.flush().await?;
                 continue;
             }
+            next = stream.next() => next,
         };
         match next {
             Some(batch) => writer.batch(&batch.map_err(|error| of(&error, sql))?).await?,

@@ -68,7 +68,7 @@ mod tests {
             assert_eq!(names(wanted, known), expected, "{wanted}");
         };
         check("audti", &["audit"]);
-        check("audit_log", &["\"audit-log\""]);
+        check("audit_log", &["\"audit-log\"", "audit"]);
         check("ORDERS", &["orders", "Orders2"]);
         check("value", &["_value"]);
         check("nothing_like_it", &[]);

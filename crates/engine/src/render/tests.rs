@@ -67,7 +67,7 @@ fn values_look_as_the_table_says() {
         ("int", "-9223372036854775808", "9223372036854775807"),
         ("uint", "0", "18446744073709551615"),
         ("float", "0.1", "null"),
-        ("big", "1e300", "null"),
+        ("big", "1e+300", "null"),
         ("decimal", "123456789012345678901.23", "-0.05"),
         ("text", "\"a,\\\"b\\\"\\nä\"", "\"\""),
         ("bytes", "\"plain\"", "{\"base64\":\"/wA=\"}"),
@@ -81,7 +81,7 @@ fn values_look_as_the_table_says() {
     let csv: &[(&str, &str, &str)] = &[
         ("bool", "true", ""),
         ("float", "0.1", "NaN"),
-        ("big", "1e300", "-Infinity"),
+        ("big", "1e+300", "-Infinity"),
         ("text", "\"a,\"\"b\"\"\nä\"", "\"\""),
         ("bytes", "plain", "base64:/wA="),
         ("time", "1970-01-01T00:00:01.5Z", "1969-12-31T23:59:59.999999Z"),

@@ -228,7 +228,7 @@ async fn what_is_wrong_is_named() {
 async fn the_place_of_an_error_is_given_in_characters() {
     let fixture = Fixture::new();
     for (sql, place) in [
-        ("SELECT ä FORM x y", Some(16)),
+        ("SELECT ä FORM x y", Some(15)),
         ("SELECT\n  nothing_there FROM events", Some(10)),
         ("SELECT _offset FROM events WHERE\n e_offset = 1", Some(35)),
     ] {
