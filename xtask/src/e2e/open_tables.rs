@@ -69,9 +69,9 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     let listed: Value = serde_json::from_str(&client.get_text("/v1/streams/events/chunks")?)?;
     for (reader, check) in CHECKS {
         let program = client.get_text(&format!("/v1/streams/events/chunks?snippets={reader}"))?;
-        // The list is of another moment than the text, but says the same.
         ensure!(listed["snippets"][reader] == program.as_str(), "{reader}: {program}");
-        let script = directory.path().join(format!("{reader}.py"));
+        // Not by the name of the package that it imports.
+        let script = directory.path().join(format!("with_{reader}.py"));
         std::fs::write(&script, format!("{program}\n{check}\n"))?;
         let printed = run_quietly(Command::new(&python).arg(&script))
             .with_context(|| format!("{reader}:\n{program}"))?;
