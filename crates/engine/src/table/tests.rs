@@ -210,21 +210,6 @@ async fn the_newest_are_found_without_reading_the_oldest() {
 }
 
 #[tokio::test]
-async fn an_order_by_offset_needs_no_sort() {
-    let stream = large(3).await;
-    let cut = stream.whole();
-    let context = session(&stream, &cut, &stream.reads(&cut));
-    for (sql, is_sorted) in [
-        ("SELECT _offset, _value FROM s ORDER BY _offset", false),
-        ("SELECT _offset FROM s WHERE _offset > 9 AND _key <> 'a' ORDER BY _offset", false),
-        ("SELECT _offset, _value FROM s ORDER BY _timestamp", true),
-    ] {
-        let plan = text(&context, &format!("EXPLAIN {sql}")).await;
-        assert_eq!(plan.contains("SortExec"), is_sorted, "{sql}\n{plan}");
-    }
-}
-
-#[tokio::test]
 async fn a_tail_is_asked_for_once() {
     let mut random = StdRng::seed_from_u64(3);
     let stream = TestStream::new(TierStore::in_memory(), &Shape::default(), &mut random).await;
