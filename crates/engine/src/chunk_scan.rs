@@ -225,7 +225,12 @@ pub(crate) fn in_offset_order(
         return None;
     }
     let streams = target_partitions.div_ceil(partitions.len().max(1)).max(1);
-    let groups = partitions.into_iter().flat_map(|(_, files)| deal(files, streams)).collect();
+    let groups: Vec<FileGroup> =
+        partitions.into_iter().flat_map(|(_, files)| deal(files, streams)).collect();
+    // Where one stream was planned, nobody above merges several.
+    if config.file_groups.len() <= 1 && groups.len() > 1 {
+        return None;
+    }
     let offset = Column::new_with_schema(OFFSET, schema).ok()?;
     let order = LexOrdering::new([PhysicalSortExpr::new_default(Arc::new(offset))])?;
     let builder = FileScanConfigBuilder::from(config.clone())

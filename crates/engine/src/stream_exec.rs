@@ -253,7 +253,10 @@ impl ExecutionPlan for StreamExec {
         }
         let inner: Arc<dyn ExecutionPlan> = Arc::new(self.with_inputs(inputs)?);
         let is_sorted = inner.equivalence_properties().ordering_satisfy(order.iter().cloned())?;
-        Ok(match is_exact && is_sorted {
+        // A sort over several streams also makes one of them, which nobody would
+        // do in its place.
+        let is_one = inner.output_partitioning().partition_count() == 1;
+        Ok(match is_exact && is_sorted && is_one {
             true => SortOrderPushdownResult::Exact { inner },
             false => SortOrderPushdownResult::Inexact { inner },
         })
