@@ -181,7 +181,8 @@ fn matches(query: &TermQuery, record: &Record) -> bool {
         TermQuery::FieldExists(path) => has_field(record, path, &|_| true),
         TermQuery::FieldWord(path, word) => has_field(record, path, &|scalar| match scalar {
             Value::String(text) => tokens_of_text(text).contains(word),
-            Value::Bool(_) | Value::Null => scalar.to_string() == *word,
+            Value::Bool(flag) => word == if *flag { "true" } else { "false" },
+            Value::Null => word == "null",
             _ => false,
         }),
         TermQuery::FieldNumber(path, number) => {
@@ -269,7 +270,7 @@ fn check_blocks(reader: &IndexReader, records: &[Record]) {
         assert_eq!(block.rows.start, row);
         row = block.rows.end;
         let own = &records[block.rows.start as usize..row as usize];
-        let bytes: usize = own.iter().flat_map(|record| parts(record)).map(Bytes::len).sum();
+        let bytes: usize = own.iter().flat_map(parts).map(Bytes::len).sum();
         assert_eq!(block.raw_bytes, bytes as u64);
         assert_eq!(Some(block.first_offset), own.first().map(|record| record.offset));
         assert_eq!(Some(block.last_offset), own.last().map(|record| record.offset));

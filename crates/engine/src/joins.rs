@@ -30,7 +30,7 @@ const SIDES_ARE_FIXED_BY: &str = "join_selection";
 /// The rules for the plans of a question that runs in `environment`: those of
 /// DataFusion, and what is said above.
 #[must_use]
-pub fn physical_rules(
+pub(crate) fn physical_rules(
     environment: &RuntimeEnv,
 ) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     match environment.memory_pool.memory_limit() {

@@ -35,7 +35,6 @@ mod usage;
 
 pub use chunks::ChunkAccess;
 pub use error::Error;
-pub use joins::physical_rules;
 pub use pool::Resources;
 pub use run::{RunError, run};
 pub use schema::table_schema;

@@ -366,7 +366,7 @@ fn fuzz_search_query() {
                     "{text}"
                 );
                 matcher.marks(&item, &mut scratch);
-                query.need();
+                let _ = query.need();
                 query.envelope();
             }
         }

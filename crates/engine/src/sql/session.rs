@@ -19,6 +19,7 @@ use datafusion::prelude::{SQLOptions, SessionConfig};
 
 use super::names::PUBLIC;
 use crate::functions::{self, BytesAsText, Operators};
+use crate::joins::physical_rules;
 use crate::refusal::internal;
 
 /// Functions that tell of files.
@@ -78,6 +79,7 @@ impl Sessions {
         let mut state = SessionStateBuilder::new_from_existing(self.template.clone())
             .with_session_id(String::new())
             .with_config(config)
+            .with_physical_optimizer_rules(physical_rules(&runtime))
             .with_runtime_env(runtime)
             .with_catalog_list(catalogs)
             .build();

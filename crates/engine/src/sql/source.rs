@@ -21,6 +21,9 @@ use crate::refusal::{invalid, of_parser, position, too_complex};
 /// The most operators in a row, between commas and parentheses: each is a step
 /// of recursion in what comes later. A list of values is written with IN.
 const OPERATORS_IN_A_ROW_MAX: usize = 1000;
+/// How deep functions may be called within functions: what a planner does for
+/// each grows with those within it.
+const CALLS_DEPTH_MAX: usize = 16;
 /// How deep the parser may call itself; each parenthesis costs it several calls.
 const PARSER_DEPTH_MAX: usize = 300;
 
@@ -173,6 +176,11 @@ fn check_bounds(
         refusal.position = Some(position(text, token.span.start.line, token.span.start.column));
         Err(refusal)
     };
+    if deepest_calls(tokens) > CALLS_DEPTH_MAX {
+        return Err(too_complex(format!(
+            "functions are called within functions deeper than {CALLS_DEPTH_MAX}"
+        )));
+    }
     let mut levels = vec![0_usize];
     for token in tokens {
         let in_a_row = match &token.token {
@@ -211,6 +219,32 @@ fn check_bounds(
         }
     }
     Ok(())
+}
+
+/// How deep parentheses behind names lie in each other.
+fn deepest_calls(tokens: &[TokenWithSpan]) -> usize {
+    let mut open: Vec<bool> = Vec::new();
+    let (mut depth, mut deepest) = (0_usize, 0_usize);
+    let mut is_behind_name = false;
+    for token in tokens {
+        match &token.token {
+            Token::LParen => {
+                open.push(is_behind_name);
+                depth += usize::from(is_behind_name);
+                deepest = deepest.max(depth);
+            }
+            Token::RParen if open.pop() == Some(true) => depth -= 1,
+            _ => {}
+        }
+        is_behind_name = matches!(&token.token, Token::Word(word) if !matches!(
+            word.keyword,
+            Keyword::AND | Keyword::AS | Keyword::BY | Keyword::ELSE | Keyword::EXISTS
+                | Keyword::FROM | Keyword::IN | Keyword::JOIN | Keyword::NOT | Keyword::ON
+                | Keyword::OR | Keyword::OVER | Keyword::SELECT | Keyword::THEN | Keyword::UNION
+                | Keyword::WHEN | Keyword::WHERE
+        ));
+    }
+    deepest
 }
 
 fn is_opening(token: &Token) -> bool {

@@ -129,7 +129,7 @@ mod tests {
                 value: Some(Bytes::from_static(b"an error")),
             },
             marks: vec![
-                Marks { part: Part::HeaderKey(0), ranges: vec![0..1] },
+                Marks { part: Part::HeaderKey(0), ranges: std::iter::once(0..1).collect() },
                 Marks { part: Part::Value, ranges: vec![0..2, 3..8] },
             ],
         };

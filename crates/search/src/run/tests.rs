@@ -226,7 +226,7 @@ impl Stream {
             start: Offset(base.max(start)),
             end: Offset(next),
             is_whole: base >= start,
-            timestamps: times().min().zip(times().max()).filter(|_| number % 3 > 0),
+            timestamps: times().min().zip(times().max()).filter(|_| !number.is_multiple_of(3)),
             records: records.len() as u64,
             is_indexed: chunk.1.is_some(),
         });
