@@ -38,8 +38,9 @@ where
         }
     };
     let mut task = Aborting(tokio::spawn(within_time(engine, question, Arc::clone(&link))));
+    let mut pumping = std::pin::pin!(pump(reader, replies));
     let answered = tokio::select! {
-        () = pump(reader, replies) => return,
+        () = &mut pumping => return,
         answered = &mut task.0 => answered,
     };
     let last = match answered {
@@ -50,8 +51,10 @@ where
             FromEngine::Failed(internal("the engine failed at this question; its log says where"))
         }
     };
-    // Whoever is gone needs no last word.
-    let _ = link.tell(&last).await;
+    // The server may be writing what somebody asked for who was dropped since.
+    // It is read until the server closes, which it does at the last word: were
+    // this end closed before, that write would fail and the word be lost.
+    let _ = tokio::join!(link.tell(&last), pumping);
 }
 
 /// A task that ends with its handle.

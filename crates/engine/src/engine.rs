@@ -39,6 +39,8 @@ impl Engine {
     /// With the chunks in `store`.
     pub(crate) fn new(options: EngineOptions, store: TierStore) -> io::Result<Self> {
         let failed = |refusal: Refusal| io::Error::other(refusal.message);
+        // The engine before this one was ended without a chance to clean up.
+        aquifer_env::empty_private_directory(&options.spill_directory)?;
         let resources = Resources::new(
             options.memory_bytes_max,
             options.spill_directory.clone(),

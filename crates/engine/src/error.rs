@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 
+use aquifer_query::wire::Refusal;
 use aquifer_types::{ErrorKind, Offset, Partition};
 use datafusion::error::DataFusionError;
 use datafusion::parquet::errors::ParquetError;
@@ -24,6 +25,9 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// The server refused what was asked of it.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
     /// DataFusion refused what this crate asked of it.
     #[error("the plan of the question is not sound: {0}")]
     Plan(String),
@@ -36,6 +40,7 @@ impl Error {
         match self {
             Self::Chunk(error) => error.kind(),
             Self::Tail { kind, .. } => *kind,
+            Self::Refused(refusal) => refusal.kind,
             Self::Plan(_) => ErrorKind::Internal,
         }
     }

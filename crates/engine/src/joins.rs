@@ -8,6 +8,8 @@
 use std::sync::Arc;
 
 use datafusion::arrow::compute::SortOptions;
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::JoinType;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::config::ConfigOptions;
@@ -77,10 +79,42 @@ impl PhysicalOptimizerRule for SpillingJoins {
     }
 }
 
+/// Whether a merge can compare the keys: the one for joins that only ask whether
+/// there is a partner refuses these types when it runs, not when it is planned.
+fn can_merge(join: &HashJoinExec) -> bool {
+    use JoinType::{Full, Inner, Left, Right};
+    if matches!(join.join_type(), Inner | Left | Right | Full) {
+        return true;
+    }
+    let schema = join.left().schema();
+    join.on().iter().all(|(key, _)| {
+        key.data_type(&schema).is_ok_and(|of| {
+            !of.is_nested()
+                && !matches!(
+                    of,
+                    DataType::Timestamp(_, Some(_))
+                        | DataType::Time32(_)
+                        | DataType::Time64(_)
+                        | DataType::Duration(_)
+                        | DataType::Interval(_)
+                        | DataType::Float16
+                        | DataType::Decimal32(..)
+                        | DataType::Decimal64(..)
+                        | DataType::Decimal256(..)
+                        | DataType::Dictionary(..)
+                )
+        })
+    })
+}
+
 impl SpillingJoins {
     /// The join as one that spills; `None` where it is to stay as it is.
     fn merged(&self, join: &HashJoinExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        if join.null_aware || join.contains_projection() || self.is_small(join.left())? {
+        if join.null_aware
+            || join.contains_projection()
+            || !can_merge(join)
+            || self.is_small(join.left())?
+        {
             return Ok(None);
         }
         let merged = SortMergeJoinExec::try_new(

@@ -173,11 +173,9 @@ impl TailSource for Link {
         bytes_max: u64,
     ) -> Result<(TailPart, Bytes), Error> {
         let asked = self.ask(&FromEngine::ReadTail { partition, from, bytes_max }).await;
-        let refused =
-            |Refusal { kind, message, .. }| Error::Tail { partition, from, kind, why: message };
-        match asked.map_err(refused)? {
+        match asked.map_err(Error::Refused)? {
             (ToEngine::Tail(part), bytes) => Ok((part, bytes)),
-            (other, _) => Err(refused(unexpected(other))),
+            (other, _) => Err(Error::Refused(unexpected(other))),
         }
     }
 }

@@ -172,6 +172,9 @@ fn unknown(message: &str) -> Refusal {
 
 /// Chunks or the tail could not be read. Which chunk it was is in the log.
 fn of_reading(error: &crate::Error) -> Refusal {
+    if let crate::Error::Refused(refusal) = error {
+        return refusal.clone();
+    }
     tracing::warn!(%error, "a question could not read its records");
     match error.kind() {
         ErrorKind::Damaged => unreadable(),

@@ -40,7 +40,7 @@ pub use directory_lock::{DirectoryLock, DirectoryLockError};
 pub use disk::{Disk, DiskFile};
 #[cfg(feature = "faulty")]
 pub use faulty_disk::{CrashChoice, FaultyDisk};
-pub use private_directory::{PrivateSocket, create_private_directory};
+pub use private_directory::{PrivateSocket, create_private_directory, empty_private_directory};
 pub use random::{Random, RealRandom, SeededRandom, uuid_v4};
 pub use real_disk::RealDisk;
 pub use socket::prepare_connection;

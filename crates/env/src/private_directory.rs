@@ -29,6 +29,17 @@ pub fn create_private_directory(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes `path` as [`create_private_directory`] does, with nothing in it.
+///
+/// # Errors
+/// What the system refuses.
+pub fn empty_private_directory(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => create_private_directory(path),
+    }
+}
+
 /// A local socket that listens, and that nobody but its owner can connect to.
 /// Its path goes when it is dropped, the listener stays with who took it.
 #[derive(Debug)]

@@ -1,11 +1,12 @@
 //! The extended query protocol: parse, bind, describe, execute, close.
 
+use aquifer_query::Parameter;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::error::{Fault, Problem, sqlstate};
 use crate::metrics::result;
 use crate::parameters;
-use crate::portal::Portal;
+use crate::portal::{Portal, bytes_of};
 use crate::reply;
 use crate::request::{Bind, Format, Request, Target};
 use crate::session::Session;
@@ -76,7 +77,8 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
         let read = |(at, value): (usize, &Option<bytes::Bytes>)| {
             parameters::read(at + 1, prepared.type_of(at), format_of(at), value.as_ref())
         };
-        let parameters = values.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+        let parameters: Vec<Parameter> =
+            values.iter().enumerate().map(read).collect::<Result<_, _>>()?;
         // An unnamed one makes room for the next.
         self.portals.remove(&bind.portal);
         let portals_max = self.door.options.statements_max;
@@ -84,9 +86,19 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
             let message = format!("a connection has at most {portals_max} portals");
             return Err(Problem::new(sqlstate::LIMIT_EXCEEDED, message).into());
         }
+        let own = bind.portal.len() + size_of_val(bind.result_formats.as_slice());
+        let bytes = own + prepared.sql.len() + bytes_of(&parameters);
+        let held: usize = self.portals.values().map(|portal| portal.bytes).sum();
+        if held.saturating_add(bytes) > self.door.options.statements_bytes_max {
+            let message = "the values of a connection's portals are too large together";
+            return Err(Problem::new(sqlstate::LIMIT_EXCEEDED, message)
+                .hint("close some; postgres.statements_bytes_max is the limit")
+                .into());
+        }
         let portal = Portal {
             prepared,
             parameters,
+            bytes,
             formats: bind.result_formats,
             running: None,
             is_over: false,
@@ -163,7 +175,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
         }
         self.check_transaction(false)?;
         self.check_portals()?;
-        let parameters = std::mem::take(&mut portal.parameters);
+        let parameters = portal.take_parameters();
         let sql = &portal.prepared.sql;
         portal.running = Some(self.start(sql, parameters, &portal.formats).await?);
         Ok(())
@@ -194,7 +206,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
                 Ok(())
             }
             Kind::Command(command) => {
-                let parameters = std::mem::take(&mut portal.parameters);
+                let parameters = portal.take_parameters();
                 let outlet = Outlet { describes: false, formats: &portal.formats };
                 self.command(command, parameters, outlet).await
             }

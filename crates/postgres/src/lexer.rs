@@ -47,6 +47,7 @@ impl Token<'_> {
     pub(crate) fn value(&self) -> String {
         match self.kind {
             Kind::Text if self.text.starts_with('\'') => unquote(self.text, '\''),
+            Kind::Text if self.text.starts_with(['e', 'E']) => unescape(self.text),
             Kind::QuotedName => unquote(self.text, '"'),
             _ => self.text.to_owned(),
         }
@@ -57,6 +58,31 @@ fn unquote(text: &str, quote: char) -> String {
     let inner = text.strip_prefix(quote).unwrap_or(text);
     let inner = inner.strip_suffix(quote).unwrap_or(inner);
     inner.replace(&format!("{quote}{quote}"), &quote.to_string())
+}
+
+/// The value of `E'…'`. What follows a backslash stands for itself but for a
+/// few letters; characters by their numbers are not resolved.
+fn unescape(text: &str) -> String {
+    let mut value = String::new();
+    let mut characters = text.chars().skip("E'".len());
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => value.extend(characters.next().map(|escaped| match escaped {
+                'b' => '\u{8}',
+                'f' => '\u{c}',
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                other => other,
+            })),
+            '\'' => match characters.next() {
+                Some(doubled) => value.push(doubled),
+                None => break,
+            },
+            other => value.push(other),
+        }
+    }
+    value
 }
 
 /// Walks the tokens of a text; comments and space are left out.
@@ -235,6 +261,20 @@ mod tests {
     }
 
     #[test]
+    fn strings_have_values() {
+        let check = |text: &str, expected: &str| {
+            let token = Lexer::new(text).next().expect("a token");
+            assert_eq!((token.kind, token.value().as_str()), (Kind::Text, expected), "{text}");
+        };
+        check(r"'it''s \t'", r"it's \t");
+        check(r"E'it\'s' x", "it's");
+        check(r"e'a\tb\nc\\d''e'", "a\tb\nc\\d'e");
+        check("E''", "");
+        check(r"E'open\'", "open'");
+        check(r"E'open\", "open");
+    }
+
+    #[test]
     fn fuzz_statements() {
         let seeds: Vec<Vec<u8>> = [
             "select 1; select ';' -- x\n, $a$ ; $a$, E'\\'' /* ; */; begin",
@@ -248,6 +288,7 @@ mod tests {
             let mut end = 0;
             for token in Lexer::new(&text) {
                 assert!(token.range.start >= end && token.range.end > token.range.start);
+                assert!(token.value().len() <= token.text.len());
                 end = token.range.end;
             }
             for (start, statement) in statements(&text) {

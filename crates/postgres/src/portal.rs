@@ -15,12 +15,32 @@ pub(crate) struct Portal {
     pub(crate) prepared: Arc<Prepared>,
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) formats: Vec<Format>,
+    /// What it holds of what the client sent.
+    pub(crate) bytes: usize,
     /// The answer, from when it was asked for.
     pub(crate) running: Option<Running>,
     /// It was executed to its end.
     pub(crate) is_over: bool,
     /// It stays when the transaction ends.
     pub(crate) is_held: bool,
+}
+
+impl Portal {
+    /// Takes its values, which are held no longer then.
+    pub(crate) fn take_parameters(&mut self) -> Vec<Parameter> {
+        let parameters = std::mem::take(&mut self.parameters);
+        self.bytes = self.bytes.saturating_sub(bytes_of(&parameters));
+        parameters
+    }
+}
+
+/// What values take.
+pub(crate) fn bytes_of(parameters: &[Parameter]) -> usize {
+    let text = |parameter: &Parameter| match parameter {
+        Parameter::Text(text) => text.len(),
+        _ => 0,
+    };
+    size_of_val(parameters) + parameters.iter().map(text).sum::<usize>()
 }
 
 /// An answer on its way.
@@ -66,5 +86,28 @@ impl Running {
             "SELECT" | "WITH" | "VALUES" | "TABLE" | "" => format!("SELECT {rows}"),
             other => other.to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_were_taken_are_not_counted() {
+        let parameters = vec![Parameter::Text("abc".to_owned()), Parameter::Null];
+        assert_eq!(bytes_of(&parameters), 3 + 2 * size_of::<Parameter>());
+        let sql = "select $1, $2";
+        let mut portal = Portal {
+            prepared: Arc::new(Prepared::new(sql.to_owned(), Vec::new()).unwrap()),
+            bytes: sql.len() + bytes_of(&parameters),
+            parameters,
+            formats: Vec::new(),
+            running: None,
+            is_over: false,
+            is_held: false,
+        };
+        assert_eq!(portal.take_parameters().len(), 2);
+        assert_eq!(portal.bytes, sql.len());
     }
 }

@@ -71,10 +71,11 @@ pub(crate) fn authentication_sasl_final(to: &mut BytesMut, signature: &[u8]) {
     });
 }
 
-/// The client asked for a minor version or for options that are not spoken.
+/// The client asked for a minor version or for options that are not spoken: it
+/// is told the newest version, whole, and the options.
 pub(crate) fn negotiate_version(to: &mut BytesMut, unknown: &[&str]) {
     message(to, b'v', |to| {
-        to.put_u32(0);
+        to.put_u32(3 << 16);
         to.put_u32(u32::try_from(unknown.len()).unwrap_or_default());
         unknown.iter().for_each(|option| text(to, option));
     });
@@ -246,6 +247,7 @@ mod tests {
         check(|to| ready(to, Transaction::Open), b"Z\0\0\0\x05T");
         check(|to| command_complete(to, "SELECT 2"), b"C\0\0\0\x0dSELECT 2\0");
         check(|to| authentication_sasl(to, "X"), b"R\0\0\0\x0b\0\0\0\x0aX\0\0");
+        check(|to| negotiate_version(to, &["_pq_.x"]), b"v\0\0\0\x13\0\x03\0\0\0\0\0\x01_pq_.x\0");
         check(|to| parameter_description(to, &[20]), b"t\0\0\0\x0a\0\x01\0\0\0\x14");
         check(
             |to| {

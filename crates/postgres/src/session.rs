@@ -111,7 +111,10 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
 
     /// One message.
     async fn turn(&mut self) -> Result<Next, Fault> {
-        if !self.reader.has_begun() {
+        if self.reader.has_begun() {
+            // Whoever sends on without an end is not answered without one.
+            self.outbox.flush_if_full().await?;
+        } else {
             // Whoever waits for answers sees them all.
             self.outbox.flush().await?;
             let idle = Duration::from_millis(self.door.options.idle_ms_max);
@@ -315,11 +318,33 @@ async fn watched<R: AsyncRead + Unpin, T>(
 ) -> Result<T, Fault> {
     tokio::select! {
         biased;
-        done = work => done,
+        // In front of the work, which may be there whenever it is looked at.
         () = cancellable.cancelled() => {
             let message = "the statement was cancelled on its client's request";
             Err(Problem::new(sqlstate::CANCELED, message).into())
         }
+        done = work => done,
         () = reader.gone() => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aquifer_env::SeededRandom;
+
+    use super::*;
+    use crate::cancels::Cancels;
+    use crate::frames::Budget;
+
+    #[tokio::test]
+    async fn a_cancel_is_seen_though_the_work_is_done() {
+        let cancels = Cancels::default();
+        let mut cancellable = cancels.enter(&SeededRandom::new(1));
+        let mut reader = FrameReader::new(tokio::io::empty(), Budget::new(1 << 20));
+        watched(&mut reader, &mut cancellable, async { Ok(()) }).await.unwrap();
+        assert!(cancels.cancel(cancellable.process, cancellable.secret));
+        let done = watched(&mut reader, &mut cancellable, async { Ok(()) }).await;
+        assert!(matches!(done, Err(Fault::Problem(problem))
+            if problem.sqlstate == sqlstate::CANCELED));
     }
 }

@@ -42,6 +42,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
                 }
                 Err(fault) => return Err(fault),
             };
+            self.outbox.flush_if_full().await?;
         }
         self.ready().await
     }
@@ -87,13 +88,13 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
             }
             Command::Show { name } => {
                 let value = self.settings.get(name)?;
-                self.table(&[&shown(name)], &[vec![value]], outlet);
+                self.table(&[&shown(name)], &[vec![value]], outlet).await?;
                 "SHOW".to_owned()
             }
             Command::ShowAll => {
                 let all = self.settings.all().into_iter();
                 let rows: Vec<_> = all.map(|(name, value)| vec![name, value]).collect();
-                self.table(&["name", "setting"], &rows, outlet);
+                self.table(&["name", "setting"], &rows, outlet).await?;
                 "SHOW".to_owned()
             }
             Command::Nothing(tag) => (*tag).to_owned(),
@@ -137,8 +138,12 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
     }
 
     /// Puts rows of text, which is written alike in both formats.
-    fn table(&mut self, names: &[&str], rows: &[Vec<String>], outlet: Outlet<'_>) {
-        let to = self.outbox.buffer();
+    async fn table(
+        &mut self,
+        names: &[&str],
+        rows: &[Vec<String>],
+        outlet: Outlet<'_>,
+    ) -> Result<(), Fault> {
         if outlet.describes {
             let head = |name: &&str| ColumnHead {
                 name: (*name).to_owned(),
@@ -146,15 +151,17 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
                 format: Format::Text,
             };
             let heads: Vec<_> = names.iter().map(head).collect();
-            reply::row_description(to, &heads);
+            reply::row_description(self.outbox.buffer(), &heads);
         }
         for row in rows {
-            reply::data_row(to, row.len(), |to| {
+            reply::data_row(self.outbox.buffer(), row.len(), |to| {
                 for value in row {
                     reply::value(to, |to| to.extend_from_slice(value.as_bytes()));
                 }
             });
+            self.outbox.flush_if_full().await?;
         }
+        Ok(())
     }
 
     fn warn(&mut self, sqlstate: &str, message: &str) {
@@ -242,6 +249,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
             prepared: Arc::new(Prepared { kind: Kind::Question, ..prepared }),
             parameters: Vec::new(),
             formats: Vec::new(),
+            bytes: name.len() + sql.len(),
             running: Some(running),
             is_over: false,
             is_held,

@@ -104,7 +104,6 @@ pub(crate) struct Engine {
     end: watch::Receiver<Option<End>>,
     gate: Arc<Mutex<Gate>>,
     stop: watch::Sender<bool>,
-    supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Decides between a question that comes and the end of an unused engine.
@@ -261,8 +260,8 @@ impl EngineProcess {
             }
             // Its socket has the next one's path: it goes first.
             let engine = engine.clone();
-            *state = State::Absent;
             engine.ended().await;
+            *state = State::Absent;
         }
         if matches!(*state, State::Stopped) {
             return Err(Refusal::stopping());
@@ -359,13 +358,7 @@ impl EngineProcess {
         let (stop, stopping) = watch::channel(false);
         let used_ns = self.clock.monotonic_ns();
         let gate = Arc::new(Mutex::new(Gate { used_ns, is_closed: false }));
-        let engine = Engine {
-            socket: socket.path().to_owned(),
-            end,
-            gate: gate.clone(),
-            stop,
-            supervisor: Mutex::default(),
-        };
+        let engine = Engine { socket: socket.path().to_owned(), end, gate: gate.clone(), stop };
         let supervisor = Supervisor {
             options: self.options.clone(),
             clock: self.clock.clone(),
@@ -381,7 +374,7 @@ impl EngineProcess {
             _socket: socket,
             _lifeline: lifeline,
         };
-        *engine.supervisor.lock() = Some(tokio::spawn(supervisor.run(child, told, stopping)));
+        tokio::spawn(supervisor.run(child, told, stopping));
         Ok(engine)
     }
 
@@ -418,10 +411,8 @@ impl Engine {
     /// Ends it, and waits until it has.
     async fn ended(&self) {
         self.stop.send_replace(true);
-        let supervisor = self.supervisor.lock().take();
-        if let Some(supervisor) = supervisor {
-            let _ = supervisor.await;
-        }
+        // Whoever waits may be dropped: the next one waits as long.
+        let _ = self.end.clone().wait_for(Option::is_some).await;
     }
 }
 
@@ -495,6 +486,8 @@ impl Supervisor {
             tracing::warn!(process, %end, "the engine ended");
             self.failures.lock().note(&*self.clock, &self.options);
         }
+        // Its path first: whoever hears of the end may start the next one.
+        drop(self);
         told.send_replace(Some(end));
     }
 

@@ -40,7 +40,7 @@ impl Refusal {
 
     pub(crate) fn out_of_time(time_ms_max: u64) -> Self {
         Self::new(
-            ErrorKind::InvalidRequest,
+            ErrorKind::TooLarge,
             "query-time",
             "57014",
             format!(

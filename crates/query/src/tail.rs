@@ -104,6 +104,7 @@ impl Tails {
             None => match as_batches(blocks, appended, next) {
                 Framed::Whole(part, bytes) => (part, bytes),
                 Framed::TooLong(batch, appended) => {
+                    let next = batch.header().next_offset();
                     let rows = rows_of_batch(partition, batch, appended).await?;
                     as_rows(rows, from, next).await?
                 }

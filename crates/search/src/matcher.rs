@@ -15,6 +15,9 @@ use crate::literal::Literal;
 use crate::number;
 use crate::query::{Bound, Bounds, Leaf, Node, Query, Scalar, Scope};
 
+/// The most ranges that one record is marked with, the first ones.
+const MARKS_MAX: usize = 1_000;
+
 /// Takes a header's key and value; false where it wants no more.
 pub type EachHeader<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>) -> bool;
 
@@ -171,6 +174,7 @@ impl Matcher {
         scratch.found.resize(self.leaves.len(), false);
         self.look(record, scratch, Some(&mut marks));
         marks.sort_by_key(|(part, range): &(Part, Range<usize>)| (*part, range.start, range.end));
+        marks.truncate(MARKS_MAX);
         let mut joined: Vec<Marks> = Vec::new();
         for (part, range) in marks {
             match joined.last_mut() {

@@ -284,17 +284,19 @@ impl Table {
         let (due, mut rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.trash)
             .into_iter()
             .partition(|(_, since_ns)| now_ns.saturating_sub(*since_ns) >= grace_ns);
-        let (mut deleted, mut failure) = (0, None);
+        let (mut tried, mut deleted, mut failure) = (0, 0, None);
         for (path, since_ns) in due {
-            if deleted >= DELETED_MAX || failure.is_some() {
+            if tried >= DELETED_MAX {
                 rest.push((path, since_ns));
                 continue;
             }
+            tried += 1;
             match self.context.store.delete_beside(&path).await {
                 Ok(()) => deleted += 1,
+                // One that may not be deleted keeps no other.
                 Err(error) => {
                     rest.push((path, since_ns));
-                    failure = Some(error);
+                    failure.get_or_insert(error);
                 }
             }
         }

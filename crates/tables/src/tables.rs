@@ -199,12 +199,14 @@ impl Shared {
             tables.retain(|id, _| self.store.stream_by_id(*id).is_some());
             tables.values().map(|slot| slot.table.clone()).collect()
         };
+        let mut first = Ok(());
         for slot in slots {
             if let Some(table) = slot.lock().await.as_mut() {
-                table.clean().await?;
+                // One table's failure keeps no other from being cleaned.
+                first = first.and(table.clean().await);
             }
         }
-        self.sweep.lock().await.run(context).await
+        first.and(self.sweep.lock().await.run(context).await)
     }
 }
 

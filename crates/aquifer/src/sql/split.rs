@@ -41,10 +41,18 @@ fn end(text: &str) -> Option<usize> {
         } else if rest.starts_with(';') {
             return Some(at);
         } else {
-            at += rest.chars().next().map_or(1, char::len_utf8);
+            at += word(rest).max(rest.chars().next().map_or(1, char::len_utf8));
         }
     }
     None
+}
+
+/// The length of a word that `text` begins with, in which neither an `E` nor a
+/// `$` begins a string.
+fn word(text: &str) -> usize {
+    let is_number = text.starts_with(|first: char| first.is_ascii_digit());
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || (c == '$' && !is_number);
+    text.find(|c| !is_part(c)).unwrap_or(text.len())
 }
 
 /// Whether nothing but space and comments is there.
@@ -67,6 +75,7 @@ fn quoted(text: &str) -> Option<usize> {
         // A doubled quote ends one string and begins the next.
         [b'\'', ..] => Some(until(1, "'")),
         [b'"', ..] => Some(until(1, "\"")),
+        [b'e' | b'E', b'\'', ..] => Some(escaped(text)),
         [b'$', ..] => {
             let tag = text.get(1..)?.find('$')? + 2;
             let is_tag = |tag: &str| {
@@ -79,6 +88,20 @@ fn quoted(text: &str) -> Option<usize> {
         }
         _ => comment(text),
     }
+}
+
+/// The length of `E'…'`, in which a backslash takes away the meaning of what
+/// follows it.
+fn escaped(text: &str) -> usize {
+    let mut at = "E'".len();
+    while let Some(rest) = text.as_bytes().get(at..).filter(|rest| !rest.is_empty()) {
+        match rest {
+            [b'\\', ..] | [b'\'', b'\'', ..] => at += 2,
+            [b'\'', ..] => return at + 1,
+            _ => at += 1,
+        }
+    }
+    text.len()
 }
 
 fn comment(text: &str) -> Option<usize> {
@@ -120,6 +143,11 @@ mod tests {
         check("select $$a;b$$, $t$c;$$;$t$; w", &["select $$a;b$$, $t$c;$$;$t$", "w"]);
         check("select $1; select $2", &["select $1", "select $2"]);
         check("select 'ä;ö'; ü", &["select 'ä;ö'", "ü"]);
+        check(r"SELECT E'it\'s; x'; y", &[r"SELECT E'it\'s; x'", "y"]);
+        check(r"select e'a''\';b\\'; y", &[r"select e'a''\';b\\'", "y"]);
+        check(r"select nice'\'; y", &[r"select nice'\'", "y"]);
+        check("select a$$; b$$", &["select a$$", "b$$"]);
+        check(r"select E'open;\", &[r"select E'open;\"]);
         check("-- nothing", &[]);
         check("", &[]);
         check("select 'open; ", &["select 'open;"]);
@@ -139,7 +167,7 @@ mod tests {
 
     #[test]
     fn fuzz_sql_split() {
-        let seeds = [b"select 'a;''b', $x$;$x$, \"c\" /* ; /* */ */ -- ;\n; y".to_vec()];
+        let seeds = [b"select 'a;''b', E'\\';', $x$;$x$, \"c\" /* ; /* */ */ -- ;\n; y".to_vec()];
         aquifer_testkit::fuzz("sql_split", 0.2, &seeds, |bytes| {
             let Ok(text) = std::str::from_utf8(bytes) else { return };
             let found: usize = statements(text).iter().map(|statement| statement.len()).sum();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aquifer_types::ChunkId;
 use bytes::Bytes;
-use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt};
 
 use super::head::{Block, IndexHead, RangePlace, TRAILER_BYTES, Trailer};
 use super::range;
@@ -13,6 +13,9 @@ use super::term::{Lookup, TermQuery};
 use super::{BlockSet, START};
 use crate::footer::fetch;
 use crate::{Error, RangeRead};
+
+/// The most parts of one index that are read at once.
+const READS_MAX: usize = 8;
 
 /// The first read of an index fetches this many of its last bytes: the head of
 /// most.
@@ -93,7 +96,7 @@ impl IndexReader {
     }
 
     /// Which blocks may have records that answer `query`. Reads a few KiB for
-    /// each term, all at once.
+    /// each term, some of them at once.
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Damaged`].
@@ -104,7 +107,8 @@ impl IndexReader {
             let bytes = self.read(place).await?;
             Ok::<_, Error>((number, bytes))
         });
-        let ranges: BTreeMap<usize, Bytes> = try_join_all(reads).await?.into_iter().collect();
+        let ranges: BTreeMap<usize, Bytes> =
+            futures::stream::iter(reads).buffer_unordered(READS_MAX).try_collect().await?;
         self.answer(query, &ranges)
     }
 

@@ -9,7 +9,7 @@
 //! | `x = ANY(list)`, `x <> ALL(list)` | `array_has`, or `IN` of what the list has |
 //! | `current_schema`, `session_user` without parentheses | calls |
 //! | a SELECT from a catalog that never has rows | no rows, of the same columns |
-//! | `ARRAY(SELECT …)`, a subquery over the search path | null; the search path |
+//! | `ARRAY(SELECT …)` from catalogs, a subquery over the search path | null; the search path |
 //!
 //! The statement is printed and read again afterwards, so nothing here relies on
 //! positions in it.
@@ -88,7 +88,11 @@ impl VisitorMut for Rewriter<'_> {
                 let expr = std::mem::replace(expr, Box::new(null_text()));
                 Some(Expr::InList { expr, list: path, negated: *negated })
             }
-            Expr::Function(function) if is_array_of_subquery(function) => Some(null_text()),
+            Expr::Function(function)
+                if array_query(function).is_some_and(|query| self.is_of_catalogs(query)) =>
+            {
+                Some(null_text())
+            }
             Expr::Subquery(query) => {
                 self.aggregate(query);
                 None
@@ -122,6 +126,23 @@ impl Rewriter<'_> {
             Ok(Named::System(PG_CATALOG, table)) => Some(table),
             _ => None,
         }
+    }
+
+    fn is_catalog_table(&self, factor: &TableFactor) -> bool {
+        match factor {
+            TableFactor::Table { name, args: None, .. } => self.catalog(name).is_some(),
+            _ => false,
+        }
+    }
+
+    /// Whether a query is a SELECT from catalogs, and from nothing else.
+    fn is_of_catalogs(&self, query: &Query) -> bool {
+        let SetExpr::Select(select) = query.body.as_ref() else { return false };
+        let is_catalog = |from: &TableWithJoins| {
+            self.is_catalog_table(&from.relation)
+                && from.joins.iter().all(|join| self.is_catalog_table(&join.relation))
+        };
+        query.with.is_none() && !select.from.is_empty() && select.from.iter().all(is_catalog)
     }
 
     /// Takes the schema off a function's name.
@@ -177,10 +198,7 @@ impl Rewriter<'_> {
             return;
         }
         let SetExpr::Select(select) = query.body.as_mut() else { return };
-        let is_catalog = |from: &TableWithJoins| match &from.relation {
-            TableFactor::Table { name, args: None, .. } => self.catalog(name).is_some(),
-            _ => false,
-        };
+        let is_catalog = |from: &TableWithJoins| self.is_catalog_table(&from.relation);
         let is_plain = matches!(&select.group_by,
             GroupByExpr::Expressions(by, _) if by.is_empty())
             && !has_aggregate(select)
@@ -212,21 +230,26 @@ impl Rewriter<'_> {
     }
 
     fn is_empty_from(&self, from: &TableWithJoins) -> bool {
-        self.is_empty_factor(&from.relation)
+        let is_empty = self.is_empty_factor(&from.relation)
             || from.joins.iter().any(|join| {
                 let is_inner = matches!(
                     join.join_operator,
                     JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_)
                 );
                 is_inner && self.is_empty_factor(&join.relation)
-            }) && !from.joins.iter().any(|join| {
-                matches!(
-                    join.join_operator,
-                    JoinOperator::Right(_)
-                        | JoinOperator::RightOuter(_)
-                        | JoinOperator::FullOuter(_)
-                )
-            })
+            });
+        // These have the rows of their right side, whatever the left one has.
+        let has_right = from.joins.iter().any(|join| {
+            matches!(
+                join.join_operator,
+                JoinOperator::Right(_)
+                    | JoinOperator::RightOuter(_)
+                    | JoinOperator::FullOuter(_)
+                    | JoinOperator::RightSemi(_)
+                    | JoinOperator::RightAnti(_)
+            )
+        });
+        is_empty && !has_right
     }
 
     fn is_empty_factor(&self, factor: &TableFactor) -> bool {
@@ -441,9 +464,16 @@ fn is_search_path(query: &Query) -> bool {
     query.to_string().to_lowercase().contains("current_setting('search_path')")
 }
 
-fn is_array_of_subquery(function: &Function) -> bool {
-    matches!(function.args, FunctionArguments::Subquery(_))
-        && function.name.to_string().eq_ignore_ascii_case("array")
+/// The query of `ARRAY(SELECT …)`.
+fn array_query(function: &Function) -> Option<&Query> {
+    match &function.args {
+        FunctionArguments::Subquery(query)
+            if function.name.to_string().eq_ignore_ascii_case("array") =>
+        {
+            Some(query)
+        }
+        _ => None,
+    }
 }
 
 /// `OPERATOR(pg_catalog.~)` and its like as operators.
@@ -466,23 +496,20 @@ fn plain_operator(op: &BinaryOperator) -> Option<BinaryOperator> {
 }
 
 /// Whether `left` is among what the list on the right has; none where that is a
-/// query, which DataFusion knows.
+/// query, which DataFusion knows, or text that is not plain, which it refuses.
 fn member(left: &mut Box<Expr>, right: &mut Box<Expr>, negated: bool) -> Option<Expr> {
     let list = unnested(right);
     if matches!(list, Expr::Subquery(_)) {
         return None;
     }
     let elements = match (&*list, literal(list)) {
-        (_, Some(text)) => {
-            text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).map(|text| {
-                text.split(',').map(|item| self::text(item.trim().trim_matches('"'))).collect()
-            })
-        }
+        (_, Some(text)) => Some(elements_of(&text)?),
         (Expr::Array(array), None) => Some(array.elem.clone()),
         _ => None,
     };
     let left = take(left);
     Some(match elements {
+        Some(elements) if elements.is_empty() => boolean(negated),
         Some(elements) => Expr::InList { expr: Box::new(left), list: elements, negated },
         None => {
             let has = call("array_has", vec![std::mem::replace(list, null_text()), left]);
@@ -492,6 +519,23 @@ fn member(left: &mut Box<Expr>, right: &mut Box<Expr>, negated: bool) -> Option<
             }
         }
     })
+}
+
+/// The elements of an array that is written as text; none where it is not one,
+/// or has quotes, escapes, nulls or arrays in it.
+fn elements_of(text: &str) -> Option<Vec<Expr>> {
+    let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+    if inner.trim().is_empty() {
+        return Some(Vec::new());
+    }
+    if inner.contains(['"', '\\', '{', '}']) {
+        return None;
+    }
+    let element = |item: &str| {
+        let item = item.trim();
+        (!item.is_empty() && !item.eq_ignore_ascii_case("null")).then(|| self::text(item))
+    };
+    inner.split(',').map(element).collect()
 }
 
 fn unnested(expr: &mut Expr) -> &mut Expr {
@@ -630,9 +674,30 @@ mod tests {
         );
         check("SELECT a = ANY('{x, y}') FROM audit", "SELECT a IN ('x', 'y') FROM audit");
         check("SELECT a = ANY(ARRAY['x']) FROM audit", "SELECT a IN ('x') FROM audit");
+        check("SELECT a = ANY('{}'), a <> ALL('{ }') FROM audit", "SELECT false, true FROM audit");
+        check("SELECT a <> ALL(ARRAY[]) FROM audit", "SELECT true FROM audit");
+        for unsure in [r#"{"x"}"#, r"{x\y}", "{{x}}", "{x, Null}", "{x,}", "x"] {
+            let text = format!("SELECT a = ANY('{unsure}') FROM audit");
+            check(&text, &text);
+        }
         check(
             "SELECT n = ANY(current_schemas(false)) FROM audit",
             "SELECT array_has(current_schemas(false), n) FROM audit",
+        );
+        for kept in [
+            "SELECT ARRAY(SELECT verb FROM audit)",
+            "SELECT ARRAY(SELECT verb FROM audit UNION SELECT 'x')",
+            "SELECT ARRAY(SELECT 1)",
+        ] {
+            check(kept, kept);
+        }
+        check(
+            "SELECT ARRAY(SELECT a.verb FROM pg_class c JOIN audit a ON true)",
+            "SELECT ARRAY(SELECT a.verb FROM pg_class c JOIN audit a ON true) AS \"array\"",
+        );
+        check(
+            "SELECT ARRAY(SELECT c.relname FROM pg_class c JOIN pg_namespace n ON true) FROM audit",
+            "SELECT CAST(NULL AS TEXT) FROM audit",
         );
         check("SELECT current_schema", "SELECT current_schema()");
         check(
@@ -651,6 +716,10 @@ mod tests {
         check(
             "SELECT c.relname FROM pg_class c LEFT JOIN pg_index i ON i.indrelid = c.oid",
             "SELECT c.relname FROM pg_class c LEFT JOIN pg_index i ON i.indrelid = c.oid",
+        );
+        check(
+            "SELECT c.relname FROM pg_index i RIGHT JOIN pg_class c ON i.indrelid = c.oid",
+            "SELECT c.relname FROM pg_index i RIGHT JOIN pg_class c ON i.indrelid = c.oid",
         );
         check(
             "SELECT relname FROM pg_class WHERE EXISTS (SELECT 1 FROM pg_trigger) OR oid IN (SELECT tgrelid FROM pg_trigger)",

@@ -146,8 +146,10 @@ impl Searches<'_> {
         // Hits, and the counts of values, are what a search holds beside the
         // runs of rows that are under way.
         let memory = question.limits.memory_bytes_max / 4;
+        // A read holds about twice its unit.
+        let fit = usize::try_from(memory).unwrap_or(usize::MAX) / (2 * defaults.unit_bytes.max(1));
         RunOptions {
-            reads_max: self.options.target_partitions.max(1) * 2,
+            reads_max: (self.options.target_partitions.max(1) * 2).min(fit).max(1),
             hits_bytes_max: question.limits.bytes_max.min(memory),
             progress_interval: Duration::from_millis(self.options.progress_ms.max(1)),
             ..defaults
@@ -190,6 +192,7 @@ fn of(failure: Failure) -> Refusal {
         Failure::Chunk(error) => chunk(&error),
         Failure::Source(error) => match error.downcast_ref::<Error>() {
             Some(Error::Chunk(error)) => chunk(error),
+            Some(Error::Refused(refusal)) => refusal.clone(),
             Some(error) => unreadable(error.kind(), error.to_string()),
             None => internal(error.to_string()),
         },

@@ -24,6 +24,9 @@ const OPERATORS_IN_A_ROW_MAX: usize = 1000;
 /// How deep functions may be called within functions: what a planner does for
 /// each grows with those within it.
 const CALLS_DEPTH_MAX: usize = 16;
+/// How deep statements may stand within statements: a planner walks through the
+/// inner ones anew for each of those around them.
+const SUBQUERIES_DEPTH_MAX: usize = 16;
 /// How deep the parser may call itself; each parenthesis costs it several calls.
 const PARSER_DEPTH_MAX: usize = 300;
 
@@ -181,44 +184,71 @@ fn check_bounds(
             "functions are called within functions deeper than {CALLS_DEPTH_MAX}"
         )));
     }
-    let mut levels = vec![0_usize];
+    if deepest_subqueries(tokens) > SUBQUERIES_DEPTH_MAX {
+        return Err(too_complex(format!(
+            "statements stand within statements deeper than {SUBQUERIES_DEPTH_MAX}"
+        )));
+    }
+    let mut levels = vec![Level::default()];
     for token in tokens {
-        let in_a_row = match &token.token {
+        match &token.token {
             opening if is_opening(opening) => {
                 if levels.len() > options.statement_depth_max {
                     let max = options.statement_depth_max;
                     return refused(token, format!("parentheses are nested deeper than {max}"));
                 }
-                let in_a_row = bump(&mut levels);
-                levels.push(0);
-                in_a_row
+                deepen(&mut levels);
+                levels.push(Level::default());
             }
-            closing if is_closing(closing) => {
-                if levels.len() > 1 {
-                    levels.pop();
+            closing if is_closing(closing) && levels.len() > 1 => {
+                let inner = levels.pop().map_or(0, |inner| inner.deepest.max(inner.depth()));
+                if let Some(level) = levels.last_mut() {
+                    level.within = level.within.max(inner);
                 }
-                0
             }
             Token::Comma | Token::SemiColon => {
                 if let Some(level) = levels.last_mut() {
-                    *level = 0;
+                    let deepest = level.deepest.max(level.depth());
+                    *level = Level { deepest, ..Level::default() };
                 }
-                0
             }
-            other if is_operator(other) => bump(&mut levels),
-            _ => 0,
-        };
-        if in_a_row > OPERATORS_IN_A_ROW_MAX {
+            other if is_operator(other) => deepen(&mut levels),
+            _ => {}
+        }
+        if levels.last().is_some_and(|level| level.depth() > OPERATORS_IN_A_ROW_MAX) {
             return refused(
                 token,
                 format!(
-                    "more than {OPERATORS_IN_A_ROW_MAX} operators in a row; many values are \
-                     compared with IN (…)"
+                    "more than {OPERATORS_IN_A_ROW_MAX} operators in a row, those in parentheses \
+                     counted in; many values are compared with IN (…)"
                 ),
             );
         }
     }
     Ok(())
+}
+
+/// How deep the tree gets that a statement's parenthesis stands for.
+#[derive(Default)]
+struct Level {
+    /// Operators in a row since the last comma.
+    run: usize,
+    /// The deepest of what lies in parentheses since then.
+    within: usize,
+    /// The deepest before it.
+    deepest: usize,
+}
+
+impl Level {
+    fn depth(&self) -> usize {
+        self.run + self.within
+    }
+}
+
+fn deepen(levels: &mut [Level]) {
+    if let Some(level) = levels.last_mut() {
+        level.run += 1;
+    }
 }
 
 /// How deep parentheses behind names lie in each other.
@@ -247,6 +277,28 @@ fn deepest_calls(tokens: &[TokenWithSpan]) -> usize {
     deepest
 }
 
+/// How deep parentheses lie in each other that a statement stands in.
+fn deepest_subqueries(tokens: &[TokenWithSpan]) -> usize {
+    let mut open: Vec<bool> = Vec::new();
+    let (mut depth, mut deepest) = (0_usize, 0_usize);
+    for (at, token) in tokens.iter().enumerate() {
+        match &token.token {
+            Token::LParen => {
+                let is_statement = matches!(
+                    tokens.get(at + 1).map(|next| &next.token),
+                    Some(Token::Word(word)) if matches!(word.keyword, Keyword::SELECT | Keyword::WITH)
+                );
+                open.push(is_statement);
+                depth += usize::from(is_statement);
+                deepest = deepest.max(depth);
+            }
+            Token::RParen if open.pop() == Some(true) => depth -= 1,
+            _ => {}
+        }
+    }
+    deepest
+}
+
 fn is_opening(token: &Token) -> bool {
     match token {
         Token::LParen | Token::LBracket | Token::LBrace => true,
@@ -261,13 +313,6 @@ fn is_closing(token: &Token) -> bool {
         Token::Word(word) => word.keyword == Keyword::END,
         _ => false,
     }
-}
-
-fn bump(levels: &mut [usize]) -> usize {
-    levels.last_mut().map_or(0, |level| {
-        *level += 1;
-        *level
-    })
 }
 
 /// Whether each of its kind in a row makes the statement's tree deeper.

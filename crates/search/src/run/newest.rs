@@ -266,11 +266,11 @@ impl<S: Source> Run<S> {
         self.matched += collected.matched;
         self.rows_read += collected.rows;
         for Reverse((cursor, Owned(record))) in collected.hits {
-            self.hits_bytes += record.payload_bytes() as u64;
+            self.hits_bytes += held_bytes(&record);
             self.hits.insert(cursor, record);
             if self.hits.len() > self.request.hits_max + 1 {
                 let removed = self.hits.pop_first();
-                self.hits_bytes -= removed.map_or(0, |(_, record)| record.payload_bytes() as u64);
+                self.hits_bytes -= removed.map_or(0, |(_, record)| held_bytes(&record));
             }
         }
         let bytes_max = self.shared.options.hits_bytes_max;
@@ -322,6 +322,12 @@ struct Collected {
 
 /// A record that the order of hits does not look at.
 struct Owned(Record);
+
+/// What a hit holds: its bytes, and about what its parts take beside them.
+fn held_bytes(record: &Record) -> u64 {
+    const PART_BYTES: usize = 128;
+    (record.payload_bytes() + PART_BYTES * (1 + record.headers.len())) as u64
+}
 
 impl PartialEq for Owned {
     fn eq(&self, _: &Self) -> bool {

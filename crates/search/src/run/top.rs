@@ -108,6 +108,10 @@ impl TopCounter {
             return;
         }
         let text = serde_json::to_vec(&String::from_utf8_lossy(text)).unwrap_or_default();
+        if text.len() > 2 * self.value_bytes_max {
+            self.too_long += 1;
+            return;
+        }
         self.add_value(&text);
     }
 

@@ -26,6 +26,8 @@ pub(crate) async fn visit<S: Source, V: Visitor>(
             let reader = shared.source.chunk(*number).await?;
             for rows in reader.rows(rows.clone()).await? {
                 visitor.rows(&PartitionRows { partition: unit.partition, rows }, unit.offsets);
+                // Others get their turn, and who gave up is noticed.
+                tokio::task::yield_now().await;
             }
             Ok(())
         }
@@ -39,6 +41,7 @@ pub(crate) async fn visit<S: Source, V: Visitor>(
                 }
                 let counted = Span { first: from.0, last: block.next.0.saturating_sub(1) };
                 visitor.rows(&block.rows, counted.intersect(unit.offsets));
+                tokio::task::yield_now().await;
                 from = block.next;
             }
             Ok(())

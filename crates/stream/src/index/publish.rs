@@ -135,6 +135,10 @@ impl Index {
                 // In a replay the chunk may be gone already, and its index with it.
                 if let Some((indexed, old)) = log.set_index(*chunk, index_path, *index_bytes) {
                     changes.push(chunk_row(&indexed));
+                    // A replay may have taken it for one that was replaced.
+                    if self.garbage.lock().remove(index_path).is_some() {
+                        changes.push(Change::RemoveGarbage(index_path.clone()));
+                    }
                     if let Some(old) = old {
                         let garbage = self.due(*at, garbage_reason::REPLACED);
                         self.add_garbage(old, garbage, changes);

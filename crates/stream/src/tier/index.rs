@@ -19,6 +19,7 @@ use aquifer_types::{ChunkId, ChunkIndex, Timestamp};
 use futures::StreamExt;
 use parking_lot::Mutex;
 
+use super::compact::OWNER_CHECK_MS;
 use super::upload::aside;
 use super::{PAUSE_MAX, Tier, from_store};
 use crate::Error;
@@ -96,7 +97,6 @@ impl Tier {
         if due.is_empty() {
             return Ok(true);
         }
-        self.owner.check().await?;
         let is_all = due.len() <= ROUND_CHUNKS_MAX;
         let mut indexes = futures::stream::iter(due.into_iter().take(ROUND_CHUNKS_MAX))
             .map(|chunk| {
@@ -107,13 +107,16 @@ impl Tier {
         let mut result = Ok(is_all);
         while let Some(indexed) = indexes.next().await {
             // One chunk's failure does not keep the others back.
-            if let Err(error) = indexed {
+            if let Err(error) = indexed
+                && !matches!(result, Err(Error::Fenced(_)))
+            {
                 result = Err(error);
             }
         }
         drop(indexes);
         self.find_unindexed();
-        result
+        // What was passed over is looked for again.
+        result.map(|is_all| is_all && !self.is_journal_pressed())
     }
 
     /// The chunks without an index that should have one, the newest first.
@@ -145,6 +148,11 @@ impl Tier {
     /// Builds an index, and waits until that was not more than may be built in
     /// the time.
     async fn index_within_budget(&self, chunk: &ChunkMeta) -> Result<(), Error> {
+        if self.is_journal_pressed() {
+            return Ok(());
+        }
+        // A round may take long: a successor is noticed within it.
+        self.owner.check_lately(OWNER_CHECK_MS).await?;
         let clock = &self.environment.clock;
         let started_ns = clock.monotonic_ns();
         if let Err(error) = self.index_chunk(chunk).await {
