@@ -105,7 +105,8 @@ fn fetch(place: &Path, package: &str, others: &[&str], root: &Path) -> anyhow::R
     Ok(())
 }
 
-fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+/// The first file of this name in a folder or those in it.
+pub(crate) fn find(folder: &Path, name: &str) -> Option<PathBuf> {
     let entries: Vec<_> =
         std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
     let is_it = |path: &&PathBuf| path.is_file() && path.file_name().is_some_and(|is| is == name);

@@ -54,8 +54,6 @@ pub(crate) struct Manner {
     pub(crate) form: AnswerForm,
     /// What it may take.
     pub(crate) limits: Limits,
-    /// Whether to say how far it is.
-    pub(crate) wants_progress: bool,
     /// Whether columns and parameters are all that is wanted.
     pub(crate) describe_only: bool,
 }
@@ -105,8 +103,7 @@ pub(crate) async fn run(
         limits: manner.limits,
     };
     writer.renderer.begin(&mut writer.out);
-    let progress = manner.wants_progress.then(|| Duration::from_millis(options.progress_ms.max(1)));
-    rows(stream, &mut writer, usage, progress, sql).await?;
+    rows(stream, &mut writer, sql).await?;
     writer.renderer.end(&mut writer.out)?;
     writer.flush().await?;
     Ok(spent(&writer, usage, physical.as_ref()))
@@ -120,24 +117,13 @@ fn spent(writer: &Writer<'_>, usage: &Usage, physical: &dyn ExecutionPlan) -> Sp
 async fn rows(
     mut stream: SendableRecordBatchStream,
     writer: &mut Writer<'_>,
-    usage: &Usage,
-    progress: Option<Duration>,
     sql: &str,
 ) -> Result<(), Refusal> {
-    let mut ticks = tokio::time::interval(progress.unwrap_or(Duration::from_secs(3600)));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // The first tick is due at once.
-    ticks.tick().await;
     loop {
-        // Timers come first: a stream that is busy leaves nothing of the turn
+        // The timer comes first: a stream that is busy leaves nothing of the turn
         // that a task has for what stands behind it.
         let next = tokio::select! {
             biased;
-            _ = ticks.tick(), if progress.is_some() => {
-                writer.flush().await?;
-                writer.sink.progress(usage.progress()).await?;
-                continue;
-            }
             () = tokio::time::sleep(LINGER), if !writer.out.is_empty() => {
                 writer.flush().await?;
                 continue;

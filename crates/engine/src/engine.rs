@@ -84,8 +84,8 @@ impl Engine {
         question: &Question,
         sql: &SqlQuestion,
         link: Arc<Link>,
+        usage: Arc<Usage>,
     ) -> Result<Spent, Refusal> {
-        let usage = Arc::new(Usage::default());
         let server =
             LinkedServer { engine: self, link: Arc::clone(&link), usage: Arc::clone(&usage) };
         self.sql_with(question, sql, &server, link.as_ref(), &usage).await
@@ -118,7 +118,6 @@ impl Engine {
         let manner = Manner {
             form: question.form,
             limits: question.limits,
-            wants_progress: question.wants_progress,
             describe_only: sql.describe_only,
         };
         match planner.plan(sql).await? {

@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aquifer_query::wire::{Column, FromEngine, Progress, Refusal, Table, TailPart, ToEngine};
 use aquifer_query::{FrameReader, FrameWriter};
@@ -36,6 +37,8 @@ const OUTGOING_MAX: usize = 1;
 /// What a question says to the server.
 pub(crate) struct Link {
     outgoing: mpsc::Sender<Outgoing>,
+    /// The answer's first frame was handed over.
+    has_begun: AtomicBool,
     replies: Mutex<Awaited>,
 }
 
@@ -69,13 +72,24 @@ impl Link {
         let (sender, replies) = mpsc::channel(1);
         let (outgoing, waiting) = mpsc::channel(OUTGOING_MAX);
         tokio::spawn(write(FrameWriter::new(writer), waiting));
-        (Self { outgoing, replies: Mutex::new(Awaited { replies, owed: 0 }) }, sender)
+        let replies = Mutex::new(Awaited { replies, owed: 0 });
+        (Self { outgoing, has_begun: AtomicBool::new(false), replies }, sender)
     }
 
     /// Tells the server something that wants no reply.
     pub(crate) async fn tell(&self, message: &FromEngine) -> Result<(), Refusal> {
         self.room().await?.send((message.clone(), None));
         Ok(())
+    }
+
+    /// Says how far the question is, if its answer has begun and nothing waits to
+    /// be written: whoever calls this is needed to read the connection.
+    pub(crate) fn tell_progress(&self, progress: Progress) {
+        if self.has_begun.load(Ordering::Relaxed)
+            && let Ok(room) = self.outgoing.try_reserve()
+        {
+            room.send((FromEngine::Progress(progress), None));
+        }
     }
 
     /// Tells the server something with bytes behind it.
@@ -189,7 +203,9 @@ impl Sink for Link {
         parameters: Vec<String>,
         command: String,
     ) -> Result<(), Refusal> {
-        self.tell_with(&FromEngine::Begin { columns, parameters, command }, &schema).await
+        self.tell_with(&FromEngine::Begin { columns, parameters, command }, &schema).await?;
+        self.has_begun.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn data(&self, rows: u64, bytes: &[u8]) -> Result<(), Refusal> {

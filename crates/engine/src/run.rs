@@ -48,14 +48,11 @@ pub async fn run(options: EngineOptions, listener: UnixListener) -> Result<(), R
         // Those that wait are the listener's, whose queue the system bounds.
         let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return Ok(()) };
         let (connection, _) = listener.accept().await?;
-        let connection = connection.into_std()?;
         let engine = Arc::clone(&engine);
-        threads.handle().spawn(async move {
-            // A connection belongs to the threads that it is read on.
-            if let Ok(connection) = tokio::net::UnixStream::from_std(connection) {
-                let (reader, writer) = connection.into_split();
-                serve(engine, reader, writer).await;
-            }
+        let threads = threads.handle();
+        tokio::spawn(async move {
+            let (reader, writer) = connection.into_split();
+            serve(engine, &threads, reader, writer).await;
             drop(turn);
         });
     }

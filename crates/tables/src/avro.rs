@@ -34,12 +34,20 @@ pub(crate) fn encode<T: Serialize>(
     writer.into_inner().map_err(Error::internal)
 }
 
-/// The rows of such a file, at most `count_max` of them.
+/// The rows of such a file under the schema `schema`, at most `count_max` of them.
 pub(crate) fn decode<T: DeserializeOwned>(
+    schema: &str,
     path: &str,
     bytes: &[u8],
     count_max: usize,
 ) -> Result<Vec<T>, Error> {
+    // The library panics at a schema with names that are none, so only what has
+    // the schema that was written is handed to it.
+    let expected = Schema::parse_str(schema).map_err(Error::internal)?;
+    let expected = serde_json::to_vec(&expected).map_err(Error::internal)?;
+    if !has_schema(bytes, &expected) {
+        return Err(Error::damaged(path, "it does not have the schema that it was written with"));
+    }
     // The first call counts, for all that the library reads.
     max_allocation_bytes(ALLOCATION_BYTES_MAX);
     let damaged = |error: apache_avro::Error| Error::damaged(path, error);
@@ -51,4 +59,16 @@ pub(crate) fn decode<T: DeserializeOwned>(
         rows.push(from_value(&value.map_err(damaged)?).map_err(damaged)?);
     }
     Ok(rows)
+}
+
+/// Whether a file's header has this schema, and no other.
+fn has_schema(bytes: &[u8], schema: &[u8]) -> bool {
+    const KEY: &[u8] = b"avro.schema";
+    /// Between the two stands the schema's length.
+    const LENGTH_BYTES_MAX: usize = 10;
+    let mut found = bytes.windows(KEY.len()).enumerate().filter(|(_, part)| *part == KEY);
+    let (Some((at, _)), None) = (found.next(), found.next()) else { return false };
+    let behind = bytes.get(at + KEY.len()..).unwrap_or_default();
+    (1..=LENGTH_BYTES_MAX)
+        .any(|skipped| behind.get(skipped..).is_some_and(|rest| rest.starts_with(schema)))
 }

@@ -66,7 +66,7 @@ pub(crate) fn encode(
 
 pub(crate) fn decode(path: &str, bytes: &[u8]) -> Result<Vec<Entry>, Error> {
     // One that lists what it deletes beside what it adds may have twice as many.
-    avro::decode(path, bytes, 2 * ENTRIES_MAX)
+    avro::decode(SCHEMA, path, bytes, 2 * ENTRIES_MAX)
 }
 
 /// The specification's schema of a manifest entry, version 2, without the

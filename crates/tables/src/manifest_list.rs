@@ -98,7 +98,7 @@ pub(crate) fn encode(
 }
 
 pub(crate) fn decode(path: &str, bytes: &[u8]) -> Result<Vec<ManifestFile>, Error> {
-    avro::decode(path, bytes, MANIFESTS_MAX)
+    avro::decode(SCHEMA, path, bytes, MANIFESTS_MAX)
 }
 
 /// The specification's schema of a manifest list, version 2.

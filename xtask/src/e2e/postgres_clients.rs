@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 
 use super::kafka_security::{create_user, write_certificates};
-use crate::debian::Unpacked;
+use crate::debian::{Unpacked, find};
 use crate::e2e::Context;
 use crate::e2e::server::Server;
 use crate::steps::Report;
@@ -85,6 +85,10 @@ struct Psql {
 }
 
 fn psql(target: &std::path::Path) -> Result<Psql, String> {
+    // Where it is installed, its packages are not fetched anew.
+    if let Some(path) = find(std::path::Path::new("/usr/lib/postgresql"), "psql") {
+        return Ok(Psql { path, libraries: String::new() });
+    }
     let unpacked = Unpacked::packages(target, "postgresql-client", &[])?;
     let path = unpacked.find_below("usr/lib/postgresql", "psql");
     let path = path.ok_or("Debian's package postgresql-client has no psql")?;

@@ -37,7 +37,7 @@ const OVERDUE_MAX: Duration = Duration::from_secs(30);
 const TIME_MS_MAX: u64 = 8_000;
 /// An append that takes longer is not one that goes on.
 const APPEND_MAX: Duration = Duration::from_secs(5);
-const KILLED_MAX: Duration = Duration::from_secs(20);
+const KILLED_MAX: Duration = Duration::from_secs(60);
 
 /// Clients that ask beside each other.
 const ASKERS: usize = 3;
@@ -48,7 +48,7 @@ fn hostile() -> Vec<String> {
     let minus = format!("SELECT {}1", "- ".repeat(20_000));
     let long = format!("SELECT '{}'", "x".repeat(900_000));
     let fixed = [
-        "SELECT count(*) FROM s a CROSS JOIN s b CROSS JOIN s c",
+        "SELECT count(*) FROM s a CROSS JOIN s b CROSS JOIN s c WHERE a._offset + b._offset + c._offset < 0",
         "SELECT count(*) FROM s a JOIN s b ON a._value <> b._value",
         "SELECT a._value, b._value FROM s a, s b ORDER BY 1 DESC, 2",
         "SELECT * FROM s ORDER BY _value DESC, _offset",
@@ -258,7 +258,9 @@ fn works(url: &str) -> Result<()> {
     Ok(())
 }
 
-const LONG: &str = "SELECT count(*) FROM s a CROSS JOIN s b CROSS JOIN s c";
+/// What is only counted is known from statistics.
+const LONG: &str =
+    "SELECT sum(a._offset + b._offset + c._offset) FROM s a CROSS JOIN s b CROSS JOIN s c";
 
 /// The question under way says what happened, the next one is answered.
 fn kill_in_the_middle(url: &str, server: u32) -> Result<()> {

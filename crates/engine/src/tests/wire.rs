@@ -27,7 +27,10 @@ impl Peer {
     pub(super) fn connect(fixture: &Fixture) -> Self {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let (reader, writer) = theirs.into_split();
-        let served = tokio::spawn(serve(Arc::clone(&fixture.engine), reader, writer));
+        let engine = Arc::clone(&fixture.engine);
+        let served = tokio::spawn(async move {
+            serve(engine, &tokio::runtime::Handle::current(), reader, writer).await;
+        });
         let (reader, writer) = ours.into_split();
         Self {
             reader: FrameReader::new(BufReader::new(reader)),
@@ -63,7 +66,10 @@ impl Peer {
     }
 
     pub(super) async fn ended(self) {
-        tokio::time::timeout(PATIENCE, self.served).await.expect("in time").expect("no panic");
+        let Self { reader, writer, served } = self;
+        // The server closes at the last word.
+        drop((reader, writer));
+        tokio::time::timeout(PATIENCE, served).await.expect("in time").expect("no panic");
     }
 }
 
@@ -240,7 +246,8 @@ fn fuzz_question_connection() {
         let served = runtime.block_on(runtime.spawn(async move {
             let reader = std::io::Cursor::new(bytes);
             // What is read to its end is a closed connection.
-            tokio::time::timeout(PATIENCE, serve(engine, reader, tokio::io::sink())).await
+            let threads = tokio::runtime::Handle::current();
+            tokio::time::timeout(PATIENCE, serve(engine, &threads, reader, tokio::io::sink())).await
         }));
         served.expect("no panic").expect("in time");
     });
