@@ -1,4 +1,4 @@
-//! Which joins may be held in memory.
+//! Which joins may be held in memory, and that all let others have their turn.
 //!
 //! A hash join keeps one side in memory and cannot put it to disk: where that
 //! side is larger than a question may hold, it would fail after all its work.
@@ -18,7 +18,10 @@ use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
-use datafusion::physical_plan::joins::{HashJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::joins::{
+    CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec,
+};
 use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs, StatisticsContext};
 
 /// A hash table of a side takes about so many times the side's own bytes, and
@@ -46,7 +49,42 @@ fn rules_with(build_bytes_max: usize) -> Vec<Arc<dyn PhysicalOptimizerRule + Sen
     // Distribution and order, which a merge needs, are seen to by a later rule.
     let fixed = rules.iter().position(|rule| rule.name() == SIDES_ARE_FIXED_BY);
     rules.insert(fixed.map_or(0, |at| at + 1), Arc::new(SpillingJoins { build_bytes_max }));
+    rules.push(Arc::new(YieldingJoins));
     rules
+}
+
+/// Makes joins give others their turn: one that makes many rows of few asks its
+/// inputs seldom, and who adds its rows up would keep its thread for minutes.
+#[derive(Debug)]
+struct YieldingJoins;
+
+impl PhysicalOptimizerRule for YieldingJoins {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let changed = plan.transform_up(|plan| {
+            let multiplies = plan.is::<CrossJoinExec>()
+                || plan.is::<NestedLoopJoinExec>()
+                || plan.is::<HashJoinExec>()
+                || plan.is::<SortMergeJoinExec>();
+            Ok(if multiplies {
+                Transformed::yes(Arc::new(CooperativeExec::new(plan)) as _)
+            } else {
+                Transformed::no(plan)
+            })
+        })?;
+        Ok(changed.data)
+    }
+
+    fn name(&self) -> &'static str {
+        "yielding_joins"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Debug)]

@@ -44,7 +44,7 @@ pub(crate) fn decode<T: DeserializeOwned>(
     // The library panics at a schema with names that are none, so only what has
     // the schema that was written is handed to it.
     let expected = Schema::parse_str(schema).map_err(Error::internal)?;
-    let expected = serde_json::to_vec(&expected).map_err(Error::internal)?;
+    let expected = serde_json::to_value(&expected).map_err(Error::internal)?;
     if !has_schema(bytes, &expected) {
         return Err(Error::damaged(path, "it does not have the schema that it was written with"));
     }
@@ -61,14 +61,19 @@ pub(crate) fn decode<T: DeserializeOwned>(
     Ok(rows)
 }
 
-/// Whether a file's header has this schema, and no other.
-fn has_schema(bytes: &[u8], schema: &[u8]) -> bool {
+/// Whether a file's header has this schema, and no other; the order of members
+/// is the writer's.
+fn has_schema(bytes: &[u8], schema: &serde_json::Value) -> bool {
     const KEY: &[u8] = b"avro.schema";
     /// Between the two stands the schema's length.
     const LENGTH_BYTES_MAX: usize = 10;
     let mut found = bytes.windows(KEY.len()).enumerate().filter(|(_, part)| *part == KEY);
     let (Some((at, _)), None) = (found.next(), found.next()) else { return false };
     let behind = bytes.get(at + KEY.len()..).unwrap_or_default();
-    (1..=LENGTH_BYTES_MAX)
-        .any(|skipped| behind.get(skipped..).is_some_and(|rest| rest.starts_with(schema)))
+    (1..=LENGTH_BYTES_MAX).any(|skipped| {
+        let text = behind.get(skipped..).filter(|text| text.starts_with(b"{"));
+        let mut values = serde_json::Deserializer::from_slice(text.unwrap_or_default())
+            .into_iter::<serde_json::Value>();
+        matches!(values.next(), Some(Ok(found)) if found == *schema)
+    })
 }

@@ -114,7 +114,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("\\du", &["alice"]),
     ("SELECT count(*) FROM audit", &["2000"]),
     ("SELECT count(*) FROM audit WHERE _value->>'verb' = 'get'", &["2000"]),
-    ("SELECT 1 AS a \\; SELECT 2 AS b", &["2"]),
+    ("SELECT 1 AS a; SELECT 2 AS b", &["2"]),
     ("EXPLAIN SELECT count(*) FROM audit", &["plan"]),
     ("SHOW TABLES", &["audit"]),
     ("SHOW server_version", &["9.6"]),
