@@ -30,8 +30,9 @@ const CONFIGURE: [&str; 6] = [
 ];
 const RUN_MAX: Duration = Duration::from_secs(300);
 const PARTITIONS: [u32; 2] = [1, 16];
-/// How many records tell the rate from which the measured run has its length.
-const WARM_UP: u64 = 20_000;
+/// How many records tell the rate from which the measured run has its length. The
+/// program may wait for a second at its end: few would tell little.
+const WARM_UP: u64 = 500_000;
 const GOAL: f64 = 2.0;
 
 pub(in crate::bench) fn run(context: &Context) -> Result<String> {
