@@ -119,11 +119,18 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
                 std::path::absolute(binary)?
             }
             None => {
-                runner.step("build", || {
-                    let report = run_cargo(&workspace, "build -p aquifer")?;
+                // The tests have built it, for those that start it. A build of its
+                // own would take other features of what DataFusion stands on, and
+                // compile all of that again.
+                if chosen("tests", false) && workspace.binary().is_file() {
                     built = true;
-                    Ok(report)
-                });
+                } else {
+                    runner.step("build", || {
+                        let report = run_cargo(&workspace, "build -p aquifer")?;
+                        built = true;
+                        Ok(report)
+                    });
+                }
                 workspace.binary()
             }
         };

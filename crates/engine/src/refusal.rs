@@ -167,6 +167,16 @@ pub(crate) fn of(error: &DataFusionError, sql: &str) -> Refusal {
 
 /// What no other rule is about.
 fn unknown(message: &str) -> Refusal {
+    // DataFusion looks at a window's range when it runs, and calls it a fault of its own.
+    if message.contains("Cannot run range queries on datatype") {
+        return refusal(
+            ErrorKind::Unsupported,
+            "sql-unsupported",
+            "0A000",
+            "a window over rows in the order of bytes has no range; order it by text(…), or say \
+             ROWS BETWEEN … in its OVER (…)",
+        );
+    }
     of_regex(message).unwrap_or_else(|| internal(format!("the engine failed: {}", plain(message))))
 }
 

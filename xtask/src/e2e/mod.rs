@@ -169,11 +169,6 @@ const SCENARIOS: &[Scenario] = &[
         run: command_line::run,
     },
     Scenario {
-        name: "query_isolation",
-        about: "hostile questions, little memory, a killed engine: appends go on, the next works",
-        run: query_isolation::run,
-    },
-    Scenario {
         name: "sql_cut",
         about: "statements read one cut beside appends, tiering, compaction and transactions",
         run: sql_cut::run,
@@ -239,6 +234,11 @@ const SCENARIOS: &[Scenario] = &[
 
 /// Scenarios that take long: they run in the full test, and when they are named.
 const LONG_SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "query_isolation",
+        about: "hostile questions, little memory, a killed engine: appends go on, the next works",
+        run: query_isolation::run,
+    },
     Scenario {
         name: "kafka_rskafka",
         about: "the suite of the Rust client rskafka",

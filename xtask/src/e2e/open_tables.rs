@@ -22,7 +22,7 @@ const CHECKS: [(&str, &str); 3] = [
     (
         "duckdb",
         "print('CHECK', *duckdb.sql('SELECT count(*), sum(_offset), sum(octet_length(_value)) \
-         FROM records').fetchone())",
+         FROM records').fetchall()[0])",
     ),
     (
         "polars",
