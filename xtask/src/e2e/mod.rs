@@ -220,11 +220,6 @@ const SCENARIOS: &[Scenario] = &[
         run: postgres_clients::run,
     },
     Scenario {
-        name: "postgres_jdbc",
-        about: "PostgreSQL's JDBC driver: prepared statements, fetch size, metadata, cancel",
-        run: postgres_jdbc::run,
-    },
-    Scenario {
         name: "upgrade",
         about: "data directories of earlier format versions open and go on",
         run: upgrade::run,
@@ -234,6 +229,11 @@ const SCENARIOS: &[Scenario] = &[
 
 /// Scenarios that take long: they run in the full test, and when they are named.
 const LONG_SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "postgres_jdbc",
+        about: "PostgreSQL's JDBC driver: prepared statements, fetch size, metadata, cancel",
+        run: postgres_jdbc::run,
+    },
     Scenario {
         name: "query_isolation",
         about: "hostile questions, little memory, a killed engine: appends go on, the next works",

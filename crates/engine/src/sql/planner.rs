@@ -135,9 +135,13 @@ impl Planner<'_> {
         let listing =
             if names_any(&statement) { self.listing().await? } else { self.empty_listing() };
         let (session, plan) = self.logical(source, statement, &listing).await?;
-        let types = parameters::types(&plan)?;
-        let describe_only = question.is_some_and(|question| question.describe_only);
         let values = question.map_or(&[][..], |question| &question.parameters);
+        let mut types = parameters::types(&plan)?;
+        if self.postgres.is_some() && types.len() < values.len() {
+            // What was rewritten may have left out the places of some.
+            types.resize(values.len(), None);
+        }
+        let describe_only = question.is_some_and(|question| question.describe_only);
         let plan = if describe_only { plan } else { parameters::bind(plan, &types, values)? };
         Ok(Outcome::Rows(Box::new(Plan {
             session,
