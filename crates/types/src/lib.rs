@@ -14,6 +14,7 @@ mod name;
 mod numbers;
 mod record;
 mod record_json;
+mod schema;
 
 pub use batch::{
     Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, BatchRules, Compression, Marker,
@@ -34,6 +35,10 @@ pub use numbers::{
 };
 pub use record::{Header, NewRecord, Record};
 pub use record_json::write_record_json;
+pub use schema::{
+    FIELD_ID_MIN, FIELD_NAME_BYTES_MAX, FieldKind, NewField, SCHEMA_DEPTH_MAX, SCHEMA_FIELDS_MAX,
+    SchemaError, SchemaField, StreamSchema,
+};
 
 /// The largest number of partitions that a stream may have.
 pub const PARTITIONS_MAX: u32 = 10_000;
