@@ -17,6 +17,7 @@ use aquifer_env::{Disk, RealDisk, tasks};
 use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -102,13 +103,37 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
-/// What is counted and measured of certificates; the door registers it.
+/// What is counted and measured of TLS at a door.
 #[derive(Debug, Clone, Default)]
 pub struct TlsMetrics {
     /// When the certificate expires, seconds since 1970.
     pub expiry: Gauge,
     /// New files that could not be used.
     pub failures: Counter,
+    /// Handshakes that failed or took too long; the door counts them.
+    pub handshakes_failed: Counter,
+}
+
+impl TlsMetrics {
+    /// Registers them under `registry`'s prefix, which is the door's.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "tls_handshakes_failed",
+            "TLS handshakes that failed or took too long",
+            self.handshakes_failed.clone(),
+        );
+        registry.register_with_unit(
+            "tls_certificate_expiry",
+            "When the certificate expires, since 1970-01-01 UTC",
+            Unit::Seconds,
+            self.expiry.clone(),
+        );
+        registry.register(
+            "tls_reload_failures",
+            "Changed certificate files that could not be used",
+            self.failures.clone(),
+        );
+    }
 }
 
 /// The files, and what was last read from them.

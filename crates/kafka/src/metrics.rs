@@ -46,8 +46,7 @@ pub struct KafkaMetrics {
     pub(crate) logins: Family<LoginLabels, Counter>,
     pub(crate) throttles: Family<QuotaLabels, Counter>,
     pub(crate) throttled: Family<QuotaLabels, Counter<f64, AtomicU64>>,
-    pub(crate) handshakes_failed: Counter,
-    pub(crate) certificates: TlsMetrics,
+    pub(crate) tls: TlsMetrics,
 }
 
 impl KafkaMetrics {
@@ -68,8 +67,7 @@ impl KafkaMetrics {
             logins: Family::default(),
             throttles: Family::default(),
             throttled: Family::default(),
-            handshakes_failed: Counter::default(),
-            certificates: TlsMetrics::default(),
+            tls: TlsMetrics::default(),
         };
         let m = metrics.clone();
         let kafka = registry.sub_registry_with_prefix("kafka");
@@ -104,22 +102,7 @@ impl KafkaMetrics {
             Unit::Seconds,
             m.throttled,
         );
-        kafka.register(
-            "tls_handshakes_failed",
-            "TLS handshakes that failed or took too long",
-            m.handshakes_failed,
-        );
-        kafka.register_with_unit(
-            "tls_certificate_expiry",
-            "When the certificate expires, since 1970-01-01 UTC",
-            Unit::Seconds,
-            m.certificates.expiry,
-        );
-        kafka.register(
-            "tls_reload_failures",
-            "Changed certificate files that could not be used",
-            m.certificates.failures,
-        );
+        m.tls.register(kafka);
         metrics
     }
 }

@@ -89,7 +89,7 @@ impl KafkaServer {
         let budgets = Budgets::new(&options);
         let loaded = match options.tls() {
             Some((files, forms)) => {
-                let metrics = environment.metrics.certificates.clone();
+                let metrics = environment.metrics.tls.clone();
                 let loaded = Tls::load(files, forms, metrics).await;
                 Some(loaded.map_err(|error| invalid(format!("TLS: {error}")))?)
             }
@@ -225,11 +225,11 @@ async fn welcome(
     let stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            broker.metrics.handshakes_failed.inc();
+            broker.metrics.tls.handshakes_failed.inc();
             return Err(error.into());
         }
         Err(_) => {
-            broker.metrics.handshakes_failed.inc();
+            broker.metrics.tls.handshakes_failed.inc();
             return Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake").into());
         }
     };

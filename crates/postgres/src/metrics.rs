@@ -25,8 +25,7 @@ pub struct PostgresMetrics {
     pub(crate) malformed: Counter,
     pub(crate) rows: Counter,
     pub(crate) bytes_out: Counter,
-    pub(crate) handshakes_failed: Counter,
-    pub(crate) certificates: TlsMetrics,
+    pub(crate) tls: TlsMetrics,
 }
 
 impl PostgresMetrics {
@@ -48,22 +47,7 @@ impl PostgresMetrics {
         postgres.register("malformed_messages", "Messages that broke the protocol", m.malformed);
         postgres.register("rows", "Rows sent", m.rows);
         postgres.register_with_unit("sent", "Bytes of answers", Unit::Bytes, m.bytes_out);
-        postgres.register(
-            "tls_handshakes_failed",
-            "TLS handshakes that failed",
-            m.handshakes_failed,
-        );
-        postgres.register_with_unit(
-            "tls_certificate_expiry",
-            "When the certificate expires, since 1970-01-01 UTC",
-            Unit::Seconds,
-            m.certificates.expiry,
-        );
-        postgres.register(
-            "tls_reload_failures",
-            "New certificates that could not be used",
-            m.certificates.failures,
-        );
+        m.tls.register(postgres);
         metrics
     }
 }

@@ -82,7 +82,7 @@ impl PostgresServer {
         let loaded = match options.tls() {
             Some(files) => {
                 let forms = BTreeSet::from([options.tls_client_certificates]);
-                let loaded = Tls::load(files, forms, metrics.certificates.clone()).await;
+                let loaded = Tls::load(files, forms, metrics.tls.clone()).await;
                 Some(loaded.map_err(|error| invalid(format!("TLS: {error}")))?)
             }
             None => None,

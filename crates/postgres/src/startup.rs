@@ -141,7 +141,7 @@ async fn encrypt(
     let plain = std::mem::replace(stream, closed);
     let accepted = acceptor.accept(plain).await;
     let encrypted = accepted.inspect_err(|_| {
-        door.metrics.handshakes_failed.inc();
+        door.metrics.tls.handshakes_failed.inc();
     })?;
     *stream = Box::new(encrypted);
     Ok(())

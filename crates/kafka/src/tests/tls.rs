@@ -140,13 +140,13 @@ async fn both_versions_are_spoken_and_nothing_else() {
         let mut client = authority.connect(&server, version, None).await.unwrap();
         assert!(sasl::is_served(&mut client).await);
     }
-    assert!(server.metrics.certificates.expiry.get() > 0);
+    assert!(server.metrics.tls.expiry.get() > 0);
     // Clear text, and nothing at all.
     let mut client = server.client().await;
     assert!(!sasl::is_served(&mut client).await);
     let mut silent = TcpStream::connect(server.address()).await.unwrap();
     assert_eq!(silent.read(&mut [0; 1]).await.unwrap_or(0), 0);
-    assert_eq!(server.metrics.handshakes_failed.get(), 2);
+    assert_eq!(server.metrics.tls.handshakes_failed.get(), 2);
     // Another authority's clients do not trust it.
     assert!(Authority::new().connect(&server, TLS_13, None).await.is_err());
     server.stop().await;
@@ -163,7 +163,7 @@ async fn certificates_are_swapped_under_open_connections() {
     // A pair that does not go together: the last good one stays.
     let (one, other) = (authority.sign("one"), authority.sign("other"));
     mounted.put("bad", &one.certificate.pem(), &other.key.serialize_pem());
-    while server.metrics.certificates.failures.get() == 0 {
+    while server.metrics.tls.failures.get() == 0 {
         tokio::task::yield_now().await;
     }
     let client = authority.connect(&server, TLS_13, None).await.unwrap();
