@@ -72,6 +72,7 @@ mod reader;
 mod rows;
 mod rows_builder;
 mod schema;
+mod shred;
 mod spec;
 mod tokens;
 mod verify;
@@ -91,6 +92,7 @@ pub use name::{IndexName, ObjectName};
 pub use reader::{ChunkReader, RangeRead, ReadOptions};
 pub use rows::{Records, Row, Rows};
 pub use schema::{FIELD_ID_SHREDDED_MIN, schema};
+pub use shred::{FieldWalk, Shredder, field_columns, schema_with};
 pub use spec::{ChunkSpec, ChunkStats};
 pub use tokens::{
     TOKEN_BYTES_MAX, Token, looks_like_json, tokens, tokens_of_json_string, tokens_of_text,
