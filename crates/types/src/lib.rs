@@ -20,8 +20,8 @@ pub use batch::{
     Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, BatchRules, Compression, Marker,
 };
 pub use config::{
-    ChunkIndex, CleanupPolicy, ConfigError, KAFKA_SETTINGS, KAFKA_VALUE_BYTES_MAX, StreamClass,
-    StreamConfig, StreamConfigChange, TimestampType,
+    ChunkIndex, ChunkShred, CleanupPolicy, ConfigError, KAFKA_SETTINGS, KAFKA_VALUE_BYTES_MAX,
+    StreamClass, StreamConfig, StreamConfigChange, TimestampType,
 };
 pub use error::ErrorKind;
 pub use ids::{ChunkId, CommitId, Partition, StreamId};

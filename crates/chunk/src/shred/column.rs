@@ -92,9 +92,7 @@ impl Column {
     pub(super) fn put_text(&mut self, row: u32, text: Text<'_>, scratch: &mut Vec<u8>) -> bool {
         let fits = match &mut self.cells {
             Cells::Text(texts) => texts.push(text),
-            Cells::Timestamp(cells) => {
-                keep(cells, plain(text, scratch).and_then(times::timestamp))
-            }
+            Cells::Timestamp(cells) => keep(cells, plain(text, scratch).and_then(times::timestamp)),
             Cells::Date(cells) => keep(cells, plain(text, scratch).and_then(times::date)),
             _ => false,
         };
@@ -110,12 +108,13 @@ impl Column {
             return;
         }
         self.rows.pop();
+        let kept = self.rows.len();
         match &mut self.cells {
-            Cells::Boolean(cells) => drop(cells.pop()),
-            Cells::Int64(cells) | Cells::Timestamp(cells) => drop(cells.pop()),
-            Cells::Float64(cells) => drop(cells.pop()),
-            Cells::Text(texts) => texts.pop(),
-            Cells::Date(cells) => drop(cells.pop()),
+            Cells::Boolean(cells) => cells.truncate(kept),
+            Cells::Int64(cells) | Cells::Timestamp(cells) => cells.truncate(kept),
+            Cells::Float64(cells) => cells.truncate(kept),
+            Cells::Text(texts) => texts.truncate(kept),
+            Cells::Date(cells) => cells.truncate(kept),
             Cells::Object => {}
         }
     }
@@ -177,8 +176,8 @@ impl Texts {
         self.ends.push(self.bytes.len());
     }
 
-    fn pop(&mut self) {
-        self.ends.pop();
+    fn truncate(&mut self, count: usize) {
+        self.ends.truncate(count);
         self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
     }
 

@@ -73,7 +73,7 @@ impl<'a> Json<'a> {
     /// Goes to the next name of an object, from behind its `{` or behind a
     /// value in it. `false` where the object ended.
     #[inline]
-    pub(super) fn to_name(&mut self, is_first: bool) -> Option<bool> {
+    pub(super) fn next_name(&mut self, is_first: bool) -> Option<bool> {
         match (self.peek()?, is_first) {
             (b'}', _) => {
                 self.at += 1;
@@ -196,7 +196,7 @@ impl<'a> Json<'a> {
         }
         self.at += 1;
         let mut is_first = true;
-        while self.to_name(is_first)? {
+        while self.next_name(is_first)? {
             is_first = false;
             self.text()?;
             self.expect(b':')?;
@@ -362,9 +362,34 @@ mod tests {
             check(text, true);
         }
         for text in [
-            "", "{", "{}}", "{,}", r#"{"a"}"#, r#"{"a":1,}"#, r#"{"a":1 "b":2}"#, "{a:1}", "[1,]",
-            "[1", "01", "-", "1.", ".5", "1e", "+1", "nul", "truex", "\"\n\"", r#""\x""#,
-            r#""\u12g4""#, r#""a"#, r#""\"#, "NaN", "'a'", "{} {}", "[1 2]", "{1:2}",
+            "",
+            "{",
+            "{}}",
+            "{,}",
+            r#"{"a"}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":1 "b":2}"#,
+            "{a:1}",
+            "[1,]",
+            "[1",
+            "01",
+            "-",
+            "1.",
+            ".5",
+            "1e",
+            "+1",
+            "nul",
+            "truex",
+            "\"\n\"",
+            r#""\x""#,
+            r#""\u12g4""#,
+            r#""a"#,
+            r#""\"#,
+            "NaN",
+            "'a'",
+            "{} {}",
+            "[1 2]",
+            "{1:2}",
         ] {
             check(text, false);
         }

@@ -117,7 +117,7 @@ mod tests {
             let mut json = Json::new(object.as_bytes());
             json.expect(b'{').unwrap();
             let (mut found, mut last, mut is_first) = (Vec::new(), Last::default(), true);
-            while json.to_name(is_first).unwrap() {
+            while json.next_name(is_first).unwrap() {
                 is_first = false;
                 found.push(match names.next(&mut json, &mut last, &mut Vec::new()).unwrap() {
                     Found::Known(target) => Some(target),

@@ -80,14 +80,7 @@ impl Shredder {
             };
             names.add(field.name.as_bytes(), at as u32);
         }
-        Self {
-            columns,
-            places,
-            top,
-            unfit: Unfit::default(),
-            scratch: Vec::new(),
-            value: 0,
-        }
+        Self { columns, places, top, unfit: Unfit::default(), scratch: Vec::new(), value: 0 }
     }
 
     /// The fields that [`Shredder::shred`] gives, in its order: those of
@@ -174,7 +167,7 @@ impl Shredder {
     ) -> Option<()> {
         let mut last = Last::default();
         let mut is_first = true;
-        while json.to_name(is_first)? {
+        while json.next_name(is_first)? {
             is_first = false;
             let names = match at {
                 None => &mut self.top,
@@ -192,13 +185,7 @@ impl Shredder {
 
     /// Reads the value of a field; `None` where it is no JSON.
     #[inline]
-    fn field(
-        &mut self,
-        json: &mut Json<'_>,
-        field: u32,
-        nesting: usize,
-        row: u32,
-    ) -> Option<()> {
+    fn field(&mut self, json: &mut Json<'_>, field: u32, nesting: usize, row: u32) -> Option<()> {
         let place = self.places.get_mut(field as usize)?;
         if !place.has_column {
             return json.skip(nesting);

@@ -7,9 +7,7 @@ use aquifer_testkit::rand::RngExt;
 use aquifer_testkit::rand::rngs::StdRng;
 use aquifer_types::{FieldKind, NewField, SCHEMA_DEPTH_MAX, StreamSchema};
 use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    Date32Type, Float64Type, Int64Type, TimestampMicrosecondType,
-};
+use arrow_array::types::{Date32Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, BinaryArray, BinaryViewArray, LargeBinaryArray};
 use arrow_schema::{DataType, Field};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
@@ -96,7 +94,9 @@ fn expected_below(
         };
         let is_whole = !value.contains(['.', 'e', 'E']) && value != "-0";
         let cell = match field.kind {
-            FieldKind::Boolean => Some(value).filter(|v| ["true", "false"].contains(v)).map(Into::into),
+            FieldKind::Boolean => {
+                Some(value).filter(|v| ["true", "false"].contains(v)).map(Into::into)
+            }
             FieldKind::Int64 => {
                 value.parse::<i64>().ok().filter(|_| is_whole).map(|n| n.to_string())
             }
@@ -108,7 +108,11 @@ fn expected_below(
             FieldKind::Float64 => value
                 .parse::<f64>()
                 .ok()
-                .filter(|n| n.is_finite() && value.starts_with(['-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']))
+                .filter(|n| {
+                    n.is_finite()
+                        && value
+                            .starts_with(['-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
+                })
                 .map(|n| format!("{n:?}")),
             FieldKind::Text => serde_json::from_str::<String>(value).ok(),
             FieldKind::Object => serde_json::from_str(value).ok().map(|Members(below)| {
@@ -117,10 +121,10 @@ fn expected_below(
             }),
             other => panic!("{other:?} is not in these tests"),
         };
-        match cell {
-            Some(cell) => drop(cells.insert(field.id, cell)),
-            None => drop(unfit.insert(field.id)),
+        if cell.is_none() {
+            unfit.insert(field.id);
         }
+        cells.extend(cell.map(|cell| (field.id, cell)));
     }
 }
 
@@ -168,7 +172,11 @@ fn read_cell(column: &Field, array: &ArrayRef, at: usize, cells: &mut BTreeMap<i
     cells.insert(id, cell);
 }
 
-fn shredded(schema: &StreamSchema, shredder: &mut Shredder, values: &[Option<Vec<u8>>]) -> Vec<Row> {
+fn shredded(
+    schema: &StreamSchema,
+    shredder: &mut Shredder,
+    values: &[Option<Vec<u8>>],
+) -> Vec<Row> {
     let values: BinaryArray = values.iter().map(Option::as_deref).collect();
     let arrays = shredder.shred(&values).unwrap();
     rows(&field_columns(schema), &arrays, values.len())
@@ -221,8 +229,14 @@ fn what_fits_is_in_its_column_and_the_rest_is_told() {
     check(
         r#" {"b":true,"i":-5,"f":2.5,"t":"x\n","o":{"x":1,"p":{"y":"z"}},"list":[1],"new":2} "#,
         &[
-            ("b", "true"), ("i", "-5"), ("f", "2.5"), ("t", "x\n"), ("o", "{}"), ("o/x", "1"),
-            ("o/p", "{}"), ("o/p/y", "z"),
+            ("b", "true"),
+            ("i", "-5"),
+            ("f", "2.5"),
+            ("t", "x\n"),
+            ("o", "{}"),
+            ("o/x", "1"),
+            ("o/p", "{}"),
+            ("o/p/y", "z"),
         ],
         None,
     );
@@ -251,12 +265,17 @@ fn what_fits_is_in_its_column_and_the_rest_is_told() {
     check(r#"{"i":1,"i":1,"t":"x"}"#, &[("t", "x")], Some(&["i"]));
     check(r#"{"i":null,"i":1,"i":2}"#, &[], Some(&["i"]));
     check(r#"{"o":{"x":"no","p":{"y":"z"}},"t":"x","o":{"x":1}}"#, &[("t", "x")], Some(&["o"]));
-    check(r#"{"o":{"x":1,"p":{"y":1},"x":2}}"#, &[("o", "{}"), ("o/p", "{}")], Some(&["o.x", "o.p.y"]));
+    check(
+        r#"{"o":{"x":1,"p":{"y":1},"x":2}}"#,
+        &[("o", "{}"), ("o/p", "{}")],
+        Some(&["o.x", "o.p.y"]),
+    );
     // No JSON.
     for value in [r#"{"i":1"#, r#"{"i":1}}"#, r#"{"i":01}"#, "{\"t\":\"\n\"}", "{", "{\"i\":1,}"] {
         check(value, &[], Some(&[""]));
     }
-    let deep = |levels: usize| format!("{{\"i\":1,\"d\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+    let deep =
+        |levels: usize| format!("{{\"i\":1,\"d\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
     check(&deep(127), &[("i", "1")], None);
     check(&deep(128), &[], Some(&[""]));
     let deep = format!("{}1{}", "{\"o\":".repeat(129), "}".repeat(129));
@@ -363,8 +382,9 @@ fn a_walk_finds_fields_and_their_kinds() {
     check(&[r#"{"a":[{"b":1}],"_x":1,"c.d":1,"":1}"#], &["a Opaque"]);
     check(&[r#"{"Type":1}"#, r#"{"type":1}"#, r#"{"type":1}"#], &["type Int64"]);
     let deep = format!("{}1{}", "{\"d\":".repeat(10), "}".repeat(10));
-    let paths: Vec<String> =
-        (1..=SCHEMA_DEPTH_MAX).map(|depth| format!("{} Object", vec!["d"; depth].join("/"))).collect();
+    let paths: Vec<String> = (1..=SCHEMA_DEPTH_MAX)
+        .map(|depth| format!("{} Object", vec!["d"; depth].join("/")))
+        .collect();
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     check(&[&deep], &paths);
 }
@@ -415,10 +435,32 @@ fn what_is_passed_over_closes_the_schema() {
 
 const NAMES: [&str; 9] = ["a", "b", "c", "A", "long name", "é", "q\\\"", "_no", "x.y"];
 const SCALARS: [&str; 26] = [
-    "1", "0", "-7", "-0", "1.0", "1e3", "2.5E-3", "9007199254740993", "9223372036854775807",
-    "9223372036854775808", "123456789012345678901234567890", "1e999", "true", "false", "null", "null",
-    "\"\"", "\"text\"", "\"\\u00e9\\n\"", "\"a longer text, of more than one word\"", "[]",
-    "[1,{\"a\":2}]", "{}", "\"1970-01-01\"", "\"\\ud83d\\ude00\"", "12",
+    "1",
+    "0",
+    "-7",
+    "-0",
+    "1.0",
+    "1e3",
+    "2.5E-3",
+    "9007199254740993",
+    "9223372036854775807",
+    "9223372036854775808",
+    "123456789012345678901234567890",
+    "1e999",
+    "true",
+    "false",
+    "null",
+    "null",
+    "\"\"",
+    "\"text\"",
+    "\"\\u00e9\\n\"",
+    "\"a longer text, of more than one word\"",
+    "[]",
+    "[1,{\"a\":2}]",
+    "{}",
+    "\"1970-01-01\"",
+    "\"\\ud83d\\ude00\"",
+    "12",
 ];
 
 fn pick<'a>(random: &mut StdRng, of: &[&'a str]) -> &'a str {

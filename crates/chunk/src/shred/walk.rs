@@ -125,6 +125,14 @@ impl FieldWalk {
         }
     }
 
+    /// Whether [`FieldWalk::extend`] gives another schema than this one.
+    #[must_use]
+    pub fn outgrows(&self, schema: &StreamSchema) -> bool {
+        let is_new = |node: &Node| node.known.is_none() && node.occurrences() > 0;
+        let has_found = self.nodes.iter().any(|node| node.is_cut || is_new(node));
+        (has_found || schema.version() == 0) && self.extend(schema) != *schema
+    }
+
     /// The schema's next version, with all that was found; the same where nothing
     /// is new.
     #[must_use]
@@ -178,8 +186,8 @@ impl FieldWalk {
             if node.depth > 0 {
                 path.push(node.name.clone());
             }
-            let in_schema = schema.find(&path).map(|field| field.kind);
-            let kind = node.known.or(in_schema).or_else(|| self.kind(node));
+            let in_schema = || schema.find(&path).map(|field| field.kind);
+            let kind = node.known.or_else(in_schema).or_else(|| self.kind(node));
             each(node, &path, kind);
             if node.depth == 0 || kind == Some(FieldKind::Object) {
                 waiting.extend(node.names.targets());
@@ -271,7 +279,7 @@ impl FieldWalk {
     fn object(&mut self, json: &mut Json<'_>, at: u32, nesting: usize) -> Option<()> {
         let mut last = Last::default();
         let mut is_first = true;
-        while json.to_name(is_first)? {
+        while json.next_name(is_first)? {
             is_first = false;
             let node = self.nodes.get_mut(at as usize)?;
             let found = node.names.next(json, &mut last, &mut self.scratch)?;
