@@ -10,7 +10,7 @@ use std::path::Path;
 use aquifer_env::store::TierStore;
 use aquifer_stream::{
     DocumentExpectation, DocumentKey, DocumentKind, Error, Options, RecoverReport, StreamStore,
-    recover_from,
+    StreamUpdate, recover_from,
 };
 use aquifer_types::{ChunkShred, FieldKind, StreamConfig, StreamSchema};
 use support::*;
@@ -137,7 +137,7 @@ async fn chunks_that_nobody_looked_at_are_looked_at_when_they_are_merged() {
         tiered(&store, "a").await;
     }
     assert_eq!(check_fields(&store, &tier2, &["a"]).await, 0);
-    let update = aquifer_stream::StreamUpdate { config: Some(config().into()), partitions: None };
+    let update = StreamUpdate { config: Some(config().into()), partitions: None };
     store.update_stream(&path("a"), update).await.unwrap();
     store.shutdown().await.unwrap();
     drop(store);
@@ -191,6 +191,9 @@ async fn schemas_come_back_from_manifests_and_from_footers() {
         assert!(!report.warnings.iter().any(|warning| warning.contains("schema")));
         let store = open(options(fresh.path()), environment(&tier2, 3)).await;
         assert_eq!(schema(&store, "a"), expected, "with manifest: {with_manifest}");
+        // Footers do not tell of the configuration.
+        let update = StreamUpdate { config: Some(config().into()), partitions: None };
+        store.update_stream(&path("a"), update).await.unwrap();
         append(&store, "a", 0, &[format!("{{\"with_{with_manifest}\":1}}")]).await;
         tiered(&store, "a").await;
         let next = schema(&store, "a");
