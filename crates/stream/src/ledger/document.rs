@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use aquifer_types::{StreamName, StreamPath, TenantName};
+use aquifer_types::{StreamId, StreamName, StreamPath, TenantName};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -33,11 +33,13 @@ pub enum DocumentKind {
     /// A named query. Statements name it as they name a stream, so no stream of
     /// the tenant has the same name.
     View,
+    /// The fields of a stream's values, under the stream's id.
+    Schema,
 }
 
 impl DocumentKind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Server, Self::User, Self::Group, Self::ClientQuota, Self::View];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Server, Self::User, Self::Group, Self::ClientQuota, Self::View, Self::Schema];
 }
 
 /// The name of a document.
@@ -105,6 +107,11 @@ impl DocumentKey {
     /// The view that would have the name of this stream.
     pub(crate) fn of_view(path: &StreamPath) -> Self {
         Self::new(path.tenant.clone(), DocumentKind::View, path.name.as_str())
+    }
+
+    /// The schema of a stream's values.
+    pub(crate) fn of_schema(tenant: &TenantName, id: StreamId) -> Self {
+        Self::new(tenant.clone(), DocumentKind::Schema, id.to_string())
     }
 
     /// The stream that would have the name of this view; none where no stream
