@@ -285,6 +285,7 @@ async fn chunk(
         generation: 0,
         index_bytes: None,
         schema_version: 0,
+        unfit: None,
         timestamp_type: TimestampType::Create,
         index_path: None,
         key_id: None,

@@ -22,8 +22,8 @@ pub use batch::{
     Batch, BatchBuilder, BatchError, BatchHeader, BatchLimits, BatchRules, Compression, Marker,
 };
 pub use config::{
-    ChunkIndex, CleanupPolicy, ConfigError, KAFKA_SETTINGS, KAFKA_VALUE_BYTES_MAX, StreamClass,
-    StreamConfig, StreamConfigChange, TimestampType,
+    ChunkIndex, ChunkShred, CleanupPolicy, ConfigError, KAFKA_SETTINGS, KAFKA_VALUE_BYTES_MAX,
+    StreamClass, StreamConfig, StreamConfigChange, TimestampType,
 };
 pub use declared::DeclareError;
 pub use error::ErrorKind;

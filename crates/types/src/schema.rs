@@ -232,6 +232,18 @@ impl StreamSchema {
         next
     }
 
+    /// The schema's next version, to which no field is added any more; the same
+    /// one where that is so already. For whoever could not look at all that
+    /// values have.
+    #[must_use]
+    pub fn closed(mut self) -> Self {
+        if !self.is_closed {
+            self.version = self.version.saturating_add(1);
+            self.is_closed = true;
+        }
+        self
+    }
+
     /// `None` where there is no room.
     fn add(&mut self, new: &NewField, names: &mut usize) -> Option<()> {
         let is_sound = (1..=SCHEMA_DEPTH_MAX).contains(&new.path.len())
@@ -409,6 +421,10 @@ mod tests {
         let full = StreamSchema::default().extended(&many);
         assert_eq!((full.fields().len(), full.is_closed()), (SCHEMA_FIELDS_MAX, true));
         assert_eq!(full.extended(&[new("g", FieldKind::Text)]), full);
+        assert_eq!(full.clone().closed(), full);
+        let closed = StreamSchema::default().closed();
+        assert_eq!((closed.version(), closed.is_closed()), (1, true));
+        assert_eq!(closed.extended(&[new("g", FieldKind::Text)]), closed);
     }
 
     #[test]

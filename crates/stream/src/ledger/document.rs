@@ -33,7 +33,8 @@ pub enum DocumentKind {
     /// A named query. Statements name it as they name a stream, so no stream of
     /// the tenant has the same name.
     View,
-    /// The fields of a stream's values, under the stream's id.
+    /// The schema of a live stream's values, under the stream's id. It goes with
+    /// the stream.
     Schema,
 }
 
@@ -109,11 +110,6 @@ impl DocumentKey {
         Self::new(path.tenant.clone(), DocumentKind::View, path.name.as_str())
     }
 
-    /// The schema of a stream's values.
-    pub(crate) fn of_schema(tenant: &TenantName, id: StreamId) -> Self {
-        Self::new(tenant.clone(), DocumentKind::Schema, id.to_string())
-    }
-
     /// The stream that would have the name of this view; none where no stream
     /// can, or it is no view.
     pub(crate) fn stream_of_view(&self) -> Option<StreamPath> {
@@ -122,6 +118,20 @@ impl DocumentKey {
         }
         let name = StreamName::new(&self.name).ok()?;
         Some(StreamPath::new(self.tenant.clone(), name))
+    }
+
+    /// The schema of a stream.
+    #[must_use]
+    pub fn of_schema(tenant: &TenantName, stream: StreamId) -> Self {
+        Self::new(tenant.clone(), DocumentKind::Schema, stream.0.to_string())
+    }
+
+    /// The stream whose schema this is; `None` where it is none.
+    pub(crate) fn stream_of_schema(&self) -> Option<StreamId> {
+        if self.kind != DocumentKind::Schema {
+            return None;
+        }
+        self.name.parse().ok().map(StreamId)
     }
 
     fn bytes(&self) -> usize {

@@ -46,10 +46,8 @@ impl StreamStore {
     /// # Errors
     /// [`Error::StreamNotFound`].
     pub fn stream_schema(&self, path: &StreamPath) -> Result<Arc<StreamSchema>, Error> {
-        let key = DocumentKey::of_schema(&path.tenant, self.inner.index.stream(path)?.id);
-        let schema =
-            self.document(&key).map(|document| parsed(&key, &document.value)).transpose()?;
-        Ok(Arc::new(schema.unwrap_or_default()))
+        let stream = self.inner.index.stream(path)?;
+        Ok(self.inner.index.schema(&stream)?.schema)
     }
 
     /// Adds fields to those of a stream's values; answers all of them when they
@@ -66,35 +64,20 @@ impl StreamStore {
         let mut tries = 0;
         loop {
             tries += 1;
-            let id = self.inner.index.stream(path)?.id;
-            let key = DocumentKey::of_schema(&path.tenant, id);
-            let document = self.document(&key);
-            let schema = match &document {
-                Some(document) => parsed(&key, &document.value)?,
-                None => StreamSchema::default(),
-            };
-            let next = declared(path, &schema, fields)?;
-            if next == schema {
-                return Ok(Arc::new(schema));
+            let stream = self.inner.index.stream(path)?;
+            let known = self.inner.index.schema(&stream)?;
+            let next = declared(path, &known.schema, fields)?;
+            if next == *known.schema {
+                return Ok(known.schema);
             }
-            let expected = match document {
-                Some(document) => DocumentExpectation::Version(document.version),
-                None => DocumentExpectation::Absent,
-            };
-            match self.put_document(key, next.to_json(), expected).await {
+            let key = DocumentKey::of_schema(&path.tenant, stream.id);
+            match self.put_document(key, next.to_json(), known.expectation()).await {
                 Ok(_) => return Ok(Arc::new(next)),
                 Err(Error::DocumentChanged { .. }) if tries < TRIES_MAX => {}
                 Err(error) => return Err(error),
             }
         }
     }
-}
-
-fn parsed(key: &DocumentKey, text: &str) -> Result<StreamSchema, Error> {
-    StreamSchema::from_json(text).map_err(|error| Error::Damaged {
-        at: format!("schema {}", key.name),
-        why: error.to_string(),
-    })
 }
 
 fn declared(

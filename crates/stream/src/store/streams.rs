@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aquifer_types::{
     Epoch, Offset, PARTITIONS_MAX, Partition, PartitionIndex, StreamConfig, StreamId, StreamPath,
-    TenantName,
+    StreamSchema, TenantName,
 };
 
 use super::StreamStore;
@@ -121,6 +121,24 @@ impl StreamStore {
             partitions: stream.partitions().len() as u32,
             config: stream.config(),
             epoch: stream.epoch(),
+        }
+    }
+
+    /// The schema of a stream's values: which columns its chunks have beside the
+    /// fixed ones. Of version 0 where there is none, or no such stream. It is
+    /// never older than what a chunk follows that was seen before it was asked
+    /// for.
+    #[must_use]
+    pub fn schema(&self, id: &StreamId) -> StreamSchema {
+        let Some(stream) = self.inner.index.stream_by_id(*id) else {
+            return StreamSchema::default();
+        };
+        match self.inner.index.schema(&stream) {
+            Ok(known) => (*known.schema).clone(),
+            Err(error) => {
+                tracing::warn!(%error, "the stream is taken for one without a schema");
+                StreamSchema::default()
+            }
         }
     }
 
