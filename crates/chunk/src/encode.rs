@@ -1,24 +1,30 @@
 //! Writing a chunk into memory.
 
-use aquifer_types::{Batch, Timestamp};
+use aquifer_types::{Batch, StreamSchema, Timestamp};
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::{DataType, Field, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
 use crate::footer::PAGE_ROWS_MAX;
 use crate::rows_builder::{Order, RowsBuilder};
-use crate::{ChunkSpec, ChunkStats, Error, Rows, checksum, metadata, schema};
+use crate::shred::schema_with;
+use crate::{ChunkSpec, ChunkStats, Error, FieldWalk, Rows, Shredder, checksum, metadata, schema};
 
 /// What the files say wrote them. Readers of old Parquet libraries parse it to
 /// know whose faults to expect; it changes only when the bytes may.
 const CREATED_BY: &str = "aquifer version 1.0 (build chunk-1)";
 /// Records become rows in runs of at most about this many bytes.
 const BLOCK_BYTES: usize = 1 << 20;
-/// Statistics of keys are cut to this many bytes.
+/// As many cells of fields are made at once, so that a wide schema over small
+/// records does not take many times their memory.
+const CELLS_AT_ONCE_MAX: usize = 1 << 21;
+/// Statistics of keys and texts are cut to this many bytes.
 const STATISTICS_BYTES_MAX: usize = 64;
 /// Parquet's row groups have a 16-bit number.
 const ROW_GROUPS_MAX: usize = i16::MAX as usize;
@@ -37,8 +43,8 @@ pub struct EncodeOptions {
     pub page_bytes: usize,
     /// A data page ends at about this many rows, at most 524,288.
     pub page_rows_max: usize,
-    /// The bytes of distinct keys, header keys or header values at which a
-    /// column gives up its dictionary.
+    /// The bytes of distinct keys, header keys, header values or values of a
+    /// field at which a column gives up its dictionary.
     pub dictionary_bytes_max: usize,
     /// The most bytes that one batch may have when decompressed.
     pub decompressed_bytes_max: usize,
@@ -78,6 +84,38 @@ pub struct ChunkEncoder {
     order: Order,
     stats: ChunkStats,
     row_group_bytes: u64,
+    fields: Option<FieldColumns>,
+}
+
+/// What the fields of values cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FieldCosts {
+    /// Nanoseconds in which fields were looked for.
+    pub walk_ns: u64,
+    /// The bytes of the values that were looked at.
+    pub walk_bytes: u64,
+    /// Nanoseconds in which fields became columns.
+    pub shred_ns: u64,
+    /// The bytes of the values that they were taken out of.
+    pub shred_bytes: u64,
+}
+
+/// Tells the time in nanoseconds, from anywhere on.
+type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
+
+/// The columns that values are shredded into.
+struct FieldColumns {
+    schema: StreamSchema,
+    arrow: SchemaRef,
+    shredder: Shredder,
+    /// Rows that are shredded at once.
+    rows_max: usize,
+    /// What looks for fields that the schema has not.
+    walk: Option<FieldWalk>,
+    /// Whether it has found some: then nothing is encoded any more.
+    is_outgrown: bool,
+    clock: Option<Clock>,
+    costs: FieldCosts,
 }
 
 impl std::fmt::Debug for ChunkEncoder {
@@ -90,25 +128,101 @@ impl std::fmt::Debug for ChunkEncoder {
 }
 
 impl ChunkEncoder {
-    /// An encoder for the covered range of `spec`.
+    /// An encoder for the covered range of `spec`, without columns for the
+    /// fields of values.
     ///
     /// # Errors
     /// [`Error::Encode`] where an option is out of its bounds.
     pub fn new(spec: ChunkSpec, options: EncodeOptions) -> Result<Self, Error> {
+        Self::with_fields(spec, options, None)
+    }
+
+    /// An encoder whose chunk has the columns of this schema, and bears its
+    /// version. Everything that values have must have been looked at for it, as
+    /// [`StreamSchema`] says.
+    ///
+    /// # Errors
+    /// As [`ChunkEncoder::new`].
+    pub fn shredding(
+        spec: ChunkSpec,
+        options: EncodeOptions,
+        schema: &StreamSchema,
+    ) -> Result<Self, Error> {
+        let fields = FieldColumns::new(schema, None);
+        Self::with_fields(spec, options, Some(fields))
+    }
+
+    /// The same for values that nobody has looked at: where they have fields
+    /// that the schema has not, or it is of version 0, nothing comes of it but
+    /// [`ChunkEncoder::take_outgrown`], when everything was pushed.
+    ///
+    /// # Errors
+    /// As [`ChunkEncoder::new`].
+    pub fn looking(
+        spec: ChunkSpec,
+        options: EncodeOptions,
+        schema: &StreamSchema,
+    ) -> Result<Self, Error> {
+        let fields = FieldColumns::new(schema, Some(FieldWalk::under(schema)));
+        Self::with_fields(spec, options, Some(fields))
+    }
+
+    /// Lets the encoder measure what fields cost, by a clock of nanoseconds.
+    #[must_use]
+    pub fn with_clock(mut self, now_ns: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        if let Some(fields) = &mut self.fields {
+            fields.clock = Some(Box::new(now_ns));
+        }
+        self
+    }
+
+    /// What fields have cost so far; without a clock, bytes alone.
+    #[must_use]
+    pub fn field_costs(&self) -> FieldCosts {
+        self.fields.as_ref().map(|fields| fields.costs).unwrap_or_default()
+    }
+
+    /// What was found, where the schema does not do; all that was pushed must be
+    /// pushed again, into an encoder that has one which does. Nothing comes of
+    /// this one then.
+    #[must_use]
+    pub fn take_outgrown(&mut self) -> Option<FieldWalk> {
+        let fields = self.fields.as_mut().filter(|fields| fields.is_outgrown)?;
+        fields.walk.take()
+    }
+
+    fn with_fields(
+        spec: ChunkSpec,
+        options: EncodeOptions,
+        fields: Option<FieldColumns>,
+    ) -> Result<Self, Error> {
+        let schema_version =
+            fields.as_ref().map_or(spec.schema_version, |fields| fields.schema.version());
+        let spec = ChunkSpec { schema_version, ..spec };
+        let columns = fields.as_ref().map_or(&[][..], |fields| fields.shredder.columns());
         let writer_options = ArrowWriterOptions::new()
-            .with_properties(properties(&options)?)
+            .with_properties(properties(&options, columns)?)
             .with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(Vec::new(), schema(), writer_options)
+        let arrow = fields.as_ref().map_or_else(schema::schema, |fields| fields.arrow.clone());
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), arrow, writer_options)
             .map_err(Error::encode)?;
+        let unfit = fields.is_some().then_some(0);
         Ok(Self {
             builder: RowsBuilder::new(spec.partition, BLOCK_BYTES),
             order: Order { from: spec.base, next: spec.next },
             spec,
             options,
             writer,
-            stats: ChunkStats::default(),
+            stats: ChunkStats { unfit, ..ChunkStats::default() },
             row_group_bytes: 0,
+            fields,
         })
+    }
+
+    /// What the chunk says of itself.
+    #[must_use]
+    pub const fn spec(&self) -> &ChunkSpec {
+        &self.spec
     }
 
     /// Adds the records of a batch that was appended at `appended`. Control
@@ -168,6 +282,14 @@ impl ChunkEncoder {
         &self.stats
     }
 
+    /// Writes what waits to be written, so that all of it was looked at.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn flush(&mut self) -> Result<(), Error> {
+        self.write_built()
+    }
+
     /// Ends the chunk. One without rows is a chunk as well.
     ///
     /// # Errors
@@ -178,7 +300,11 @@ impl ChunkEncoder {
         self.writer.sync().map_err(Error::encode)?;
         let body = self.writer.inner();
         let body_end = body.len() as u64;
-        let mut pairs = metadata::encode(&self.spec, &self.stats);
+        let mut pairs = metadata::encode(
+            &self.spec,
+            &self.stats,
+            self.fields.as_ref().map(|fields| &fields.schema),
+        );
         pairs.push(KeyValue::new(checksum::KEY_GRID.to_owned(), checksum::grid_of(body)));
         pairs.push(KeyValue::new(
             checksum::KEY_TAIL.to_owned(),
@@ -210,6 +336,9 @@ impl ChunkEncoder {
     }
 
     fn write(&mut self, rows: &Rows) -> Result<(), Error> {
+        if self.fields.as_mut().is_some_and(|fields| fields.look(rows)) {
+            return Ok(());
+        }
         let stats = rows.stats();
         let bytes = self.row_group_bytes.saturating_add(stats.raw_bytes);
         if self.row_group_bytes > 0
@@ -221,11 +350,71 @@ impl ChunkEncoder {
         }
         self.row_group_bytes += stats.raw_bytes;
         self.stats.add(&stats);
-        self.writer.write(rows.record_batch()).map_err(Error::encode)
+        let Some(fields) = &mut self.fields else {
+            return self.writer.write(rows.record_batch()).map_err(Error::encode);
+        };
+        for start in (0..rows.len()).step_by(fields.rows_max.max(1)) {
+            let (batch, unfit) = fields.with_columns(&rows.slice(start, fields.rows_max))?;
+            self.stats.unfit = self.stats.unfit.map(|sum| sum + unfit);
+            self.writer.write(&batch).map_err(Error::encode)?;
+        }
+        Ok(())
     }
 }
 
-fn properties(options: &EncodeOptions) -> Result<WriterProperties, Error> {
+impl FieldColumns {
+    fn new(schema: &StreamSchema, walk: Option<FieldWalk>) -> Self {
+        let shredder = Shredder::new(schema);
+        let rows_max = if shredder.columns().is_empty() {
+            usize::MAX
+        } else {
+            CELLS_AT_ONCE_MAX / schema.fields().len()
+        };
+        Self {
+            schema: schema.clone(),
+            arrow: schema_with(schema),
+            shredder,
+            rows_max,
+            is_outgrown: walk.is_some() && schema.version() == 0,
+            walk,
+            clock: None,
+            costs: FieldCosts::default(),
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.clock.as_ref().map_or(0, |clock| clock())
+    }
+
+    /// Looks at the rows' values; whether the schema does not do for all so far.
+    fn look(&mut self, rows: &Rows) -> bool {
+        let started = self.now_ns();
+        if let Some(walk) = &mut self.walk {
+            rows.values().iter().for_each(|value| walk.look(value));
+            self.costs.walk_bytes += rows.value_bytes();
+            self.is_outgrown = self.is_outgrown || walk.outgrows(&self.schema);
+        }
+        self.costs.walk_ns += self.now_ns().saturating_sub(started);
+        self.is_outgrown
+    }
+
+    /// The rows with their fields, and how many have a value that does not fit.
+    fn with_columns(&mut self, rows: &Rows) -> Result<(RecordBatch, u64), Error> {
+        let fixed = rows.record_batch();
+        let started = self.now_ns();
+        let fields = self.shredder.shred(rows.values())?;
+        if !fields.is_empty() {
+            self.costs.shred_bytes += rows.value_bytes();
+            self.costs.shred_ns += self.now_ns().saturating_sub(started);
+        }
+        let unfit = fields.first().map_or(0, |unfit| unfit.len() - unfit.null_count());
+        let columns = fixed.columns().iter().cloned().chain(fields).collect();
+        let batch = RecordBatch::try_new(self.arrow.clone(), columns).map_err(Error::encode)?;
+        Ok((batch, unfit as u64))
+    }
+}
+
+fn properties(options: &EncodeOptions, fields: &[Field]) -> Result<WriterProperties, Error> {
     let column = |name: &str| ColumnPath::new(name.split('/').map(str::to_owned).collect());
     let level = ZstdLevel::try_new(options.zstd_level).map_err(Error::encode)?;
     let mut properties = WriterProperties::builder()
@@ -253,8 +442,51 @@ fn properties(options: &EncodeOptions) -> Result<WriterProperties, Error> {
         properties =
             properties.set_column_encoding(column(name), Encoding::DELTA_LENGTH_BYTE_ARRAY);
     }
-    Ok(properties
+    properties = properties
         .set_column_statistics_enabled(column("_key"), EnabledStatistics::Page)
-        .set_column_dictionary_enabled(column("_value"), false)
-        .build())
+        .set_column_dictionary_enabled(column("_value"), false);
+    let mut path = Vec::new();
+    for field in fields {
+        properties = field_properties(properties, field, &mut path);
+    }
+    Ok(properties.build())
+}
+
+/// Statistics for whatever can be pruned by, and an encoding for what outgrows
+/// its dictionary.
+fn field_properties(
+    mut properties: WriterPropertiesBuilder,
+    field: &Field,
+    path: &mut Vec<String>,
+) -> WriterPropertiesBuilder {
+    path.push(field.name().clone());
+    let leaf = |path: &[String]| ColumnPath::new(path.to_vec());
+    match field.data_type() {
+        DataType::Struct(fields) => {
+            for field in fields {
+                properties = field_properties(properties, field, path);
+            }
+        }
+        DataType::List(element) => {
+            path.push("list".to_owned());
+            properties = field_properties(properties, element, path);
+            path.pop();
+        }
+        data_type => {
+            let encoding = match data_type {
+                DataType::Utf8 => Some(Encoding::DELTA_LENGTH_BYTE_ARRAY),
+                DataType::Int64 | DataType::Timestamp(..) | DataType::Date32 => {
+                    Some(Encoding::DELTA_BINARY_PACKED)
+                }
+                _ => None,
+            };
+            properties =
+                properties.set_column_statistics_enabled(leaf(path), EnabledStatistics::Page);
+            if let Some(encoding) = encoding {
+                properties = properties.set_column_encoding(leaf(path), encoding);
+            }
+        }
+    }
+    path.pop();
+    properties
 }

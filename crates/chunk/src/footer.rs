@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use aquifer_types::{Offset, PartitionIndex, StreamId};
+use aquifer_types::{Offset, PartitionIndex, StreamId, StreamSchema};
 use bytes::{Bytes, BytesMut};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
@@ -14,6 +14,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use crate::checksum::{self, Grid};
 use crate::metadata::{Metadata, Refusal};
 use crate::schema::{self, COLUMNS, schema};
+use crate::shred::field_columns;
 use crate::{ChunkSpec, ChunkStats, Error, RangeRead};
 
 /// The first read of a chunk fetches this many of its last bytes: the whole
@@ -23,6 +24,10 @@ const TAIL_READ_BYTES: u64 = 64 << 10;
 const TAIL_BYTES_MAX: u64 = 64 << 20;
 /// The magic at both ends and the footer's length.
 const FILE_BYTES_MIN: u64 = 12;
+
+/// What a field of the schema takes in memory, about: in the schema itself, and
+/// as a column of Arrow.
+const FIELD_BYTES: usize = 512;
 
 /// No page has more rows; some reads decode a page at once.
 pub(crate) const PAGE_ROWS_MAX: usize = 1 << 20;
@@ -47,6 +52,7 @@ pub struct Footer {
     size: u64,
     spec: ChunkSpec,
     stats: ChunkStats,
+    schema: Option<StreamSchema>,
     pub(crate) arrow: ArrowReaderMetadata,
     pub(crate) grid: Grid,
     pub(crate) columns: Columns,
@@ -123,6 +129,7 @@ impl Footer {
             Refusal::Unsupported(why) => Error::Unsupported { object: object.clone(), why },
         };
         let (spec, stats) = metadata.decode().map_err(refused)?;
+        let schema = metadata.schema(&spec).map_err(refused)?;
         let grid = metadata.get(checksum::KEY_GRID).map_err(refused)?;
         let grid = Grid::parse(grid, tail_start)
             .ok_or_else(|| damaged(format!("its checksums do not cover {tail_start} bytes")))?;
@@ -133,7 +140,10 @@ impl Footer {
             guarded(|| ArrowReaderMetadata::try_new(parquet, options)).map_err(unreadable)?;
         let columns = Columns::find(&arrow)
             .map_err(|why| Error::Unsupported { object: object.clone(), why })?;
-        Ok(Self { object, size, spec, stats, arrow, grid, columns })
+        if let Some(schema) = &schema {
+            check_fields(&arrow, schema).map_err(damaged)?;
+        }
+        Ok(Self { object, size, spec, stats, schema, arrow, grid, columns })
     }
 
     /// The object's name, as errors give it.
@@ -160,6 +170,13 @@ impl Footer {
         &self.stats
     }
 
+    /// The schema whose columns the chunk has beside the fixed ones; `None` where
+    /// its values were not looked at.
+    #[must_use]
+    pub const fn schema(&self) -> Option<&StreamSchema> {
+        self.schema.as_ref()
+    }
+
     /// Parquet's own metadata, page index included, for readers that plan their
     /// reads themselves.
     #[must_use]
@@ -182,7 +199,11 @@ impl Footer {
     /// The memory that the footer takes, about; for a cache's budget.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.parquet().memory_size() + self.grid.memory_bytes() + size_of::<Self>()
+        let fields = self.schema.as_ref().map_or(0, |schema| schema.fields().len());
+        self.parquet().memory_size()
+            + self.grid.memory_bytes()
+            + size_of::<Self>()
+            + fields * FIELD_BYTES
     }
 
     /// Checks that this is the chunk that the caller believes it to be.
@@ -255,6 +276,32 @@ fn check_counts(parquet: &ParquetMetaData, stats: &ChunkStats) -> Result<(), Str
         return Err(format!("it has {rows:?} rows, its metadata says {}", stats.records));
     }
     Ok(())
+}
+
+/// Checks that the columns behind the fixed ones are those of the schema.
+fn check_fields(arrow: &ArrowReaderMetadata, schema: &StreamSchema) -> Result<(), String> {
+    let found = arrow.schema().fields().iter().skip(COLUMNS.len()).map(|field| &**field);
+    let expected = field_columns(schema);
+    if found.clone().eq(&expected) {
+        return Ok(());
+    }
+    let first = found.zip(&expected).find(|(found, expected)| found != expected);
+    Err(match first {
+        Some((found, expected)) => format!(
+            "its {} is a {}, and should be {}, a {}, by version {} of the schema",
+            found.name(),
+            found.data_type(),
+            expected.name(),
+            expected.data_type(),
+            schema.version()
+        ),
+        None => format!(
+            "its columns are not those of version {} of the schema: {} of fields, not {}",
+            schema.version(),
+            arrow.schema().fields().len().saturating_sub(COLUMNS.len()),
+            expected.len()
+        ),
+    })
 }
 
 /// Checks that the page index names rows that are there, in order, so that what

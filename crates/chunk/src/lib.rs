@@ -20,9 +20,14 @@
 //! | 8 | `_headers.element.key` | utf8 | dictionary, else delta length | none |
 //! | 9 | `_headers.element.value` | binary, null where absent | dictionary, else delta length | none |
 //! | 10 | `_value` | binary, null where absent | delta length | none |
-//! | 11–12 | kept for `_unfit` and its element | | | |
+//! | 11 | `_unfit` | list, null where everything fits | | |
+//! | 12 | `_unfit.element` | utf8, never null | dictionary, else delta length | row group, page, cut to 64 bytes |
 //! | 13–999 | kept for further columns of this crate | | | |
-//! | 1000– | kept for the fields of JSON values, as the stream's schema numbers them | | | |
+//! | 1000– | the fields of JSON values, as the stream's schema numbers them | boolean, int64, double, utf8, timestamp(µs, UTC), date, struct; nullable | dictionary, else delta | row group, page, cut to 64 bytes |
+//!
+//! From `_unfit` on, columns are there where the chunk was written under a
+//! schema of version 1 or later that has fields with a column: exactly those of
+//! its version, also where all of it is null. What is in them says `shred`.
 //!
 //! Null and empty differ in keys, values and header values. A header key that
 //! is not UTF-8 has its wrong bytes replaced. A timestamp beyond ±292 thousand
@@ -46,6 +51,8 @@
 //! | `aquifer.timestamp_type` | `create` or `append` |
 //! | `aquifer.records`, `aquifer.raw_bytes` | rows; bytes of keys, headers and values |
 //! | `aquifer.min_timestamp`, `aquifer.max_timestamp`, `aquifer.max_appended` | ms; absent without rows |
+//! | `aquifer.schema` | the stream's schema that the columns of fields follow, as JSON; absent where values were not looked at |
+//! | `aquifer.unfit` | rows with something in `_unfit`; absent with the schema |
 //! | `aquifer.key_id` | kept for the id of the data key; absent: not encrypted |
 //! | `aquifer.crc32c` | CRC-32C of each 64 KiB of the row groups' bytes, from the file's start, 8 hex digits each |
 //! | `aquifer.tail` | last; where the row groups' bytes end (16 hex digits), and the CRC-32C (8) of all that follows them, counted with these 8 digits as `0` |
@@ -72,6 +79,7 @@ mod reader;
 mod rows;
 mod rows_builder;
 mod schema;
+mod shred;
 mod spec;
 mod tokens;
 mod verify;
@@ -79,7 +87,7 @@ mod window;
 
 pub use aquifer_types::TimestampType;
 pub use blocks::RowBlock;
-pub use encode::{ChunkEncoder, EncodeOptions, EncodedChunk};
+pub use encode::{ChunkEncoder, EncodeOptions, EncodedChunk, FieldCosts};
 pub use error::Error;
 pub use fields::{FIELD_DEPTH_MAX, FIELD_PATH_BYTES_MAX, unescaped};
 pub use footer::{Expected, Footer};
@@ -91,6 +99,7 @@ pub use name::{IndexName, ObjectName};
 pub use reader::{ChunkReader, RangeRead, ReadOptions};
 pub use rows::{Records, Row, Rows};
 pub use schema::{FIELD_ID_SHREDDED_MIN, schema};
+pub use shred::{FieldWalk, Shredder, field_columns, schema_with};
 pub use spec::{ChunkSpec, ChunkStats};
 pub use tokens::{
     TOKEN_BYTES_MAX, Token, looks_like_json, tokens, tokens_of_json_string, tokens_of_text,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use aquifer_types::{
-    ChunkId, Epoch, Offset, PartitionIndex, StreamId, StreamName, TenantName, Timestamp,
+    ChunkId, Epoch, Offset, PartitionIndex, StreamId, StreamName, StreamSchema, TenantName,
+    Timestamp,
 };
 use parquet::file::metadata::KeyValue;
 use uuid::Uuid;
@@ -34,10 +35,20 @@ const MAX_TIMESTAMP: &str = "aquifer.max_timestamp";
 const MAX_APPENDED: &str = "aquifer.max_appended";
 /// Absent where nothing was compacted by key.
 const COMPACTED: &str = "aquifer.compacted";
+/// Absent where values were not looked at.
+const SCHEMA: &str = "aquifer.schema";
+const UNFIT: &str = "aquifer.unfit";
 const KEY_ID: &str = "aquifer.key_id";
 
+/// No schema has more bytes.
+const SCHEMA_BYTES_MAX: usize = 1 << 20;
+
 /// The metadata of a chunk, but for the checksums.
-pub(crate) fn encode(spec: &ChunkSpec, stats: &ChunkStats) -> Vec<KeyValue> {
+pub(crate) fn encode(
+    spec: &ChunkSpec,
+    stats: &ChunkStats,
+    schema: Option<&StreamSchema>,
+) -> Vec<KeyValue> {
     let list = |items: Vec<String>| items.join(",");
     let mut pairs = vec![
         (FORMAT, FORMAT_VERSION.to_string()),
@@ -74,6 +85,8 @@ pub(crate) fn encode(spec: &ChunkSpec, stats: &ChunkStats) -> Vec<KeyValue> {
     ] {
         pairs.extend(time.map(|time| (key, time.to_string())));
     }
+    pairs.extend(stats.unfit.map(|unfit| (UNFIT, unfit.to_string())));
+    pairs.extend(schema.map(|schema| (SCHEMA, schema.to_json())));
     pairs.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect()
 }
 
@@ -193,8 +206,27 @@ impl<'a> Metadata<'a> {
             min_timestamp: self.parse_time(MIN_TIMESTAMP)?,
             max_timestamp: self.parse_time(MAX_TIMESTAMP)?,
             max_appended: self.parse_time(MAX_APPENDED)?,
+            unfit: match self.0.contains_key(UNFIT) {
+                false => None,
+                true => Some(self.parse(UNFIT)?),
+            },
         };
         Ok((spec, stats))
+    }
+
+    /// The schema whose columns the chunk has, where it has any.
+    pub(crate) fn schema(&self, spec: &ChunkSpec) -> Result<Option<StreamSchema>, Refusal> {
+        let Some(text) = self.0.get(SCHEMA) else { return Ok(None) };
+        let wrong = |why: String| Refusal::Damaged(format!("its metadata has an {SCHEMA}: {why}"));
+        if text.len() > SCHEMA_BYTES_MAX {
+            return Err(wrong(format!("it has {} bytes", text.len())));
+        }
+        let schema = StreamSchema::from_json(text).map_err(|error| wrong(error.to_string()))?;
+        if schema.version() != spec.schema_version {
+            let (is, should) = (schema.version(), spec.schema_version);
+            return Err(wrong(format!("it is version {is}, the chunk says {should}")));
+        }
+        Ok(Some(schema))
     }
 }
 
@@ -225,7 +257,7 @@ mod tests {
         let check = |compacted: &[(i64, i64)], is_sound: bool| {
             let marks = compacted.iter().map(|(next, at)| (Offset(*next), Timestamp(*at)));
             let spec = spec(marks.collect()).unwrap();
-            let pairs = encode(&spec, &ChunkStats::default());
+            let pairs = encode(&spec, &ChunkStats::default(), None);
             match Metadata::new(&pairs).decode() {
                 Ok((decoded, _)) => assert!(is_sound && decoded == spec, "{compacted:?}"),
                 Err(Refusal::Damaged(why)) => assert!(!is_sound, "{compacted:?}: {why}"),

@@ -302,7 +302,18 @@ impl Rows {
             min_timestamp: timestamps.clone().min().map(from_micros),
             max_timestamp: timestamps.max().map(from_micros),
             max_appended: self.appended.values().iter().copied().max().map(from_micros),
+            unfit: None,
         }
+    }
+
+    /// The bytes of all values together.
+    pub(crate) fn value_bytes(&self) -> u64 {
+        span(self.values.value_offsets()) as u64
+    }
+
+    /// The column `_value`.
+    pub(crate) const fn values(&self) -> &BinaryArray {
+        &self.values
     }
 
     pub(crate) fn check_partition(&self, partition: PartitionIndex) -> Result<(), Error> {

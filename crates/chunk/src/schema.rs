@@ -60,7 +60,7 @@ pub(crate) fn header_fields() -> Fields {
     ])
 }
 
-fn field(id: i32, name: &str, data_type: DataType, is_nullable: bool) -> Field {
+pub(crate) fn field(id: i32, name: &str, data_type: DataType, is_nullable: bool) -> Field {
     Field::new(name, data_type, is_nullable)
         .with_metadata(HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string())]))
 }

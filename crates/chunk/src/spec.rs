@@ -84,9 +84,13 @@ pub struct ChunkStats {
     pub max_timestamp: Option<Timestamp>,
     /// When the last of them was appended; `None` without rows.
     pub max_appended: Option<Timestamp>,
+    /// How many have a value that does not fit the stream's schema; `None` where
+    /// values were not looked at.
+    pub unfit: Option<u64>,
 }
 
 impl ChunkStats {
+    /// Adds what further rows amount to, but for what does not fit.
     pub(crate) fn add(&mut self, other: &Self) {
         self.records += other.records;
         self.raw_bytes += other.raw_bytes;

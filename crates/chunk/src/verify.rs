@@ -2,10 +2,17 @@
 
 use std::sync::Arc;
 
+use aquifer_types::StreamSchema;
+use arrow_array::Array;
 use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
 
-use crate::window::Segments;
-use crate::{ChunkSpec, ChunkStats, Error, Footer, ReadOptions};
+use crate::schema::{COLUMNS, VALUE};
+use crate::window::{Segments, Window};
+use crate::{ChunkSpec, ChunkStats, Error, Footer, ReadOptions, Shredder};
+
+/// As many cells of fields are decoded at once.
+const CELLS_AT_ONCE_MAX: usize = 1 << 21;
 
 /// What a sound chunk holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +31,8 @@ pub struct Report {
 
 /// Checks a whole chunk: every byte against its checksum, every row decoded,
 /// offsets growing strictly within the covered range, the metadata's counts and
-/// times against the rows.
+/// times against the rows, and the columns of fields against a fresh look at the
+/// values.
 ///
 /// # Errors
 /// [`Error::Damaged`] names the first thing that does not hold, with its place;
@@ -35,13 +43,22 @@ pub fn verify(object: impl Into<Arc<str>>, file: &Bytes) -> Result<Report, Error
     let body_end = usize::try_from(footer.grid.body_end()).unwrap_or(usize::MAX);
     footer.verify_body(0, file.get(..body_end).unwrap_or_default())?;
     let segments = Segments::new(footer.size(), vec![(0, file.clone())]);
-    let options = ReadOptions::default();
+    let mut options = ReadOptions::default();
     let mut stats = ChunkStats::default();
+    let mut fields = footer.schema().map(FieldCheck::new);
+    if let Some(fields) = &fields {
+        options.rows_max = options.rows_max.min(fields.rows_max);
+        stats.unfit = Some(0);
+    }
     let mut last = None;
     let mut at = (0, 0);
     while let Some(window) = footer.window_at(at.0, at.1, &options) {
         for rows in footer.decode_rows(&window, segments.clone(), &mut last)? {
             stats.add(&rows.stats());
+        }
+        if let Some(fields) = &mut fields {
+            let unfit = fields.check(&footer, &window, segments.clone())?;
+            stats.unfit = stats.unfit.map(|sum| sum + unfit);
         }
         at = (window.row_group, window.rows.end);
     }
@@ -60,4 +77,50 @@ pub fn verify(object: impl Into<Arc<str>>, file: &Bytes) -> Result<Report, Error
         checksum: crc32c::crc32c(file),
         row_groups: footer.parquet().num_row_groups(),
     })
+}
+
+/// Holds the columns of fields against the values.
+struct FieldCheck {
+    shredder: Shredder,
+    rows_max: usize,
+}
+
+impl FieldCheck {
+    fn new(schema: &StreamSchema) -> Self {
+        let rows_max = CELLS_AT_ONCE_MAX / schema.fields().len().max(1);
+        Self { shredder: Shredder::new(schema), rows_max }
+    }
+
+    /// How many rows of a window have something that does not fit.
+    fn check(
+        &mut self,
+        footer: &Footer,
+        window: &Window,
+        segments: Segments,
+    ) -> Result<u64, Error> {
+        if self.shredder.columns().is_empty() {
+            return Ok(0);
+        }
+        let mut unfit = 0;
+        for batch in footer.decode(window, &ProjectionMask::all(), segments)? {
+            let differs = |name: &str| {
+                let Window { row_group, rows } = window;
+                let why = format!(
+                    "row group {row_group}, rows {} to {}: {name} is not what the values have",
+                    rows.start, rows.end
+                );
+                Error::damaged(footer.object(), why)
+            };
+            let value = COLUMNS.get(VALUE).and_then(|name| batch.column_by_name(name));
+            let value = value.ok_or_else(|| differs("_value"))?;
+            let expected = self.shredder.shred(value)?;
+            unfit += expected.first().map_or(0, |unfit| unfit.len() - unfit.null_count()) as u64;
+            for (column, expected) in self.shredder.columns().iter().zip(&expected) {
+                if batch.column_by_name(column.name()) != Some(expected) {
+                    return Err(differs(column.name()));
+                }
+            }
+        }
+        Ok(unfit)
+    }
 }

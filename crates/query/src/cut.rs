@@ -1,7 +1,7 @@
 //! The cut that a question reads: one for all of its streams.
 
 use aquifer_stream::{Isolation, StreamHandle, StreamStore, View};
-use aquifer_types::{Offset, PartitionIndex, StreamName, StreamPath, TenantName};
+use aquifer_types::{Offset, PartitionIndex, StreamName, StreamPath, StreamSchema, TenantName};
 
 use crate::tail::{TailBudget, Tails};
 use crate::wire::{Refusal, Table, TablePartition};
@@ -20,6 +20,8 @@ pub struct StreamCut {
 #[derive(Debug)]
 pub(crate) struct QuestionCut {
     streams: Vec<StreamHandle>,
+    /// What their values have, in the same order.
+    schemas: Vec<StreamSchema>,
     view: View,
 }
 
@@ -41,7 +43,9 @@ impl QuestionCut {
             streams.push(stream);
         }
         let view = store.view_of(&streams, Isolation::Committed);
-        Ok(Self { streams, view })
+        // Behind the view: what a chunk of it was written under is there.
+        let schemas = streams.iter().map(|stream| store.schema(&stream.id())).collect();
+        Ok(Self { streams, schemas, view })
     }
 
     /// The part of it that the server serves.
@@ -70,13 +74,14 @@ impl QuestionCut {
             });
             partitions.collect()
         };
-        let table = |stream: &StreamHandle| Table {
+        let table = |(stream, schema): (&StreamHandle, &StreamSchema)| Table {
             name: stream.path().name.clone(),
             id: stream.id(),
             config: (*stream.config()).clone(),
+            schema: schema.clone(),
             partitions: partitions_of(stream),
         };
-        self.streams.iter().map(table).collect()
+        self.streams.iter().zip(&self.schemas).map(table).collect()
     }
 
     /// What the caller is told.

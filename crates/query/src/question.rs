@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aquifer_env::tasks;
 use aquifer_stream::StreamStore;
-use aquifer_types::{StreamName, TenantName};
+use aquifer_types::{StreamName, StreamPath, TenantName};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::answer::Part;
 use crate::cut::{QuestionCut, StreamCut};
 use crate::tail::{Piece, TailBudget, Tails};
-use crate::wire::{Column, FromEngine, Refusal, Spent, ToEngine};
+use crate::wire::{Column, DESCRIBED_STREAMS_MAX, FromEngine, Refusal, Spent, ToEngine};
 use crate::{FrameReader, FrameWriter, QueryMetrics, QueryOptions, Question, views};
 
 /// Parts of an answer that wait for the door.
@@ -153,6 +153,18 @@ impl<C: AsyncRead + AsyncWrite> Conversation<C> {
                 let streams = streams.into_iter().map(|(path, _)| path.name).collect();
                 let views = views::list(&store, &tenant);
                 self.send(&ToEngine::Listed { streams, views }).await
+            }
+            FromEngine::Describe { streams } => {
+                if streams.len() > DESCRIBED_STREAMS_MAX {
+                    return Err(Refusal::protocol("asked after too many streams").into());
+                }
+                // One that was deleted meanwhile has nothing.
+                let schema = |name: StreamName| {
+                    let stream = store.stream(&StreamPath::new(tenant.clone(), name));
+                    stream.map(|stream| store.schema(&stream.id())).unwrap_or_default()
+                };
+                let schemas = streams.into_iter().map(schema).collect();
+                self.send(&ToEngine::Described(schemas)).await
             }
             FromEngine::PutView { name, sql, replace } => {
                 let stored = views::put(&store, &options, &tenant, name, sql, replace).await;

@@ -36,6 +36,10 @@ pub struct ChunkMeta {
     pub generation: u32,
     /// The version of the stream's schema that it was written with.
     pub schema_version: u32,
+    /// How many of its records have a value that does not fit that schema; absent
+    /// where nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<u64>,
     /// Whose clock the timestamps of its records come from.
     #[serde(default, skip_serializing_if = "TimestampType::is_default")]
     pub timestamp_type: TimestampType,

@@ -16,6 +16,7 @@
 mod chain;
 mod found;
 mod plan;
+mod schemas;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -133,6 +134,7 @@ pub async fn recover_from(
     let keys = found.keys.clone();
     let ahead = options.manifest_offsets_ahead;
     let (mut manifest, mut report) = plan::plan(&mut found, others, ahead, now, due);
+    report.warnings.append(&mut schemas::restore(&store, &mut manifest).await?);
     let newest = newest_epoch(&manifest, &keys);
     if newest >= epoch {
         epoch = claim(&store, &environment, newest).await?;

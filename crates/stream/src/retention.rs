@@ -284,6 +284,7 @@ mod tests {
                 timestamp_type: aquifer_types::TimestampType::Create,
                 generation: 0,
                 schema_version: 0,
+                unfit: None,
                 index_path: None,
                 index_bytes: None,
                 key_id: None,

@@ -2,6 +2,7 @@
 
 mod background;
 mod beside;
+mod declared;
 mod documents;
 mod each;
 mod groups;

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use aquifer_catalog::{Catalog, Check};
 use aquifer_env::store::{StoreErrorKind, TierStore, open_store};
 use aquifer_env::{DirectoryLock, Disk, tasks};
-use aquifer_types::{Batch, Epoch, GroupSequence, Offset};
+use aquifer_types::{Batch, Epoch, GroupSequence, Offset, StreamSchema};
 use bytes::Bytes;
 
 use crate::Error;
 use crate::chunk_meta::ChunkMeta;
 use crate::index::{Index, PartitionState, TailEntry, chunk_of_row};
+use crate::ledger::document::DocumentKey;
 use crate::ledger::event::{AppendEvent, Event, KIND_APPEND, KIND_EVENT, KIND_RELOCATED};
 use crate::ledger::hot_state::HotState;
 use crate::ledger::recovery::{Places, check_agreement, open_journal};
@@ -315,9 +316,13 @@ impl Local {
         for (at, stream, _) in hot.all_partitions() {
             let Some(log) = index.partition(at) else { continue };
             let place = format!("stream {} partition {}", stream.path, at.index);
+            let schema = DocumentKey::of_schema(&stream.path.tenant, at.stream);
+            let schema = hot.documents.get(&schema);
             let problems = log.with(|state| {
                 live.extend(state.chunks.iter().map(|chunk| (**chunk).clone()));
-                check_coverage(state)
+                let mut problems = check_coverage(state);
+                problems.extend(check_schema(state, schema.map(|schema| schema.value.as_str())));
+                problems
             });
             for problem in problems {
                 self.report.find(place.clone(), problem);
@@ -452,6 +457,20 @@ async fn check_index(
     Ok(())
 }
 
+/// What is wrong between a partition's chunks and its stream's schema.
+fn check_schema(state: &PartitionState, schema: Option<&str>) -> Option<String> {
+    let newest = state.chunks.iter().map(|chunk| chunk.schema_version).max().unwrap_or(0);
+    let schema = match schema.map(StreamSchema::from_json) {
+        None => StreamSchema::default(),
+        Some(Ok(schema)) => schema,
+        Some(Err(error)) => return Some(format!("its schema cannot be read: {error}")),
+    };
+    (newest > schema.version()).then(|| {
+        let version = schema.version();
+        format!("a chunk follows version {newest} of the schema, which is at version {version}")
+    })
+}
+
 /// What is wrong with a chunk.
 fn check_chunk(expected: &ChunkMeta, bytes: &Bytes) -> Option<String> {
     let length = bytes.len() as u64;
@@ -479,6 +498,13 @@ fn check_chunk(expected: &ChunkMeta, bytes: &Bytes) -> Option<String> {
         return Some(format!(
             "it has {} records of {} bytes, expected {} of {}",
             counted.0, counted.1, expected.records, expected.raw_bytes
+        ));
+    }
+    let fields = (found.spec.schema_version, found.stats.unfit);
+    if fields != (expected.schema_version, expected.unfit) {
+        return Some(format!(
+            "it follows version {} of the schema with {:?} unfit records, expected {} with {:?}",
+            fields.0, fields.1, expected.schema_version, expected.unfit
         ));
     }
     None

@@ -429,7 +429,7 @@ async fn lose_the_machine(seed: u64) -> Option<usize> {
     let calls = 5 + random.next_u64() % 250;
     let mut count = 0;
     while faulty.calls() < calls {
-        append(&store, "x", 0, &values(count..count + 5)).await;
+        append(&store, "x", 0, &jsons(count..count + 5)).await;
         count += 5;
         if random.next_u64().is_multiple_of(16) {
             let start = start_of(&store, "x", 0) + (random.next_u64() % 8) as i64;
@@ -463,15 +463,16 @@ async fn lose_the_machine(seed: u64) -> Option<usize> {
         store.shutdown().await.unwrap();
         return None;
     }
+    check_fields(&store, &tier2, &["x"]).await;
     let records = read_all(&store, "x", 0).await;
     // What a truncation behind the last manifest took may be there again, with
     // the gaps that merging left.
     let kept: Vec<Record> =
         records.iter().filter(|record| record.offset.get() >= start).cloned().collect();
     let end = start + kept.len() as i64;
-    assert_eq!(texts(&kept), values(start as usize..end as usize), "seed {seed}");
+    assert_eq!(texts(&kept), jsons(start as usize..end as usize), "seed {seed}");
     assert!(end >= safe && end <= count as i64, "seed {seed}: {safe} <= {end} <= {count}");
-    let next = append(&store, "x", 0, &values(0..1)).await;
+    let next = append(&store, "x", 0, &jsons(0..1)).await;
     assert!(next.get() >= count as i64, "seed {seed}: {next} was given before");
     tiered(&store, "x").await;
     let mut left = Vec::new();
@@ -488,6 +489,7 @@ async fn lose_the_machine(seed: u64) -> Option<usize> {
     let is_known = report.manifest.is_some();
     assert!(left.is_empty() || !is_known, "seed {seed}: {left:#?}\n{report:#?}");
     assert_eq!(read_all(&store, "x", 0).await.len(), records.len() + 1);
+    check_fields(&store, &tier2, &["x"]).await;
     store.shutdown().await.unwrap();
     Some(records.len())
 }

@@ -147,6 +147,7 @@ mod tests {
             epochs: Vec::new(),
             generation: 0,
             schema_version: 0,
+            unfit: None,
             timestamp_type: aquifer_types::TimestampType::Create,
             index_path: None,
             index_bytes: None,

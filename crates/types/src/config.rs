@@ -102,6 +102,25 @@ pub enum ChunkIndex {
     Tokens,
 }
 
+/// What becomes of the fields of JSON values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChunkShred {
+    /// They are in the values alone.
+    None,
+    /// They are columns of chunks as well, by the stream's schema.
+    #[default]
+    Fields,
+}
+
+impl ChunkShred {
+    /// Whether it is what streams have unless told otherwise.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Whose time a record bears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -140,6 +159,9 @@ pub struct StreamConfig {
     pub cleanup_policy: CleanupPolicy,
     /// What is indexed for search.
     pub index: ChunkIndex,
+    /// What becomes of the fields of JSON values.
+    #[serde(skip_serializing_if = "ChunkShred::is_default")]
+    pub shred: ChunkShred,
     /// Whose time records bear.
     #[serde(skip_serializing_if = "TimestampType::is_default")]
     pub timestamp_type: TimestampType,
@@ -209,6 +231,9 @@ pub struct StreamConfigChange {
     pub index: Option<ChunkIndex>,
     #[serde(deserialize_with = "present")]
     /// As in [`StreamConfig`].
+    pub shred: Option<ChunkShred>,
+    #[serde(deserialize_with = "present")]
+    /// As in [`StreamConfig`].
     pub timestamp_type: Option<TimestampType>,
     #[serde(deserialize_with = "present")]
     /// As in [`StreamConfig`]; all of it.
@@ -234,6 +259,7 @@ impl StreamConfigChange {
             record_bytes_max: self.record_bytes_max.unwrap_or(config.record_bytes_max),
             cleanup_policy: self.cleanup_policy.unwrap_or(config.cleanup_policy),
             index: self.index.unwrap_or(config.index),
+            shred: self.shred.unwrap_or(config.shred),
             timestamp_type: self.timestamp_type.unwrap_or(config.timestamp_type),
             kafka: self.kafka.clone().unwrap_or_else(|| config.kafka.clone()),
         }
@@ -251,6 +277,7 @@ impl From<StreamConfig> for StreamConfigChange {
             record_bytes_max: Some(config.record_bytes_max),
             cleanup_policy: Some(config.cleanup_policy),
             index: Some(config.index),
+            shred: Some(config.shred),
             timestamp_type: Some(config.timestamp_type),
             kafka: Some(config.kafka),
         }
@@ -267,6 +294,7 @@ impl Default for StreamConfig {
             record_bytes_max: 1 << 20,
             cleanup_policy: CleanupPolicy::Delete,
             index: ChunkIndex::Tokens,
+            shred: ChunkShred::Fields,
             timestamp_type: TimestampType::Create,
             kafka: BTreeMap::new(),
         }

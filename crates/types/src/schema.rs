@@ -17,6 +17,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,10 +57,31 @@ pub enum FieldKind {
 }
 
 impl FieldKind {
+    /// As it is stored and shown.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Boolean => "boolean",
+            Self::Int64 => "int64",
+            Self::Float64 => "float64",
+            Self::Text => "text",
+            Self::Timestamp => "timestamp",
+            Self::Date => "date",
+            Self::Object => "object",
+            Self::Opaque => "opaque",
+        }
+    }
+
     /// Whether there is a column of such a field by itself.
     #[must_use]
     pub const fn is_scalar(self) -> bool {
         !matches!(self, Self::Object | Self::Opaque)
+    }
+}
+
+impl fmt::Display for FieldKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -210,6 +232,18 @@ impl StreamSchema {
         next
     }
 
+    /// The schema's next version, to which no field is added any more; the same
+    /// one where that is so already. For whoever could not look at all that
+    /// values have.
+    #[must_use]
+    pub fn closed(mut self) -> Self {
+        if !self.is_closed {
+            self.version = self.version.saturating_add(1);
+            self.is_closed = true;
+        }
+        self
+    }
+
     /// `None` where there is no room.
     fn add(&mut self, new: &NewField, names: &mut usize) -> Option<()> {
         let is_sound = (1..=SCHEMA_DEPTH_MAX).contains(&new.path.len())
@@ -306,8 +340,12 @@ impl StreamSchema {
 
 /// Whether two names are the same but for their case.
 fn is_alike(a: &str, b: &str) -> bool {
-    let lower = |name: &str| name.chars().flat_map(char::to_lowercase).collect::<String>();
-    a == b || lower(a) == lower(b)
+    a == b || lower_case(a) == lower_case(b)
+}
+
+/// A name without its case, as names are told apart.
+pub(crate) fn lower_case(name: &str) -> String {
+    name.chars().flat_map(char::to_lowercase).collect()
 }
 
 /// A schema as it is stored.
@@ -383,6 +421,10 @@ mod tests {
         let full = StreamSchema::default().extended(&many);
         assert_eq!((full.fields().len(), full.is_closed()), (SCHEMA_FIELDS_MAX, true));
         assert_eq!(full.extended(&[new("g", FieldKind::Text)]), full);
+        assert_eq!(full.clone().closed(), full);
+        let closed = StreamSchema::default().closed();
+        assert_eq!((closed.version(), closed.is_closed()), (1, true));
+        assert_eq!(closed.extended(&[new("g", FieldKind::Text)]), closed);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Scenario `parquet_readers`: what tier 2 holds is what was appended, for
-//! pyarrow and DuckDB too.
+//! pyarrow and DuckDB too, and so are the columns of the values' fields.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -32,6 +32,8 @@ struct Row {
     key: Value,
     headers: Value,
     value: Value,
+    fields: Value,
+    unfit: Value,
 }
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
@@ -138,11 +140,40 @@ fn compare(expected: &[(u32, Record)], rows: &[&Row]) -> Result<()> {
             && row.timestamp == *timestamp
             && row.key == *key
             && row.headers == pairs(headers)
-            && row.value == *value;
+            && row.value == *value
+            && (&row.fields, &row.unfit) == (&fields_of(value).0, &fields_of(value).1);
         ensure!(same, "{partition}@{offset} was appended as {record:?} and is {row:?}");
     }
     ensure!(rows.len() == expected.len(), "{} rows for {} records", rows.len(), expected.len());
     Ok(())
+}
+
+/// The columns that a value's fields are in, and what does not fit one. Most
+/// events say which kind each field is of.
+fn fields_of(value: &Value) -> (Value, Value) {
+    let object = value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let object = object.filter(Value::is_object).unwrap_or_default();
+    let mut unfit = Vec::new();
+    let mut fit = |name: &str, fits: fn(&Value) -> bool| {
+        let field = object[name].clone();
+        if field.is_null() || fits(&field) {
+            return field;
+        }
+        unfit.push(name.to_owned());
+        Value::Null
+    };
+    let mut fields = json!({
+        "verb": fit("verb", Value::is_string),
+        "user": null,
+        "bytes": fit("bytes", Value::is_i64),
+        "ratio": fit("ratio", Value::is_f64),
+        "ok": fit("ok", Value::is_boolean),
+        "reason": fit("reason", Value::is_string),
+    });
+    if object["user"].is_object() {
+        fields["user"] = json!({ "username": object["user"]["username"] });
+    }
+    (fields, if unfit.is_empty() { Value::Null } else { json!(unfit) })
 }
 
 /// Headers as read_chunks.py prints them: pairs in their order.

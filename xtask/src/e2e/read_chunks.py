@@ -9,6 +9,8 @@ import duckdb
 import pyarrow.parquet as pq
 
 COLUMNS = ["_partition", "_offset", "_timestamp", "_key", "_headers", "_value"]
+FIELDS = ["verb", "user", "bytes", "ratio", "ok", "reason"]
+ALL = COLUMNS + FIELDS + ["_unfit"]
 
 
 def text(value):
@@ -21,7 +23,7 @@ def text(value):
         return {"base64": base64.b64encode(value).decode()}
 
 
-def show(engine, partition, offset, timestamp, key, headers, value):
+def show(engine, partition, offset, timestamp, key, headers, value, *fields):
     row = {
         "engine": engine,
         "partition": partition,
@@ -30,17 +32,20 @@ def show(engine, partition, offset, timestamp, key, headers, value):
         "key": text(key),
         "headers": [[header["key"], text(header["value"])] for header in headers or []],
         "value": text(value),
+        "fields": dict(zip(FIELDS, fields)),
+        "unfit": fields[-1],
     }
     print(json.dumps(row))
 
 
 for path in sys.argv[1:]:
-    table = pq.read_table(path, columns=COLUMNS, partitioning=None)
+    table = pq.read_table(path, columns=ALL, partitioning=None)
     for row in table.to_pylist():
         row["_timestamp"] = round(row["_timestamp"].timestamp() * 1000)
-        show("pyarrow", *(row[column] for column in COLUMNS))
+        show("pyarrow", *(row[column] for column in ALL))
 
-select = ", ".join(COLUMNS).replace("_timestamp", "epoch_ms(_timestamp)")
+select = ", ".join(f'"{column}"' for column in ALL)
+select = select.replace('"_timestamp"', "epoch_ms(_timestamp)")
 for path in sys.argv[1:]:
     query = f"SELECT {select} FROM read_parquet(?, hive_partitioning = false)"
     for row in duckdb.execute(query, [path]).fetchall():

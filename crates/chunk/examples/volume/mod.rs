@@ -66,8 +66,16 @@ pub(crate) fn multiply(records: &[Vec<u8>], bytes: usize) -> Volume {
     volume
 }
 
-/// The chunks that tiering would make of them.
+/// The chunks that tiering would make of them, without columns of fields.
 pub(crate) fn encode(volume: &Volume, options: &EncodeOptions) -> Vec<EncodedChunk> {
+    encode_by(volume, |spec| ChunkEncoder::new(spec, options.clone()).unwrap())
+}
+
+/// The chunks that tiering would make of them by encoders of these.
+pub(crate) fn encode_by(
+    volume: &Volume,
+    encoder: impl Fn(ChunkSpec) -> ChunkEncoder,
+) -> Vec<EncodedChunk> {
     let mut chunks = Vec::new();
     let mut batches = volume.batches.iter().peekable();
     while let Some(first) = batches.peek() {
@@ -94,7 +102,7 @@ pub(crate) fn encode(volume: &Volume, options: &EncodeOptions) -> Vec<EncodedChu
             timestamp_type: TimestampType::Create,
             compacted: Vec::new(),
         };
-        let mut encoder = ChunkEncoder::new(spec, options.clone()).unwrap();
+        let mut encoder = encoder(spec);
         for batch in taken {
             encoder.push_batch(batch, batch.header().max_timestamp).unwrap();
         }

@@ -2,12 +2,12 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "test code, of which each binary uses a part")]
 
 use aquifer_chunk::{
-    ChunkEncoder, ChunkReader, ChunkSpec, EncodeOptions, EncodedChunk, Error, ReadOptions, Rows,
-    TimestampType,
+    ChunkEncoder, ChunkReader, ChunkSpec, EncodeOptions, EncodedChunk, Error, FieldWalk,
+    ReadOptions, Rows, TimestampType,
 };
 use aquifer_types::{
     Batch, BatchBuilder, ChunkId, Compression, Epoch, Header, Offset, PartitionIndex, Record,
-    StreamId, StreamName, TenantName, Timestamp,
+    StreamId, StreamName, StreamSchema, TenantName, Timestamp,
 };
 use bytes::Bytes;
 use futures::StreamExt;
@@ -75,6 +75,50 @@ pub(crate) fn encode(
     records: &[Record],
 ) -> Result<EncodedChunk, Error> {
     let mut encoder = ChunkEncoder::new(spec, options)?;
+    for (index, batch) in batches(records, 7).iter().enumerate() {
+        encoder.push_batch(batch, Timestamp(1000 + index as i64))?;
+    }
+    encoder.finish()
+}
+
+/// Records whose values are JSON of many kinds, with much that does not fit.
+pub(crate) fn varied_json(count: i64) -> Vec<Record> {
+    let mut records = varied(count);
+    for (n, record) in records.iter_mut().enumerate() {
+        let value = match n % 11 {
+            0 => None,
+            1 => Some(String::new()),
+            2 => Some("no JSON at all".to_owned()),
+            3 => Some(format!("{{\"n\":{n},\"cut\":")),
+            4 => Some(format!("{{\"n\":\"{n}\",\"user\":{n}}}")),
+            5 => Some(format!("{{\"n\":{n},\"n\":{n},\"user\":{{\"name\":\"\\u00e9{n}\"}}}}")),
+            6 => Some(format!("[{{\"n\":{n}}}]")),
+            _ => Some(format!(
+                "{{\"n\":{n},\"ratio\":{n}.5,\"ok\":{},\"tags\":[{n}],\"user\":{{\"name\":\"user-{}\",\"id\":{n}}}}}",
+                n % 2 == 0,
+                n % 3
+            )),
+        };
+        record.value = value.map(Bytes::from);
+    }
+    records
+}
+
+/// The schema that these records have.
+pub(crate) fn schema_of(records: &[Record]) -> StreamSchema {
+    let mut walk = FieldWalk::new();
+    records.iter().for_each(|record| walk.look(record.value.as_deref()));
+    walk.extend(&StreamSchema::default())
+}
+
+/// The records with the columns of a schema.
+pub(crate) fn encode_with(
+    spec: ChunkSpec,
+    options: EncodeOptions,
+    records: &[Record],
+    schema: &StreamSchema,
+) -> Result<EncodedChunk, Error> {
+    let mut encoder = ChunkEncoder::shredding(spec, options, schema)?;
     for (index, batch) in batches(records, 7).iter().enumerate() {
         encoder.push_batch(batch, Timestamp(1000 + index as i64))?;
     }

@@ -10,6 +10,7 @@ mod files;
 mod groups;
 mod partition;
 mod publish;
+mod schemas;
 mod tail_cache;
 mod watchers;
 
@@ -33,6 +34,7 @@ pub(crate) use publish::{chunk_of_row, chunk_row};
 pub(crate) use tail_cache::TailCache;
 pub use watchers::{PartitionsWatch, Waker};
 
+use self::schemas::KnownSchema;
 use crate::Error;
 use crate::ledger::document::{DocumentKind, Documents};
 
@@ -47,6 +49,8 @@ pub(crate) struct StreamIndex {
     epoch: AtomicU32,
     pub(crate) config: RwLock<Arc<StreamConfig>>,
     pub(crate) partitions: RwLock<Arc<Vec<Arc<PartitionLog>>>>,
+    /// What [`Index::schema`] read last.
+    schema: Mutex<Option<KnownSchema>>,
 }
 
 impl StreamIndex {

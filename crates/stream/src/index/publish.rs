@@ -215,6 +215,7 @@ impl Index {
                         *partitions,
                         Offset::ZERO,
                     ))),
+                    schema: parking_lot::Mutex::default(),
                 });
                 let mut streams = self.streams.write();
                 // In replay it may be known from the catalog already.
@@ -377,11 +378,17 @@ struct ChunkMetadata {
     epochs: Vec<(Epoch, Offset)>,
     #[serde(default, skip_serializing_if = "TimestampType::is_default")]
     timestamp_type: TimestampType,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unfit: Option<u64>,
 }
 
 impl ChunkMetadata {
     fn of(chunk: &ChunkMeta) -> Self {
-        Self { epochs: chunk.epochs.clone(), timestamp_type: chunk.timestamp_type }
+        Self {
+            epochs: chunk.epochs.clone(),
+            timestamp_type: chunk.timestamp_type,
+            unfit: chunk.unfit,
+        }
     }
 
     fn to_json(&self) -> String {
@@ -433,6 +440,7 @@ pub(crate) fn chunk_of_row(row: ChunkRow) -> ChunkMeta {
         epochs: metadata.epochs,
         generation: row.generation,
         schema_version: row.schema_version,
+        unfit: metadata.unfit,
         timestamp_type: metadata.timestamp_type,
         index_path: row.index_path,
         index_bytes: row.index_bytes,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use aquifer_types::{StreamName, StreamPath, TenantName};
+use aquifer_types::{StreamId, StreamName, StreamPath, TenantName};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -33,11 +33,14 @@ pub enum DocumentKind {
     /// A named query. Statements name it as they name a stream, so no stream of
     /// the tenant has the same name.
     View,
+    /// The schema of a live stream's values, under the stream's id. It goes with
+    /// the stream.
+    Schema,
 }
 
 impl DocumentKind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Server, Self::User, Self::Group, Self::ClientQuota, Self::View];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Server, Self::User, Self::Group, Self::ClientQuota, Self::View, Self::Schema];
 }
 
 /// The name of a document.
@@ -115,6 +118,20 @@ impl DocumentKey {
         }
         let name = StreamName::new(&self.name).ok()?;
         Some(StreamPath::new(self.tenant.clone(), name))
+    }
+
+    /// The schema of a stream.
+    #[must_use]
+    pub fn of_schema(tenant: &TenantName, stream: StreamId) -> Self {
+        Self::new(tenant.clone(), DocumentKind::Schema, stream.0.to_string())
+    }
+
+    /// The stream whose schema this is; `None` where it is none.
+    pub(crate) fn stream_of_schema(&self) -> Option<StreamId> {
+        if self.kind != DocumentKind::Schema {
+            return None;
+        }
+        self.name.parse().ok().map(StreamId)
     }
 
     fn bytes(&self) -> usize {

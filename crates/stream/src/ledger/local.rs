@@ -19,6 +19,7 @@ use aquifer_types::{CommitId, GroupSequence, Timestamp};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::document::DocumentKind;
 use super::event::{Operation, Outcome, Resolution};
 use super::hot_state::{HotState, Undo};
 use super::keeper::{CatalogQueue, Keeper};
@@ -172,7 +173,12 @@ impl Commit {
     /// Whether it may use what is held back for the time when the disk is full.
     fn is_privileged(&self) -> bool {
         self.operations.iter().all(|operation| {
-            matches!(
+            // A chunk waits for the schema that it follows.
+            let is_schema = matches!(
+                operation,
+                Operation::PutDocument { key, .. } if key.kind == DocumentKind::Schema
+            );
+            let is_tiering = matches!(
                 operation,
                 Operation::Truncate { .. }
                     | Operation::Expire { .. }
@@ -189,7 +195,8 @@ impl Commit {
                     // Ends let tiering go on.
                     | Operation::EndTransaction { .. }
                     | Operation::ExpireTransaction { .. }
-            )
+            );
+            is_schema || is_tiering
         })
     }
 }

@@ -13,7 +13,7 @@ use aquifer_types::{
     StreamConfig, StreamId, TenantName, Timestamp,
 };
 
-use super::document::{Document, DocumentKey};
+use super::document::{Document, DocumentKey, DocumentKind};
 use super::event::{
     AppendEvent, Event, KIND_APPEND, KIND_EVENT, KIND_RELOCATED, KeptAnswer, Operation, Outcome,
 };
@@ -76,6 +76,10 @@ pub(crate) type Reply = Box<dyn FnOnce(Result<Committed, Error>) + Send>;
 
 /// A fact in a group that is to be published when the group is synced.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a commit has few facts, and they live until it is published"
+)]
 pub(crate) enum Fact {
     Append(AppendEvent, FrameAt),
     Relocated(AppendEvent, FrameAt),
@@ -309,7 +313,10 @@ impl Sequencer {
                 Event::PartitionsAdded { id: *id, partitions: *partitions, from }
             }
             Operation::DeleteStream { id } => {
-                self.live(*id)?;
+                let schema = DocumentKey::of_schema(&self.live(*id)?.path.tenant, *id);
+                if self.hot.documents.get(&schema).is_some() {
+                    self.apply(Event::DocumentDeleted { key: schema }, frames, undos);
+                }
                 Event::StreamDeleted { id: *id, at: now }
             }
             Operation::Truncate { partition, start } | Operation::Expire { partition, start } => {
@@ -401,6 +408,11 @@ impl Sequencer {
                 let stream = key.stream_of_view().filter(|path| self.hot.names.contains_key(path));
                 if let Some(path) = stream {
                     return Err(Error::StreamExists(path));
+                }
+                if key.kind == DocumentKind::Schema {
+                    let id = key.stream_of_schema();
+                    let id = id.ok_or_else(|| Error::Invalid("a schema is a stream's".into()))?;
+                    self.live(id)?;
                 }
                 let documents = &self.hot.documents;
                 let version = documents.check_put(key, value, *expected, &self.options)?;

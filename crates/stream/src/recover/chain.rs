@@ -100,6 +100,7 @@ mod tests {
             epochs: vec![(Epoch(1), Offset(base))],
             generation,
             schema_version: 0,
+            unfit: None,
             timestamp_type: aquifer_types::TimestampType::Create,
             index_path: None,
             index_bytes: None,

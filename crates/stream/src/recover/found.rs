@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use aquifer_chunk::{Footer, IndexName, ObjectName, RangeRead};
 use aquifer_env::store::{StoreEntry, StoreErrorKind, TierStore};
-use aquifer_types::{Partition, StreamId};
+use aquifer_types::{Partition, StreamId, StreamSchema};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
@@ -175,6 +175,16 @@ impl RangeRead for Plain<'_> {
     }
 }
 
+/// The schema that a chunk follows, as its footer has it.
+pub(super) async fn read_schema(
+    store: &TierStore,
+    chunk: &ChunkMeta,
+) -> Result<Option<StreamSchema>, Error> {
+    let (path, bytes) = (chunk.object_path.as_str(), chunk.object_bytes);
+    let footer = Footer::load(&Plain { store, path, bytes }, path).await.map_err(from_chunk)?;
+    Ok(footer.schema().cloned())
+}
+
 async fn read_footer(store: &TierStore, path: &str, bytes: u64) -> Result<ChunkMeta, Error> {
     let footer = Footer::load(&Plain { store, path, bytes }, path).await.map_err(from_chunk)?;
     let (spec, stats) = (footer.spec(), footer.stats());
@@ -195,6 +205,7 @@ async fn read_footer(store: &TierStore, path: &str, bytes: u64) -> Result<ChunkM
         epochs: spec.epochs.clone(),
         generation: spec.generation,
         schema_version: spec.schema_version,
+        unfit: stats.unfit,
         timestamp_type: spec.timestamp_type,
         index_path: None,
         index_bytes: None,

@@ -96,6 +96,14 @@ impl Inner {
         set(&metrics.tiering_lag_ms, self.tier.lag_ms());
         let streams = self.index.all_streams();
         set(&metrics.streams, streams.len() as u64);
+        let schemas = streams.iter().filter_map(|stream| self.index.schema(stream).ok());
+        let (mut fields, mut closed) = (0, 0);
+        for known in schemas {
+            fields += known.schema.fields().len() as u64;
+            closed += u64::from(known.schema.is_closed());
+        }
+        set(&metrics.schema_fields, fields);
+        set(&metrics.schemas_closed, closed);
         let logs: Vec<_> = streams.iter().map(|stream| stream.partitions()).collect();
         set(&metrics.partitions, logs.iter().map(|logs| logs.len() as u64).sum());
         let untiered = logs.iter().flat_map(|logs| logs.iter());

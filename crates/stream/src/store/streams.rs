@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aquifer_types::{
     Epoch, Offset, PARTITIONS_MAX, Partition, PartitionIndex, StreamConfig, StreamId, StreamPath,
-    TenantName,
+    StreamSchema, TenantName,
 };
 
 use super::StreamStore;
@@ -24,10 +24,7 @@ impl StreamStore {
     /// [`Error::StreamExists`]; [`Error::Invalid`] where the configuration or the
     /// number of partitions is out of bounds.
     pub async fn create_stream(&self, new: NewStream) -> Result<StreamDescription, Error> {
-        self.check_new_stream(&new)?;
-        let path = new.path.clone();
-        self.commit(vec![Operation::CreateStream { id: self.new_stream_id(), new }]).await?;
-        self.describe_stream(&path)
+        self.create_stream_with(new, &[]).await
     }
 
     /// Whether a stream could be created as things are now.
@@ -124,6 +121,24 @@ impl StreamStore {
             partitions: stream.partitions().len() as u32,
             config: stream.config(),
             epoch: stream.epoch(),
+        }
+    }
+
+    /// The schema of a stream's values: which columns its chunks have beside the
+    /// fixed ones. Of version 0 where there is none, or no such stream. It is
+    /// never older than what a chunk follows that was seen before it was asked
+    /// for.
+    #[must_use]
+    pub fn schema(&self, id: &StreamId) -> StreamSchema {
+        let Some(stream) = self.inner.index.stream_by_id(*id) else {
+            return StreamSchema::default();
+        };
+        match self.inner.index.schema(&stream) {
+            Ok(known) => (*known.schema).clone(),
+            Err(error) => {
+                tracing::warn!(%error, "the stream is taken for one without a schema");
+                StreamSchema::default()
+            }
         }
     }
 
@@ -308,6 +323,7 @@ fn described(chunk: &ChunkMeta) -> ChunkDescription {
         index_path: chunk.index_path.clone(),
         index_bytes: chunk.index_bytes,
         generation: chunk.generation,
+        schema_version: chunk.schema_version,
     }
 }
 

@@ -390,6 +390,7 @@ mod tests {
             epochs: vec![(Epoch(1), Offset(0)), (Epoch(2), Offset(5))],
             generation: 0,
             schema_version: 0,
+            unfit: None,
             timestamp_type: aquifer_types::TimestampType::Create,
             index_path: None,
             index_bytes: None,

@@ -17,7 +17,7 @@ use futures::StreamExt;
 
 use super::Tier;
 use super::newest::Keep;
-use super::upload::{Encoded, aside, meta};
+use super::upload::{Encoded, aside, flushed, meta};
 use crate::Error;
 use crate::chunk_meta::ChunkMeta;
 use crate::index::{ChunkList, PartitionLog, StreamIndex};
@@ -134,7 +134,6 @@ impl Tier {
         let timestamp_type = with_records.next().map(|chunk| chunk.timestamp_type);
         Some(ChunkSpec {
             generation: highest(|chunk| chunk.generation)?.saturating_add(1),
-            schema_version: highest(|chunk| chunk.schema_version)?,
             timestamp_type: timestamp_type.unwrap_or_default(),
             replaces: run.chunks.iter().map(|chunk| chunk.id).collect(),
             compacted,
@@ -142,12 +141,27 @@ impl Tier {
         })
     }
 
-    /// Reads the rows of the run, a window at a time, into one chunk.
     async fn merge(&self, spec: ChunkSpec, run: &Run) -> Result<Encoded, Error> {
+        // A schema only grows: what was looked at once needs no second look.
+        let schema = self.reader.index.schema(&run.stream).map_or(0, |at| at.schema.version());
+        let is_looked_at =
+            run.chunks.iter().all(|chunk| (1..=schema).contains(&chunk.schema_version));
+        let encoder = self.encoder(&run.stream, spec, is_looked_at)?;
+        let mut encoder = self.push_run(encoder, run).await?;
+        if let Some(walk) = encoder.take_outgrown() {
+            self.count_fields(&encoder);
+            let spec = encoder.spec().clone();
+            drop(encoder);
+            let next = self.next_encoder(&run.stream, spec, walk).await?;
+            encoder = self.push_run(next, run).await?;
+        }
+        self.finish(encoder).await
+    }
+
+    /// Reads the rows of the run, a window at a time, into one chunk.
+    async fn push_run(&self, mut encoder: ChunkEncoder, run: &Run) -> Result<ChunkEncoder, Error> {
         // What was truncated is not carried on.
         let start = run.log.with(|state| state.start);
-        let mut encoder =
-            ChunkEncoder::new(spec.clone(), self.encode_options()).map_err(from_chunk)?;
         for chunk in &run.chunks {
             let reader = self.reader.cache.open(&self.store, chunk).await?;
             let options =
@@ -165,8 +179,7 @@ impl Tier {
                 .map_err(from_chunk)?;
             }
         }
-        let chunk = aside(move || encoder.finish()).await?.map_err(from_chunk)?;
-        Ok(Encoded { spec, chunk })
+        flushed(encoder).await
     }
 }
 
@@ -252,6 +265,7 @@ mod tests {
                 epochs: vec![(Epoch(at as u32 / 2), Offset(at as i64 * 10))],
                 generation: *generation,
                 schema_version: 0,
+                unfit: None,
                 timestamp_type: aquifer_types::TimestampType::Create,
                 index_path: None,
                 index_bytes: None,

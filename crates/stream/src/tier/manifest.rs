@@ -283,6 +283,7 @@ mod tests {
                         epochs: vec![(Epoch(5), Offset(0)), (Epoch(7), Offset(10))],
                         generation: 1,
                         schema_version: 0,
+                        unfit: None,
                         timestamp_type: aquifer_types::TimestampType::Create,
                         index_path: None,
                         index_bytes: None,

@@ -18,6 +18,7 @@ mod newest_keys;
 pub(crate) mod owner;
 pub(crate) mod publish;
 mod relocate;
+mod schema;
 mod sweep;
 mod upload;
 

@@ -167,7 +167,7 @@ impl Tier {
         self.announce(&spec).await?;
         let id = spec.chunk_id;
         let result = async {
-            let encoded = self.encode(spec, &cut.entries).await?;
+            let encoded = self.encode(stream, spec, &cut.entries).await?;
             self.put(&encoded).await?;
             Ok(encoded)
         };
@@ -245,10 +245,34 @@ impl Tier {
         }
     }
 
-    async fn encode(&self, spec: ChunkSpec, entries: &[TailEntry]) -> Result<Encoded, Error> {
+    async fn encode(
+        &self,
+        stream: &StreamIndex,
+        spec: ChunkSpec,
+        entries: &[TailEntry],
+    ) -> Result<Encoded, Error> {
         let started = self.environment.clock.monotonic_ns();
-        let mut encoder =
-            ChunkEncoder::new(spec.clone(), self.encode_options()).map_err(from_chunk)?;
+        let mut encoder = self.push_tail(self.encoder(stream, spec, false)?, entries).await?;
+        if let Some(walk) = encoder.take_outgrown() {
+            self.count_fields(&encoder);
+            let spec = encoder.spec().clone();
+            drop(encoder);
+            let next = self.next_encoder(stream, spec, walk).await?;
+            encoder = self.push_tail(next, entries).await?;
+        }
+        let encoded = self.finish(encoder).await?;
+        let elapsed = self.environment.clock.monotonic_ns().saturating_sub(started);
+        self.metrics.chunk_encode_seconds.observe(elapsed as f64 / 1e9);
+        Ok(encoded)
+    }
+
+    /// Pushes what the journal has of a cut.
+    async fn push_tail(
+        &self,
+        mut encoder: ChunkEncoder,
+        entries: &[TailEntry],
+    ) -> Result<ChunkEncoder, Error> {
+        let (base, partition) = (encoder.spec().base, encoder.spec().partition);
         let mut rest = entries;
         while !rest.is_empty() {
             let (piece, behind) = TailEntry::split(rest, PIECE_BYTES);
@@ -257,7 +281,6 @@ impl Tier {
                 return Err(Error::Overtaken("the stream was truncated".into()));
             };
             let appended: Vec<Timestamp> = piece.iter().map(|entry| entry.appended).collect();
-            let (base, partition) = (spec.base, spec.partition);
             encoder = aside(move || {
                 for (batch, appended) in batches.iter().zip(appended) {
                     if batch.header().base_offset >= base {
@@ -274,9 +297,13 @@ impl Tier {
             .await?
             .map_err(from_chunk)?;
         }
+        flushed(encoder).await
+    }
+
+    pub(super) async fn finish(&self, encoder: ChunkEncoder) -> Result<Encoded, Error> {
+        self.count_fields(&encoder);
+        let spec = encoder.spec().clone();
         let chunk = aside(move || encoder.finish()).await?.map_err(from_chunk)?;
-        let elapsed = self.environment.clock.monotonic_ns().saturating_sub(started);
-        self.metrics.chunk_encode_seconds.observe(elapsed as f64 / 1e9);
         Ok(Encoded { spec, chunk })
     }
 
@@ -290,6 +317,12 @@ impl Tier {
         self.metrics.chunk_put_seconds.observe(elapsed as f64 / 1e9);
         result
     }
+}
+
+/// The encoder when it has looked at all that was pushed.
+pub(super) async fn flushed(mut encoder: ChunkEncoder) -> Result<ChunkEncoder, Error> {
+    let flushed = aside(move || encoder.flush().map(|()| encoder)).await?;
+    flushed.map_err(from_chunk)
 }
 
 /// The next chunk of a partition: a whole one, or what there is if it must be.
@@ -352,6 +385,7 @@ pub(super) fn meta(encoded: &Encoded) -> ChunkMeta {
         epochs: spec.epochs.clone(),
         generation: spec.generation,
         schema_version: spec.schema_version,
+        unfit: chunk.stats.unfit,
         timestamp_type: spec.timestamp_type,
         index_path: None,
         index_bytes: None,

@@ -71,6 +71,48 @@ pub(crate) fn values(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|n| format!("value {n} {}", "x".repeat(n % 50))).collect()
 }
 
+/// The same as JSON, whose fields are more the further one gets, of more than
+/// one kind, and now and then no JSON.
+pub(crate) fn jsons(range: std::ops::Range<usize>) -> Vec<String> {
+    let json = |n: usize| match n % 13 {
+        0 => format!("value {n}"),
+        1 => format!("{{\"n\":\"{n}\",\"user\":{n}}}"),
+        2 => format!("{{\"n\":{n},\"cut"),
+        _ => format!(
+            "{{\"n\":{n},\"user\":{{\"name\":\"{}\",\"f{}\":{n}.5}},\"g{}\":true}}",
+            "x".repeat(n % 50),
+            n / 40,
+            n / 90
+        ),
+    };
+    range.map(json).collect()
+}
+
+/// Checks that every live chunk has the columns of its version of the schema,
+/// that they hold what its values have, and that the stream's schema goes on
+/// where the chunk's ends. Returns how many have such columns.
+pub(crate) async fn check_fields(store: &StreamStore, tier2: &TierStore, names: &[&str]) -> usize {
+    let mut count = 0;
+    for name in names {
+        // The chunks first: a schema is never older than what was seen before.
+        let chunks = store.list_chunks(&path(name)).unwrap();
+        let schema = store.schema(&store.stream(&path(name)).unwrap().id());
+        for chunk in chunks {
+            // It may have been replaced meanwhile.
+            let Ok(bytes) = tier2.get(&chunk.object_path).await else { continue };
+            aquifer_chunk::verify(chunk.object_path.as_str(), &bytes).unwrap();
+            let reader =
+                aquifer_chunk::ChunkReader::open(Arc::new(bytes), chunk.object_path.as_str(), None);
+            let reader = reader.await.unwrap();
+            let Some(of_chunk) = reader.footer().schema() else { continue };
+            assert!(schema.fields().starts_with(of_chunk.fields()), "{}", chunk.object_path);
+            assert!(of_chunk.version() <= schema.version() && of_chunk.version() > 0);
+            count += 1;
+        }
+    }
+    count
+}
+
 pub(crate) async fn try_append(
     store: &StreamStore,
     name: &str,

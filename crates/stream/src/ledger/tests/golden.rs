@@ -61,6 +61,7 @@ fn chunk(number: u128, base: i64, next: i64) -> ChunkMeta {
         epochs: vec![(Epoch(2), Offset(base)), (Epoch(3), Offset(base + 1))],
         generation: 1,
         schema_version: 4,
+        unfit: None,
         timestamp_type: aquifer_types::TimestampType::Create,
         index_path: Some("default/audit/p1/0.index".into()),
         index_bytes: None,

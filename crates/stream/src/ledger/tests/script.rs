@@ -604,6 +604,7 @@ pub(super) fn chunk_of(id: Uuid, at: Partition, base: Offset, next: Offset) -> C
         epochs: vec![(Epoch(1), base)],
         generation: 0,
         schema_version: 0,
+        unfit: None,
         timestamp_type: aquifer_types::TimestampType::Create,
         index_path: None,
         index_bytes: None,
