@@ -30,6 +30,7 @@ use serde_json::Value;
 const ROOT: &str = "file:///tier2";
 const GRACE_MS: u64 = 100_000;
 const INTERVAL_MS: u64 = 1_000;
+const LOADS_MAX: usize = 20;
 
 fn path(name: &str) -> StreamPath {
     StreamPath::new(TenantName::default_tenant(), StreamName::new(name).unwrap())
@@ -39,6 +40,7 @@ struct World {
     store: StreamStore,
     tables: Tables,
     clock: Arc<MockClock>,
+    registry: Registry,
 }
 
 impl World {
@@ -68,12 +70,14 @@ impl World {
             snapshot_interval_ms_min: INTERVAL_MS,
             snapshot_ms_max: u64::MAX,
             snapshots_max: 20,
+            loads_max: LOADS_MAX,
             ..TableOptions::default()
         };
-        let metrics = TableMetrics::register(&mut Registry::default());
+        let mut registry = Registry::default();
+        let metrics = TableMetrics::register(&mut registry);
         let environment = TableEnvironment { clock: clock.clone(), random, metrics };
         let tables = Tables::new(store.clone(), options, environment);
-        Self { store, tables, clock: clock.clone() }
+        Self { store, tables, clock: clock.clone(), registry }
     }
 
     async fn create(&self, name: &str, partitions: u32) {
@@ -610,6 +614,38 @@ async fn the_table_of_a_deleted_stream_goes_after_the_grace_time() {
     clock.advance(Duration::from_millis(1));
     world.tables.clean().await.unwrap();
     assert_eq!(count().await, 3 + 1);
+    world.store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loads_do_not_pile_up_while_tier_2_hangs() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tier2, clock) = (TierStore::in_memory(), Arc::new(MockClock::new(1_000_000)));
+    let faulty = FaultyStore::new(&tier2, 9);
+    let world = World::open(directory.path(), &faulty.store(), &clock, 9).await;
+    world.create("a", 1).await;
+    world.append("a", 0, 10).await;
+    world.tiered("a").await;
+    faulty.set_rates(FaultRates { stalled: 1_000, ..FaultRates::default() });
+    let path = path("a");
+    let load = || Box::pin(world.tables.load(&path, Snapshots::All));
+    let mut loads: Vec<_> = (0..LOADS_MAX).map(|_| load()).collect();
+    for load in &mut loads {
+        assert!(futures::poll!(load).is_pending());
+    }
+    let busy = load().await.err().unwrap();
+    assert_eq!(busy.kind(), ErrorKind::Throttled, "{busy}");
+    // Who gives up leaves nothing behind, but for the one that had begun.
+    let first = loads.remove(0);
+    drop(loads);
+    faulty.set_rates(FaultRates::default());
+    faulty.release_stalled();
+    first.await.unwrap();
+    load().await.unwrap();
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &world.registry).unwrap();
+    let loads = text.lines().find(|line| line.starts_with("tables_loads_total ")).unwrap();
+    assert_eq!(loads, "tables_loads_total 2");
     world.store.shutdown().await.unwrap();
 }
 
