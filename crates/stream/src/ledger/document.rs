@@ -33,11 +33,28 @@ pub enum DocumentKind {
     /// A named query. Statements name it as they name a stream, so no stream of
     /// the tenant has the same name.
     View,
+    /// An import of objects, and how far it is.
+    Import,
+    /// How far an object was imported, and which were.
+    ImportedObject,
+    /// A place that is watched for objects to import.
+    Watch,
+    /// An export of records, and how far it is.
+    Export,
 }
 
 impl DocumentKind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Server, Self::User, Self::Group, Self::ClientQuota, Self::View];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Server,
+        Self::User,
+        Self::Group,
+        Self::ClientQuota,
+        Self::View,
+        Self::Import,
+        Self::ImportedObject,
+        Self::Watch,
+        Self::Export,
+    ];
 }
 
 /// The name of a document.
