@@ -169,8 +169,9 @@ static ENGINES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 #[tokio::test(flavor = "multi_thread")]
 async fn one_engine_answers_dies_and_comes_back() {
     let _alone = ENGINES.lock().await;
-    let server =
-        Server::start(QueryOptions { time_ms_max: 60_000, ..QueryOptions::default() }).await;
+    let options =
+        QueryOptions { time_ms_max: 60_000, question_retries_max: 0, ..QueryOptions::default() };
+    let server = Server::start(options).await;
     assert_eq!(engine(), None, "a server that nobody asks has none");
     a_statement_reads_one_cut(&server).await;
     server.create("big", 1).await;

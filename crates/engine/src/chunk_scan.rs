@@ -14,6 +14,7 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use datafusion::config::{ConfigOptions, TableParquetOptions};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::ParquetAccessPlan;
 use datafusion::datasource::physical_plan::{
     FileGroup, FileGroupPartitioner, FileScanConfig, FileScanConfigBuilder, ParquetSource,
 };
@@ -22,6 +23,7 @@ use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::chunks::ChunkReaders;
@@ -42,6 +44,8 @@ pub(crate) struct CutChunk {
     pub(crate) from: Offset,
     /// The first behind it that does not.
     pub(crate) end: Offset,
+    /// What is to be read of it, where its footer ruled out a part.
+    pub(crate) access: Option<Arc<ParquetAccessPlan>>,
 }
 
 impl CutChunk {
@@ -142,6 +146,9 @@ pub(crate) struct ChunkScan<'a> {
     /// A limit on rows, where no filter stands between it and the scan.
     pub(crate) limit: Option<usize>,
     pub(crate) config: &'a ConfigOptions,
+    /// What stands between the table's columns and those of the chunks, where
+    /// they are not the same.
+    pub(crate) adapters: Option<Arc<dyn PhysicalExprAdapterFactory>>,
 }
 
 impl ChunkScan<'_> {
@@ -171,6 +178,7 @@ impl ChunkScan<'_> {
                 .with_statistics(Statistics::try_merge_iter(&all, self.schema)?)
                 .with_projection_indices(Some(self.projection.to_vec()))?
                 .with_limit(self.limit)
+                .with_expr_adapter(self.adapters.clone())
                 .build();
         Ok(DataSourceExec::from_data_source(config))
     }
@@ -180,7 +188,10 @@ impl ChunkScan<'_> {
             PartitionedFile::new(chunk.meta.object_path.clone(), chunk.meta.object_bytes)
                 .with_extension(chunk.meta.clone());
         file.statistics = Some(Arc::new(chunk.file_statistics(self.schema)));
-        file
+        match &chunk.access {
+            Some(access) => file.with_extension(access.as_ref().clone()),
+            None => file,
+        }
     }
 
     /// Streams of about the same bytes; a stream that is done takes work from

@@ -8,9 +8,11 @@ use aquifer_env::{Clock as _, RealClock, TierStore};
 use aquifer_query::wire::{FromEngine, Refusal, Spent};
 use aquifer_query::{Ask, EngineOptions, Question, SqlQuestion};
 use aquifer_types::{StreamName, Timestamp};
+use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 
 use crate::answer::{self, Manner, Sink};
+use crate::fields::Columns;
 use crate::link::Link;
 use crate::pool::Resources;
 use crate::refusal::{internal, of};
@@ -140,6 +142,11 @@ struct LinkedServer<'a> {
 impl Server for LinkedServer<'_> {
     async fn list(&self) -> Result<(Vec<StreamName>, Vec<(String, String)>), Refusal> {
         self.link.list().await
+    }
+
+    async fn columns(&self, streams: &[StreamName]) -> Result<Vec<SchemaRef>, Refusal> {
+        let schemas = self.link.schemas(streams).await?;
+        Ok(schemas.into_iter().map(|schema| Columns::new(schema).schema().clone()).collect())
     }
 
     async fn resolve(&self, streams: Vec<StreamName>) -> Result<Vec<Resolved>, Refusal> {

@@ -12,6 +12,7 @@ mod chunks;
 mod connection;
 mod engine;
 mod error;
+mod fields;
 mod functions;
 mod joins;
 mod link;
@@ -29,6 +30,7 @@ mod stream_exec;
 mod table;
 mod tail;
 mod tail_cache;
+mod tail_columns;
 #[cfg(test)]
 mod test_stream;
 mod usage;

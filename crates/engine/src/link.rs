@@ -13,9 +13,11 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aquifer_query::wire::{Column, FromEngine, Progress, Refusal, Table, TailPart, ToEngine};
+use aquifer_query::wire::{
+    Column, DESCRIBED_STREAMS_MAX, FromEngine, Progress, Refusal, Table, TailPart, ToEngine,
+};
 use aquifer_query::{FrameReader, FrameWriter};
-use aquifer_types::{ErrorKind, Offset, Partition, StreamName};
+use aquifer_types::{ErrorKind, Offset, Partition, StreamName, StreamSchema};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -121,6 +123,22 @@ impl Link {
             ToEngine::Listed { streams, views } => Ok((streams, views)),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// What the values of `streams` have, in their order.
+    pub(crate) async fn schemas(
+        &self,
+        streams: &[StreamName],
+    ) -> Result<Vec<StreamSchema>, Refusal> {
+        let mut schemas = Vec::with_capacity(streams.len());
+        for part in streams.chunks(DESCRIBED_STREAMS_MAX) {
+            let asked = self.ask(&FromEngine::Describe { streams: part.to_vec() }).await?;
+            match asked.0 {
+                ToEngine::Described(part) => schemas.extend(part),
+                other => return Err(unexpected(other)),
+            }
+        }
+        Ok(schemas)
     }
 
     /// One cut over `streams`.

@@ -20,7 +20,7 @@
 //! are never pushed: there are no statistics of them, and they have to be
 //! decoded anyway.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use aquifer_query::wire::{Table, TablePartition};
@@ -32,18 +32,22 @@ use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use datafusion::physical_expr::{PhysicalExpr, conjunction};
+use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::chunk_scan::{ChunkScan, CutChunk};
 use crate::chunks::{ChunkAccess, ChunkReaders};
+use crate::fields::{Access, Adapters, Columns, Computed, Derived, Leaves, Part};
 use crate::prune::{Bounds, Pruner, partition_value};
-use crate::schema::{OFFSET, PARTITION, is_heavy, table_schema};
+use crate::schema::{OFFSET, PARTITION, is_heavy};
 use crate::stream_exec::StreamExec;
 use crate::tail::{TailExec, TailRange, TailSource};
 use crate::tail_cache::TailCache;
+use crate::tail_columns::TailColumns;
 use crate::usage::{ScanCounts, Usage};
 
 /// What a question reads through. Cheap to clone.
@@ -74,14 +78,19 @@ impl Default for ScanOptions {
     }
 }
 
+/// So many footers are loaded at once to plan what is read of their chunks.
+const FOOTERS_AT_ONCE: usize = 8;
+/// The most footers that a plan loads; the chunks of more are read as they are.
+const PLANNED_FOOTERS_MAX: usize = 1024;
+
 /// A stream at one cut.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StreamTable {
-    schema: SchemaRef,
+    columns: Arc<Columns>,
     /// By partition and offset.
-    chunks: Vec<CutChunk>,
+    chunks: Arc<Vec<CutChunk>>,
     /// By partition.
-    tails: Vec<TailRange>,
+    tails: Arc<Vec<TailRange>>,
     reads: Reads,
     options: ScanOptions,
 }
@@ -104,13 +113,24 @@ impl StreamTable {
             reads.tail_cache.forget_below(partition.partition, partition.tiered);
         }
         reads.usage.add_chunks(chunks.len() as u64);
-        Self { schema: table_schema(), chunks, tails, reads, options }
+        let columns = Arc::new(Columns::new(table.schema.clone()));
+        Self { columns, chunks: Arc::new(chunks), tails: Arc::new(tails), reads, options }
+    }
+
+    /// What answers `access` as a column of this table, if anything does.
+    pub(crate) fn derived(&self, access: &Access) -> Option<Derived> {
+        Derived::new(&self.columns, access)
+    }
+
+    /// The table with these columns behind its own.
+    pub(crate) fn with_derived(&self, derived: impl IntoIterator<Item = Arc<Derived>>) -> Self {
+        Self { columns: Arc::new(self.columns.with(derived)), ..self.clone() }
     }
 
     /// What is left of chunks and tails when `filter` is held against what is
     /// known of them.
     fn pruned(&self, filter: Option<&Arc<dyn PhysicalExpr>>) -> (Vec<CutChunk>, Vec<TailRange>) {
-        let pruner = Pruner::new(filter, &self.schema);
+        let pruner = Pruner::new(filter, self.columns.schema());
         let bounds: Vec<Bounds> = self.chunks.iter().map(CutChunk::bounds).collect();
         let chunks = self.chunks.iter().zip(pruner.keep(&bounds));
         let bounds: Vec<Bounds> = self.tails.iter().map(tail_bounds).collect();
@@ -126,7 +146,7 @@ impl StreamTable {
         state: &dyn Session,
         filters: &[Expr],
     ) -> Result<Option<Arc<dyn PhysicalExpr>>> {
-        let names = DFSchema::try_from(self.schema.as_ref().clone())?;
+        let names = DFSchema::try_from(self.columns.schema().as_ref().clone())?;
         let filters: Vec<Arc<dyn PhysicalExpr>> = filters
             .iter()
             .map(|filter| state.create_physical_expr(filter.clone(), &names))
@@ -138,7 +158,7 @@ impl StreamTable {
 #[async_trait]
 impl TableProvider for StreamTable {
     fn schema(&self) -> SchemaRef {
-        self.schema.clone()
+        self.columns.schema().clone()
     }
 
     fn table_type(&self) -> TableType {
@@ -161,64 +181,124 @@ impl TableProvider for StreamTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let all = || (0..self.schema.fields().len()).collect();
+        let schema = self.columns.schema();
+        let all = || (0..schema.fields().len()).collect();
         let projection: Vec<usize> = projection.cloned().unwrap_or_else(all);
         let metrics = ExecutionPlanMetricsSet::new();
         let counts = ScanCounts::new(&metrics);
         let filter = self.physical_filter(state, filters)?;
         let (chunks, tails) = self.pruned(filter.as_ref());
+        let chunks = self.pruned_within(filter.as_ref(), chunks, &counts).await?;
         counts.chunks.add(self.chunks.len());
         counts.chunks_pruned.add(self.chunks.len() - chunks.len());
         let bytes = chunks.iter().map(|chunk| chunk.meta.object_bytes);
         self.reads.usage.add_total(bytes.sum::<u64>() + tails.iter().map(|t| t.bytes).sum::<u64>());
         let limit = limit.filter(|_| filters.is_empty());
 
-        let mut inputs = self.chunk_plans(state, &projection, limit, chunks, &counts)?;
+        let computed = self.columns.computed(state)?;
+        let planning = Planning { state, projection: &projection, limit, computed: &computed };
+        let mut inputs = self.chunk_plans(&planning, chunks, &counts)?;
         if !tails.is_empty() {
             let streams = state.config_options().execution.target_partitions;
-            let tail = TailExec::try_new(
-                tails,
-                projection.clone(),
-                streams,
-                self.reads.clone(),
-                self.options,
-                counts,
-            )?;
+            let columns = TailColumns::new(self.columns.clone(), &computed, &projection)?;
+            let (reads, options) = (self.reads.clone(), self.options);
+            let tail = TailExec::try_new(tails, columns, streams, reads, options, counts)?;
             inputs.push(tail.with_fetch(limit).unwrap_or_else(|| Arc::new(tail)));
         }
         if inputs.is_empty() {
-            inputs.push(Arc::new(EmptyExec::new(Arc::new(self.schema.project(&projection)?))));
+            inputs.push(Arc::new(EmptyExec::new(Arc::new(schema.project(&projection)?))));
         }
         Ok(Arc::new(StreamExec::try_new(inputs, metrics)?))
     }
 }
 
+/// What the plans of one scan have in common.
+struct Planning<'a> {
+    state: &'a dyn Session,
+    projection: &'a [usize],
+    limit: Option<usize>,
+    computed: &'a [Computed],
+}
+
 impl StreamTable {
-    /// The plans that read chunks: one for those that lie within the cut, and
-    /// one, with a filter, for those that are cut through.
+    /// The chunks with what is to be read of them, where their footers rule out
+    /// a part; without those of which nothing is.
+    async fn pruned_within(
+        &self,
+        filter: Option<&Arc<dyn PhysicalExpr>>,
+        chunks: Vec<CutChunk>,
+        counts: &ScanCounts,
+    ) -> Result<Vec<CutChunk>> {
+        let Some(leaves) = Leaves::new(&self.columns, filter) else { return Ok(chunks) };
+        let leaves = &leaves;
+        let each = chunks.into_iter().enumerate().map(|(at, chunk)| async move {
+            let part = Part::of(&chunk.meta);
+            if part == Part::Values || at >= PLANNED_FOOTERS_MAX {
+                return Ok::<_, crate::Error>(Some(chunk));
+            }
+            let reader = self.reads.chunks.open(&chunk.meta, &self.reads.usage).await?;
+            let Some(pruned) = leaves.prune(part, reader.footer().parquet()) else {
+                return Ok(Some(chunk));
+            };
+            counts.leaf_row_groups_pruned.add(pruned.row_groups);
+            counts.leaf_pages_pruned.add(pruned.pages);
+            let is_nothing = pruned.is_nothing();
+            let access = Some(Arc::new(pruned.plan));
+            Ok((!is_nothing).then_some(CutChunk { access, ..chunk }))
+        });
+        let chunks: Vec<Option<CutChunk>> =
+            stream::iter(each).buffered(FOOTERS_AT_ONCE).try_collect().await?;
+        Ok(chunks.into_iter().flatten().collect())
+    }
+
+    /// The plans that read chunks, part by part.
     fn chunk_plans(
         &self,
-        state: &dyn Session,
-        projection: &[usize],
-        limit: Option<usize>,
+        planning: &Planning<'_>,
         chunks: Vec<CutChunk>,
         counts: &ScanCounts,
     ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
-        let is_late =
-            projection.iter().any(|index| is_heavy(self.schema.field(*index).name().as_str()));
+        if !self.columns.is_of_fields(planning.projection) {
+            return self.part_plans(planning, None, chunks, counts);
+        }
+        let mut parts: BTreeMap<Part, Vec<CutChunk>> = BTreeMap::new();
+        for chunk in chunks {
+            parts.entry(Part::of(&chunk.meta)).or_default().push(chunk);
+        }
+        let mut plans = Vec::new();
+        for (part, chunks) in parts {
+            plans.extend(self.part_plans(planning, Some(part), chunks, counts)?);
+        }
+        Ok(plans)
+    }
+
+    /// The plans that read one part's chunks: one for those that lie within the
+    /// cut, and one, with a filter, for those that are cut through.
+    fn part_plans(
+        &self,
+        planning: &Planning<'_>,
+        part: Option<Part>,
+        chunks: Vec<CutChunk>,
+        counts: &ScanCounts,
+    ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+        let Planning { state, projection, limit, computed } = *planning;
+        let schema = self.columns.schema();
+        let is_heavy = |index: &usize| is_heavy(schema.field(*index).name().as_str());
+        // Where a filter's columns are themselves made of the value, deciding by
+        // them first would take every value apart twice.
+        let is_plain = part.is_none_or(|part| part == Part::Fitting);
+        let is_late = is_plain && projection.iter().any(is_heavy);
         let (cut, whole): (Vec<_>, Vec<_>) = chunks.into_iter().partition(CutChunk::is_cut);
         let readers = || ChunkReaders {
             access: self.reads.chunks.clone(),
             usage: self.reads.usage.clone(),
             counts: counts.clone(),
         };
-        let scan = ChunkScan {
-            schema: &self.schema,
-            projection,
-            is_late,
-            limit,
-            config: state.config_options(),
-        };
+        let adapters = part.map(|part| -> Arc<dyn PhysicalExprAdapterFactory> {
+            Adapters::new(&self.columns, computed, part, projection)
+        });
+        let config = state.config_options();
+        let scan = ChunkScan { schema, projection, is_late, limit, config, adapters };
         let mut plans = Vec::new();
         if !whole.is_empty() {
             plans.push(scan.plan(&whole, readers())?);
@@ -242,7 +322,7 @@ impl StreamTable {
     fn with_place(&self, projection: &[usize]) -> Vec<usize> {
         let mut wider = projection.to_vec();
         for name in [PARTITION, OFFSET] {
-            if let Ok(index) = self.schema.index_of(name)
+            if let Ok(index) = self.columns.schema().index_of(name)
                 && !wider.contains(&index)
             {
                 wider.push(index);
@@ -257,7 +337,7 @@ impl StreamTable {
         projection: &[usize],
         cut: &[CutChunk],
     ) -> Result<Arc<dyn PhysicalExpr>> {
-        let schema = self.schema.project(projection)?;
+        let schema = self.columns.schema().project(projection)?;
         let partition: Arc<dyn PhysicalExpr> =
             Arc::new(Column::new_with_schema(PARTITION, &schema)?);
         let offset: Arc<dyn PhysicalExpr> = Arc::new(Column::new_with_schema(OFFSET, &schema)?);
@@ -300,6 +380,7 @@ pub(crate) fn cut_chunks(partition: &TablePartition) -> Vec<CutChunk> {
             meta: Arc::new(chunk.clone()),
             from: chunk.base.max(partition.start),
             end: chunk.next.min(end),
+            access: None,
         })
         .collect();
     chunks.sort_by_key(|chunk| chunk.meta.base);

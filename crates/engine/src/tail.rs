@@ -45,7 +45,8 @@ use futures::stream;
 use crate::prune::Pruner;
 use crate::schema::{OFFSET, PARTITION, table_schema};
 use crate::table::Reads;
-use crate::tail_cache::{Block, within};
+use crate::tail_cache::Block;
+use crate::tail_columns::TailColumns;
 use crate::usage::ScanCounts;
 use crate::{Error, ScanOptions};
 
@@ -179,7 +180,7 @@ pub(crate) fn as_table(
 pub(crate) struct TailExec {
     tail: Tail,
     groups: Arc<Vec<Vec<TailRange>>>,
-    projection: Arc<Vec<usize>>,
+    columns: TailColumns,
     schema: SchemaRef,
     filter: Option<Arc<dyn PhysicalExpr>>,
     fetch: Option<usize>,
@@ -191,13 +192,13 @@ impl TailExec {
     /// Reads `ranges`, in at most about `streams` streams.
     pub(crate) fn try_new(
         ranges: Vec<TailRange>,
-        projection: Vec<usize>,
+        columns: TailColumns,
         streams: usize,
         reads: Reads,
         options: ScanOptions,
         counts: ScanCounts,
     ) -> DataFusionResult<Self> {
-        let schema = Arc::new(table_schema().project(&projection)?);
+        let schema = columns.schema().clone();
         let groups = group(ranges, streams);
         let properties = PlanProperties::new(
             EquivalenceProperties::new_with_orderings(schema.clone(), orderings(&schema, &groups)),
@@ -208,7 +209,7 @@ impl TailExec {
         Ok(Self {
             tail: Tail { reads, options, counts },
             groups: Arc::new(groups),
-            projection: Arc::new(projection),
+            columns,
             schema,
             filter: None,
             fetch: None,
@@ -323,7 +324,7 @@ impl ExecutionPlan for TailExec {
             at: None,
             rows: None,
             batch_rows: context.session_config().batch_size().max(1),
-            projection: self.projection.clone(),
+            columns: self.columns.clone(),
             schema: self.schema.clone(),
             pruner: Pruner::new(self.filter.as_ref(), &self.schema),
             filter: self.filter.clone(),
@@ -411,7 +412,7 @@ struct TailScan {
     /// What is left of the block, with the columns wanted.
     rows: Option<RecordBatch>,
     batch_rows: usize,
-    projection: Arc<Vec<usize>>,
+    columns: TailColumns,
     schema: SchemaRef,
     pruner: Pruner,
     filter: Option<Arc<dyn PhysicalExpr>>,
@@ -453,12 +454,12 @@ impl TailScan {
             }
             let block = self.tail.block(&range, at).await?;
             self.at = Some(block.next);
-            self.take(&block, at, range.end)?;
+            self.take(&block, at, &range)?;
         }
     }
 
     /// Takes what the cut has of a block.
-    fn take(&mut self, block: &Block, from: Offset, end: Offset) -> DataFusionResult<()> {
+    fn take(&mut self, block: &Arc<Block>, from: Offset, of: &TailRange) -> DataFusionResult<()> {
         if self.is_dynamic {
             // It may have become narrower since the last block.
             self.pruner = Pruner::new(self.filter.as_ref(), &self.schema);
@@ -467,7 +468,8 @@ impl TailScan {
             self.tail.counts.tail_blocks_pruned.add(1);
             return Ok(());
         }
-        let rows = within(&block.rows, from, end).project(&self.projection)?;
+        let (rows, grown) = self.columns.of(block, from, of.end)?;
+        self.tail.reads.tail_cache.grown(of.partition, block, grown);
         self.tail.reads.usage.add_rows(rows.num_rows() as u64);
         self.rows = (rows.num_rows() > 0).then_some(rows);
         Ok(())

@@ -4,21 +4,27 @@
 //! An offset names one record for ever, and what is below a cut's end no longer
 //! changes, so a block is right for as long as it is kept. Blocks may overlap
 //! and may be dropped at any time; what is missing is asked for again.
+//!
+//! Once somebody wants fields of its values, a block keeps those as columns too,
+//! and grows by them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use aquifer_types::{Offset, Partition};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::error::ArrowError;
 use parking_lot::Mutex;
 
+use crate::Error;
+use crate::fields::{Columns, shred};
 use crate::prune::Bounds;
-use crate::schema::{APPENDED, OFFSET, TIMESTAMP, table_schema};
+use crate::schema::{APPENDED, OFFSET, TIMESTAMP, UNFIT, VALUE, table_schema};
 
 /// Blocks that lie side by side are joined up to this size, so that a tail that
 /// was read record by record is not kept record by record.
@@ -38,8 +44,27 @@ pub(crate) struct Block {
     pub(crate) rows: RecordBatch,
     /// What is known of them.
     pub(crate) bounds: Bounds,
-    bytes: usize,
+    /// Changed under the cache's lock only, once it is in there.
+    bytes: AtomicUsize,
     used: AtomicU64,
+    /// Fields at the top, by name; `_unfit` of all fields is one of them.
+    fields: Mutex<BTreeMap<String, FieldColumn>>,
+}
+
+/// A field of a block's values.
+#[derive(Debug, Clone)]
+pub(crate) struct FieldColumn {
+    /// The version of the schema that it was read under.
+    version: u32,
+    pub(crate) column: ArrayRef,
+    /// Where it is null, everything within the field fits.
+    pub(crate) unfit: ArrayRef,
+}
+
+impl FieldColumn {
+    fn bytes(&self) -> usize {
+        self.column.get_array_memory_size() + self.unfit.get_array_memory_size()
+    }
 }
 
 impl Block {
@@ -58,18 +83,61 @@ impl Block {
             timestamps: micros(TIMESTAMP),
             appended_max: micros(APPENDED).map(|(_, max)| max),
         };
-        let bytes = rows.get_array_memory_size() + BLOCK_OVERHEAD_BYTES;
-        Self { from, next, rows, bounds, bytes, used: AtomicU64::new(0) }
+        let bytes = AtomicUsize::new(rows.get_array_memory_size() + BLOCK_OVERHEAD_BYTES);
+        let (used, fields) = (AtomicU64::new(0), Mutex::default());
+        Self { from, next, rows, bounds, bytes, used, fields }
+    }
+
+    /// The fields `roots` of its values, and by how many bytes it has grown for
+    /// them: each is read once, for as long as the schema stays as it is.
+    pub(crate) fn fields(
+        &self,
+        columns: &Columns,
+        roots: &BTreeSet<String>,
+    ) -> Result<(BTreeMap<String, FieldColumn>, usize), Error> {
+        let version = columns.stream().version();
+        let mut known = self.fields.lock();
+        let is_there = |root: &&String| known.get(*root).is_some_and(|of| of.version == version);
+        let missing: BTreeSet<String> =
+            roots.iter().filter(|root| !is_there(root)).cloned().collect();
+        let mut grown = 0;
+        if !missing.is_empty() {
+            let values = self.rows.column_by_name(VALUE);
+            let values = values.ok_or_else(|| Error::Plan("a block has no values".to_owned()))?;
+            let read = shred(&columns.narrowed(&missing), values)?;
+            let unfit = read.iter().find(|(field, _)| field.name() == UNFIT);
+            let unfit = unfit.map(|(_, column)| column.clone());
+            let unfit = unfit.ok_or_else(|| Error::Plan("no field was read".to_owned()))?;
+            for (field, column) in read {
+                let new = FieldColumn { version, column, unfit: unfit.clone() };
+                grown += new.bytes();
+                if let Some(old) = known.insert(field.name().clone(), new) {
+                    grown = grown.saturating_sub(old.bytes());
+                }
+            }
+        }
+        let wanted = roots.iter().filter_map(|root| known.get_key_value(root));
+        Ok((wanted.map(|(root, field)| (root.clone(), field.clone())).collect(), grown))
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 
 /// The rows of `[from, next)` among rows in the order of their offsets.
 pub(crate) fn within(rows: &RecordBatch, from: Offset, next: Offset) -> RecordBatch {
+    let range = range_within(rows, from, next);
+    rows.slice(range.start, range.len())
+}
+
+/// Where the rows of `[from, next)` are among rows in the order of their offsets.
+pub(crate) fn range_within(rows: &RecordBatch, from: Offset, next: Offset) -> Range<usize> {
     let offsets = rows.column_by_name(OFFSET).and_then(|c| c.as_primitive_opt::<Int64Type>());
-    let Some(offsets) = offsets.map(|offsets| offsets.values()) else { return rows.slice(0, 0) };
+    let Some(offsets) = offsets.map(|offsets| offsets.values()) else { return 0..0 };
     let start = offsets.partition_point(|offset| *offset < from.0);
     let end = offsets.partition_point(|offset| *offset < next.0);
-    rows.slice(start, end.saturating_sub(start))
+    start..end.max(start)
 }
 
 /// Blocks of tails, for all questions of the process.
@@ -126,14 +194,24 @@ impl TailCache {
             joined.used.store(state.clock, Ordering::Relaxed);
             block = Arc::new(joined);
         }
-        if block.bytes > self.bytes_max {
+        if block.bytes() > self.bytes_max {
             return;
         }
         state.insert(partition, block);
-        if state.bytes > self.bytes_max {
-            // A little more than needed, so that not every block has to look
-            // for the oldest one.
-            state.shrink(self.bytes_max - self.bytes_max / 8);
+        state.keep_within(self.bytes_max);
+    }
+
+    /// Counts by how much a block has grown, if it is still kept.
+    pub(crate) fn grown(&self, partition: Partition, block: &Arc<Block>, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let mut state = self.state.lock();
+        let kept = state.partitions.get(&partition).and_then(|blocks| blocks.get(&block.from));
+        if kept.is_some_and(|kept| Arc::ptr_eq(kept, block)) {
+            block.bytes.fetch_add(bytes, Ordering::Relaxed);
+            state.bytes += bytes;
+            state.keep_within(self.bytes_max);
         }
     }
 
@@ -156,24 +234,32 @@ impl State {
     fn neighbour_before(&self, partition: Partition, block: &Block) -> Option<Arc<Block>> {
         let blocks = self.partitions.get(&partition)?;
         let (_, before) = blocks.range(..block.from).next_back()?;
-        let is_small = before.bytes <= block.bytes.saturating_mul(2)
-            && before.bytes + block.bytes <= BLOCK_BYTES_MAX;
+        let is_small = before.bytes() <= block.bytes().saturating_mul(2)
+            && before.bytes() + block.bytes() <= BLOCK_BYTES_MAX;
         (before.next == block.from && is_small).then(|| before.clone())
     }
 
     fn insert(&mut self, partition: Partition, block: Arc<Block>) {
         self.remove(partition, block.from);
-        self.bytes += block.bytes;
+        self.bytes += block.bytes();
         self.partitions.entry(partition).or_default().insert(block.from, block);
     }
 
     fn remove(&mut self, partition: Partition, from: Offset) {
         let Some(blocks) = self.partitions.get_mut(&partition) else { return };
         if let Some(block) = blocks.remove(&from) {
-            self.bytes -= block.bytes;
+            self.bytes -= block.bytes();
         }
         if blocks.is_empty() {
             self.partitions.remove(&partition);
+        }
+    }
+
+    fn keep_within(&mut self, bytes_max: usize) {
+        if self.bytes > bytes_max {
+            // A little more than needed, so that not every block has to look
+            // for the oldest one.
+            self.shrink(bytes_max - bytes_max / 8);
         }
     }
 
@@ -264,7 +350,7 @@ mod tests {
 
     #[test]
     fn the_budget_is_kept_and_what_is_used_stays() {
-        let one = block(0, 0, 10).bytes as u64;
+        let one = block(0, 0, 10).bytes() as u64;
         let cache = TailCache::new(one * 8);
         cache.put(partition(0), block(0, 0, 10));
         for index in 1..100 {

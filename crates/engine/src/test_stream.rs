@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aquifer_chunk::{ChunkEncoder, ChunkSpec, EncodeOptions, Rows};
+use aquifer_chunk::{ChunkEncoder, ChunkSpec, EncodeOptions, FieldWalk, Rows};
 use aquifer_env::TierStore;
 use aquifer_query::wire::{Table, TablePartition, TailForm, TailPart};
 use aquifer_stream::ChunkMeta;
@@ -12,12 +12,14 @@ use aquifer_testkit::rand::RngExt;
 use aquifer_testkit::rand::rngs::StdRng;
 use aquifer_types::{
     Batch, BatchBuilder, ChunkId, Epoch, ErrorKind, Header, Offset, Partition, PartitionIndex,
-    StreamConfig, StreamId, StreamName, TenantName, Timestamp, TimestampType,
+    StreamConfig, StreamId, StreamName, StreamSchema, TenantName, Timestamp, TimestampType,
 };
 use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
+use crate::fields::{Columns, shred};
 use crate::tail::as_table;
 use crate::tail_cache::within;
 use crate::{ChunkAccess, Error, Reads, ScanOptions, StreamTable, TailCache, TailSource, Usage};
@@ -38,6 +40,22 @@ pub(crate) struct Shape {
     /// How many chunks each partition has.
     pub(crate) chunks: usize,
     pub(crate) encode: EncodeOptions,
+    /// What the records are.
+    pub(crate) values: Values,
+}
+
+/// What a stream's values are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Values {
+    /// Not JSON; chunks have no columns of fields.
+    Words,
+    /// JSON of all kinds, and what is none. The first chunk of a partition has
+    /// no columns of fields, each of the others those that were found until
+    /// then.
+    Any,
+    /// JSON objects in which everything fits, in chunks that have columns, with
+    /// a number that grows within an object.
+    Regular,
 }
 
 impl Default for Shape {
@@ -57,6 +75,7 @@ impl Default for Shape {
             chunk_batches: 6,
             chunks: 3,
             encode,
+            values: Values::Words,
         }
     }
 }
@@ -78,6 +97,7 @@ struct Stored {
 pub(crate) struct TestStream {
     pub(crate) store: TierStore,
     pub(crate) id: StreamId,
+    pub(crate) schema: StreamSchema,
     partitions: Vec<Stored>,
     /// How often the tail was asked for.
     pub(crate) tail_reads: Arc<AtomicUsize>,
@@ -89,12 +109,13 @@ pub(crate) type Cut = Vec<(Offset, Offset)>;
 impl TestStream {
     pub(crate) async fn new(store: TierStore, shape: &Shape, random: &mut StdRng) -> Self {
         let id = StreamId::from_bytes(random.random());
+        let mut schema = StreamSchema::default();
         let mut partitions = Vec::new();
         for index in 0..shape.partitions {
             let partition = Partition::new(id, PartitionIndex(index));
-            partitions.push(Stored::new(&store, partition, shape, random).await);
+            partitions.push(Stored::new(&store, partition, shape, &mut schema, random).await);
         }
-        Self { store, id, partitions, tail_reads: Arc::default() }
+        Self { store, id, schema, partitions, tail_reads: Arc::default() }
     }
 
     /// Everything.
@@ -139,6 +160,7 @@ impl TestStream {
             name: StreamName::new("s").unwrap(),
             id: self.id,
             config: StreamConfig::default(),
+            schema: self.schema.clone(),
             partitions: partitions.collect(),
         }
     }
@@ -164,10 +186,28 @@ impl TestStream {
         Arc::new(StreamTable::new(&self.describe(cut), reads, options))
     }
 
+    /// The columns of its table.
+    pub(crate) fn columns(&self) -> SchemaRef {
+        Columns::new(self.schema.clone()).schema().clone()
+    }
+
     /// The records of a cut, plain.
     pub(crate) fn rows(&self, cut: &Cut) -> Vec<RecordBatch> {
         let each = self.partitions.iter().zip(cut);
-        each.map(|(stored, (start, end))| within(&stored.rows, *start, *end)).collect()
+        each.map(|(stored, (start, end))| within(&stored.rows, *start, *end))
+            .map(|rows| self.with_fields(&rows))
+            .collect()
+    }
+
+    fn with_fields(&self, rows: &RecordBatch) -> RecordBatch {
+        let fields = shred(&self.schema, rows.column_by_name("_value").unwrap()).unwrap();
+        let columns = self.columns();
+        let each = columns.fields().iter().map(|field| {
+            let of_value = fields.iter().find(|(of, _)| of.name() == field.name());
+            let fixed = || rows.column_by_name(field.name()).unwrap();
+            of_value.map_or_else(fixed, |(_, column)| column).clone()
+        });
+        RecordBatch::try_new(columns.clone(), each.collect()).unwrap()
     }
 
     pub(crate) fn usage(&self) -> Arc<Usage> {
@@ -180,6 +220,7 @@ impl Stored {
         store: &TierStore,
         partition: Partition,
         shape: &Shape,
+        schema: &mut StreamSchema,
         random: &mut StdRng,
     ) -> Self {
         let batches = batches(shape, random);
@@ -192,7 +233,16 @@ impl Stored {
             let part: Vec<_> = batches.iter().skip(from).take(shape.chunk_batches).collect();
             let Some((last, _)) = part.last() else { break };
             let next = last.header().next_offset();
-            chunks.push(chunk(store, partition, tiered..next, &part, shape, random).await);
+            let is_shredded = match shape.values {
+                Values::Words => false,
+                Values::Any => number > 0,
+                Values::Regular => true,
+            };
+            if is_shredded {
+                *schema = extended(schema, &part);
+            }
+            let under = is_shredded.then_some(&*schema);
+            chunks.push(chunk(store, partition, tiered..next, &part, shape, under, random).await);
             tiered = next;
         }
         let each = batches.iter().map(|(batch, appended)| (batch, *appended));
@@ -215,11 +265,7 @@ fn batches(shape: &Shape, random: &mut StdRng) -> Vec<(Batch, Timestamp)> {
             time += random.random_range(0..1000);
             let key = format!("key-{}", random.random_range(0..8));
             let key = random.random_bool(0.8).then_some(key);
-            let mut value = format!("{{\"n\":{}}}", random.random_range(0..100)).into_bytes();
-            value.extend(
-                (0..random.random_range(0..=shape.value_bytes_max))
-                    .map(|_| random.random_range(b'a'..=b'z')),
-            );
+            let value = value(shape, time - 1_700_000_000_000, random);
             let header = Header { key: Bytes::from_static(b"h"), value: None };
             let headers = if random.random_bool(0.2) { vec![header] } else { Vec::new() };
             let value = random.random_bool(0.9).then_some(value);
@@ -238,12 +284,134 @@ fn batches(shape: &Shape, random: &mut StdRng) -> Vec<(Batch, Timestamp)> {
     all
 }
 
+/// The schema with what these batches have.
+fn extended(schema: &StreamSchema, batches: &[&(Batch, Timestamp)]) -> StreamSchema {
+    let mut walk = FieldWalk::under(schema);
+    for (batch, _) in batches {
+        for record in batch.to_records(1 << 30).unwrap() {
+            walk.look(record.value.as_deref());
+        }
+    }
+    walk.extend(schema)
+}
+
+fn value(shape: &Shape, time: i64, random: &mut StdRng) -> Vec<u8> {
+    let filler = |random: &mut StdRng| -> String {
+        let count = random.random_range(0..=shape.value_bytes_max);
+        (0..count).map(|_| char::from(random.random_range(b'a'..=b'z'))).collect()
+    };
+    match shape.values {
+        Values::Words => {
+            format!("{{\"n\":{}}}{}", random.random_range(0..100), filler(random)).into_bytes()
+        }
+        Values::Any => any_value(random),
+        Values::Regular => {
+            let (verb, filler) = (["get", "put"][random.random_range(0..2)], filler(random));
+            let login = random.random_range(0..50);
+            format!(
+                r#"{{"verb":"{verb}","size":{time},"actor":{{"at":{time},"login":"user-{login}",
+                "about":"{filler}"}},"filler":"{filler}"}}"#
+            )
+            .into_bytes()
+        }
+    }
+}
+
+/// An object with a few fields, most of them of the kind that they mostly are;
+/// or something else.
+fn any_value(random: &mut StdRng) -> Vec<u8> {
+    const ODD: &[&str] = &[
+        "no json",
+        "[1,{\"n\":2}]",
+        "12",
+        "\"text\"",
+        "{",
+        "{\"n\":1",
+        "{\"n\":1} and more",
+        "{\"n\":01}",
+        "{\"n\":1,}",
+        "{}",
+        "null",
+        "",
+        " \n{\"n\": 7 }\t",
+        "{\"\\u006e\":5,\"name\":\"by another spelling\"}",
+        "{\"user\":{\"id\":1},\"user\":{\"id\":2,\"login\":\"b\"}}",
+        "{\"N\":1,\"Name\":\"x\",\"user\":{\"ID\":3}}",
+    ];
+    if random.random_bool(0.1) {
+        return ODD[random.random_range(0..ODD.len())].into();
+    }
+    if random.random_bool(0.02) {
+        return b"{\"name\":\"\xff\",\"n\":1}".to_vec();
+    }
+    let mut fields = Vec::new();
+    for (name, usual) in [
+        ("n", &["1", "-5", "0", "42", "9007199254740993", "-9223372036854775808"][..]),
+        ("f", &["1.5", "-0.25", "3", "1e3", "-0", "0.1"]),
+        (
+            "name",
+            &["\"ann\"", "\"\"", "\"5\"", "\"a\\\"b\\u00e4\"", "\"\\ud83d\\ude00\"", "\"true\""],
+        ),
+        ("ok", &["true", "false"]),
+        ("user", &[]),
+        ("late", &["7", "8"]),
+    ] {
+        if random.random_bool(0.2) || (name == "late" && random.random_bool(0.8)) {
+            continue;
+        }
+        let mut written = match usual {
+            [] => user(random),
+            usual => usual[random.random_range(0..usual.len())].to_owned(),
+        };
+        if random.random_bool(0.08) {
+            written = unusual(random);
+        }
+        fields.push(format!("\"{name}\":{written}"));
+        if random.random_bool(0.02) {
+            fields.push(format!("\"{name}\":{}", unusual(random)));
+        }
+    }
+    format!("{{{}}}", fields.join(",")).into_bytes()
+}
+
+fn user(random: &mut StdRng) -> String {
+    let id = random.random_range(0..9);
+    let deep = match random.random_range(0..4) {
+        0 => String::new(),
+        1 => ",\"deep\":null".to_owned(),
+        2 => format!(",\"deep\":{{\"x\":{id}}}"),
+        _ => ",\"deep\":{\"x\":\"many\",\"y\":[1]}".to_owned(),
+    };
+    format!("{{\"id\":{id},\"login\":\"user-{id}\"{deep}}}")
+}
+
+/// What a field does not expect.
+fn unusual(random: &mut StdRng) -> String {
+    const UNUSUAL: &[&str] = &[
+        "null",
+        "\"many\"",
+        "\"12\"",
+        "2.0",
+        "2e2",
+        "-0",
+        "12345678901234567890",
+        "1e400",
+        "[1,2]",
+        "{\"id\":\"x\"}",
+        "{}",
+        "true",
+        "\"\\ud800\"",
+    ];
+    UNUSUAL[random.random_range(0..UNUSUAL.len())].to_owned()
+}
+
 async fn chunk(
     store: &TierStore,
     partition: Partition,
     range: std::ops::Range<Offset>,
     batches: &[&(Batch, Timestamp)],
     shape: &Shape,
+    under: Option<&StreamSchema>,
     random: &mut StdRng,
 ) -> ChunkMeta {
     let spec = ChunkSpec {
@@ -261,7 +429,11 @@ async fn chunk(
         timestamp_type: TimestampType::Create,
         compacted: Vec::new(),
     };
-    let mut encoder = ChunkEncoder::new(spec.clone(), shape.encode.clone()).unwrap();
+    let options = shape.encode.clone();
+    let mut encoder = match under {
+        None => ChunkEncoder::new(spec.clone(), options).unwrap(),
+        Some(schema) => ChunkEncoder::shredding(spec.clone(), options, schema).unwrap(),
+    };
     for (batch, appended) in batches {
         encoder.push_batch(batch, *appended).unwrap();
     }
@@ -284,8 +456,8 @@ async fn chunk(
         epochs: spec.epochs,
         generation: 0,
         index_bytes: None,
-        schema_version: 0,
-        unfit: None,
+        schema_version: under.map_or(0, StreamSchema::version),
+        unfit: encoded.stats.unfit,
         timestamp_type: TimestampType::Create,
         index_path: None,
         key_id: None,

@@ -83,6 +83,10 @@ pub(crate) struct ScanCounts {
     pub(crate) chunks: Count,
     /// Chunks that the plan left out by what is known of them.
     pub(crate) chunks_pruned: Count,
+    /// Row groups and pages of chunks that the plan left out by what their
+    /// footers say of fields within objects.
+    pub(crate) leaf_row_groups_pruned: Count,
+    pub(crate) leaf_pages_pruned: Count,
     /// Bytes of tier 2.
     pub(crate) bytes_read: Count,
     /// Bytes of batches that the server was asked for.
@@ -97,6 +101,8 @@ impl ScanCounts {
         Self {
             chunks: counter("chunks"),
             chunks_pruned: counter("chunks_pruned"),
+            leaf_row_groups_pruned: counter("leaf_row_groups_pruned"),
+            leaf_pages_pruned: counter("leaf_pages_pruned"),
             bytes_read: counter("chunk_bytes_read"),
             tail_bytes_read: counter("tail_bytes_read"),
             tail_blocks_pruned: counter("tail_blocks_pruned"),

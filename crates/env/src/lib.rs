@@ -13,6 +13,7 @@
 //! | [`Clock`] | [`RealClock`] | [`MockClock`] |
 //! | [`Random`] | [`RealRandom`] | [`SeededRandom`] |
 //! | [`TierStore`] | [`open_store`] | [`TierStore::in_memory`], `FaultyStore` |
+//! | [`source::SourceStore`] | the same, over directories and web servers of a test | |
 //! | threads | [`tasks`] | the same |
 //!
 //! [`DirectoryLock`] keeps a second process out of a data directory.
@@ -32,6 +33,7 @@ pub mod process;
 mod random;
 mod real_disk;
 mod socket;
+pub mod source;
 pub mod store;
 pub mod tasks;
 

@@ -35,6 +35,7 @@ use crate::random::Random;
 pub use error::{StoreError, StoreErrorKind};
 #[cfg(feature = "faulty")]
 pub use faulty::{Fault, FaultRates, FaultyStore};
+pub(crate) use open::remote_store;
 pub use open::{file_url, open_store, open_store_to_read, reader_settings};
 
 /// Objects larger than this are not read whole by [`TierStore::get`]: 1 GiB.

@@ -316,6 +316,9 @@ impl From<aquifer_stream::Error> for Problem {
             E::Throttled { limit, limit_name, .. } | E::Backpressure { limit, limit_name, .. } => {
                 problem.member("limit", *limit).member("limit_name", *limit_name)
             }
+            E::FieldConflict { why, .. } => problem.member("field", why.field()).next(
+                "GET …/schema shows the fields; declare it as it is there, or under another name.",
+            ),
             E::GroupNotFound(_) => problem.next("GET /v1/groups lists the groups."),
             E::PartitionNotFound { partitions, .. } => problem
                 .member("partitions", *partitions)

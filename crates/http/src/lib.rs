@@ -37,6 +37,7 @@ mod read;
 mod render;
 mod rendered;
 mod routes;
+mod schema;
 mod search;
 mod server;
 mod sql;

@@ -9,8 +9,8 @@ use axum::routing::{MethodRouter, delete, get, head, patch, post};
 use crate::app::App;
 use crate::problem::HttpProblem;
 use crate::{
-    Problem, append, chunks, groups, guard, iceberg, operation, read, search, sql, streams, tail,
-    users,
+    Problem, append, chunks, groups, guard, iceberg, operation, read, schema, search, sql, streams,
+    tail, users,
 };
 
 type Route = (Method, &'static str, MethodRouter<App>);
@@ -31,6 +31,8 @@ fn routes() -> Vec<Route> {
         (Method::PATCH, "/v1/streams/{stream}", patch(streams::update)),
         delete_route("/v1/streams/{stream}", delete(streams::delete)),
         post_route("/v1/streams/{stream}/truncate", post(streams::truncate)),
+        get_route(SCHEMA, get(schema::describe)),
+        (Method::PATCH, SCHEMA, patch(schema::declare)),
         post_route("/v1/streams/{stream}/records", post(append::append)),
         get_route("/v1/streams/{stream}/records", get(read::read)),
         get_route("/v1/streams/{stream}/tail", get(tail::tail)),
@@ -57,11 +59,12 @@ fn routes() -> Vec<Route> {
     ]
 }
 
+const SCHEMA: &str = "/v1/streams/{stream}/schema";
 const NAMESPACE: &str = "/iceberg/v1/namespaces/{namespace}";
 const TABLE: &str = "/iceberg/v1/namespaces/{namespace}/tables/{table}";
 
 /// The paths of all routes, as labels of metrics.
-const PATHS: [&str; 26] = [
+const PATHS: [&str; 27] = [
     "/v1/streams/{stream}/records",
     "/v1/streams/{stream}/tail",
     "/v1/streams/{stream}/search",
@@ -70,6 +73,7 @@ const PATHS: [&str; 26] = [
     "/v1/streams/{stream}",
     "/v1/streams/{stream}/truncate",
     "/v1/streams/{stream}/chunks",
+    SCHEMA,
     "/v1/sql",
     "/v1/groups",
     "/v1/groups/{group}",

@@ -1,4 +1,5 @@
-//! Streams: create, list, describe, update, truncate, delete.
+//! Streams: create, list, describe, update, truncate, delete. Their fields are
+//! in [`crate::schema`].
 
 use std::collections::BTreeMap;
 
@@ -14,12 +15,13 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::app::{App, StreamAt, json, tenant};
 use crate::input::document;
 use crate::parameters::Parameters;
-use crate::{Problem, time};
+use crate::{Problem, schema, time};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +33,9 @@ struct Creation {
     class: StreamClass,
     #[serde(default)]
     config: StreamConfig,
+    /// As it was written: the order of its properties is that of the columns.
+    #[serde(default)]
+    schema: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -140,8 +145,9 @@ pub(crate) async fn create(
     let (parts, body) = request.into_parts();
     Parameters::parse(parts.uri.query(), &[])?;
     let body = app.document_body(&parts, body).await?;
-    let Creation { name, partitions, class, config } = document(&body)?;
+    let Creation { name, partitions, class, config, schema } = document(&body)?;
     config.validate()?;
+    let fields = schema.map(|schema| schema::declared(schema.get())).transpose()?;
     let new = NewStream {
         path: StreamPath::new(tenant(), name),
         partitions: check_partitions(partitions.unwrap_or(1))?,
@@ -149,7 +155,8 @@ pub(crate) async fn create(
         config,
     };
     let location = format!("/v1/streams/{}", new.path.name);
-    let mut response = described(StatusCode::CREATED, &app.store.create_stream(new).await?)?;
+    let created = app.store.create_stream_with(new, &fields.unwrap_or_default()).await?;
+    let mut response = described(StatusCode::CREATED, &created)?;
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }

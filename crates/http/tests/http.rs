@@ -279,6 +279,45 @@ async fn streams_live_and_die() {
 }
 
 #[tokio::test]
+async fn declared_fields_are_there_from_the_start() {
+    let server = Server::start(HttpOptions::default()).await;
+    let schema = r#"{"properties":{"verb":{"type":"string"},"at":{"type":["string","null"],"format":"date-time"}}}"#;
+    // By hand: the order of the properties counts.
+    let body = format!(r#"{{"name":"s","schema":{schema}}}"#);
+    let answer = server.append("/v1/streams", "application/json", body).await;
+    assert_eq!(answer.status(), 201);
+    let found = json_of(server.get("/v1/streams/s/schema").await).await;
+    let field = |id: i32, path: &str, kind: &str, since: u32| json!({ "id": id, "path": path, "kind": kind, "since": since, "declared": true });
+    let (verb, at) = (field(1000, "verb", "text", 1), field(1001, "at", "timestamp", 1));
+    assert_eq!(found, json!({ "version": 1, "closed": false, "fields": [verb, at] }));
+
+    let more =
+        json!({ "properties": { "user": { "properties": { "id": { "type": "integer" } } } } });
+    for _ in 0..2 {
+        let answer = server.send(Method::PATCH, "/v1/streams/s/schema", more.clone()).await;
+        let found = json_of(answer).await;
+        let (user, id) = (field(1002, "user", "object", 2), field(1003, "user.id", "int64", 2));
+        assert_eq!(found, json!({ "version": 2, "closed": false, "fields": [verb, at, user, id] }));
+    }
+    let other =
+        json!({ "properties": { "user": { "properties": { "id": { "type": "string" } } } } });
+    let answer = server.send(Method::PATCH, "/v1/streams/s/schema", other).await;
+    let (status, problem) = problem_of(answer).await;
+    assert_eq!((status, &problem["field"]), (409, &json!("user.id")), "{problem}");
+    let bad = json!({ "name": "t", "schema": { "type": "text" } });
+    let (status, problem) = problem_of(server.send(Method::POST, "/v1/streams", bad).await).await;
+    assert_eq!((status, &problem["pointer"]), (400, &json!("#/type")), "{problem}");
+    assert_eq!(problem_of(server.get("/v1/streams/t/schema").await).await.0, 404);
+
+    // A stream of the same name has none of it.
+    server.request(Method::DELETE, "/v1/streams/s").send().await.unwrap();
+    server.create("s", 1).await;
+    let found = json_of(server.get("/v1/streams/s/schema").await).await;
+    assert_eq!(found, json!({ "version": 0, "closed": false, "fields": [] }));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn bad_requests_are_refused_by_name() {
     let options = HttpOptions {
         request_bytes_max: 64 << 10,

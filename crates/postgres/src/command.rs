@@ -15,6 +15,8 @@ pub(crate) enum Command {
     Set {
         name: String,
         value: Option<String>,
+        /// It ends with the transaction.
+        is_local: bool,
     },
     Show {
         name: String,
@@ -215,12 +217,11 @@ impl<'a> Words<'a> {
             if self.skip("authorization") {
                 return Ok(Command::Nothing("SET"));
             }
-        } else {
-            self.skip("local");
         }
+        let is_local = self.skip("local");
         if self.skip("names") {
-            let value = self.setting_value();
-            return Ok(Command::Set { name: "client_encoding".to_owned(), value });
+            let (name, value) = ("client_encoding".to_owned(), self.setting_value());
+            return Ok(Command::Set { name, value, is_local });
         }
         if self.skip("role") || self.skip("constraints") {
             return Ok(Command::Nothing("SET"));
@@ -231,7 +232,7 @@ impl<'a> Words<'a> {
             return Err(self.unexpected("="));
         }
         let value = self.setting_value();
-        Ok(Command::Set { name, value })
+        Ok(Command::Set { name, value, is_local })
     }
 
     /// What follows, as one text; none for the default.
@@ -407,7 +408,8 @@ mod tests {
     use super::*;
 
     fn set(name: &str, value: Option<&str>) -> Command {
-        Command::Set { name: name.to_owned(), value: value.map(str::to_owned) }
+        let value = value.map(str::to_owned);
+        Command::Set { name: name.to_owned(), value, is_local: false }
     }
 
     #[test]
@@ -433,7 +435,12 @@ mod tests {
         check("rollback to savepoint a", Some(Command::Savepoint("ROLLBACK")));
         check("SET TIME ZONE 'UTC'", Some(set("timezone", Some("UTC"))));
         check("set search_path = a, \"B\"", Some(set("search_path", Some("a, B"))));
-        check("SET LOCAL statement_timeout TO 5000", Some(set("statement_timeout", Some("5000"))));
+        check("SET SESSION statement_timeout TO 1", Some(set("statement_timeout", Some("1"))));
+        let (name, value) = ("statement_timeout".to_owned(), Some("5000".to_owned()));
+        check(
+            "SET LOCAL statement_timeout TO 5000",
+            Some(Command::Set { name, value, is_local: true }),
+        );
         check("SET x.y = DEFAULT", Some(set("x.y", None)));
         check("SET NAMES 'utf8'", Some(set("client_encoding", Some("utf8"))));
         check(

@@ -88,13 +88,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
         }
         let own = bind.portal.len() + size_of_val(bind.result_formats.as_slice());
         let bytes = own + prepared.sql.len() + bytes_of(&parameters);
-        let held: usize = self.portals.values().map(|portal| portal.bytes).sum();
-        if held.saturating_add(bytes) > self.door.options.statements_bytes_max {
-            let message = "the values of a connection's portals are too large together";
-            return Err(Problem::new(sqlstate::LIMIT_EXCEEDED, message)
-                .hint("close some; postgres.statements_bytes_max is the limit")
-                .into());
-        }
+        self.check_held(bytes)?;
         let portal = Portal {
             prepared,
             parameters,

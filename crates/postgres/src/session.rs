@@ -35,6 +35,21 @@ pub(crate) struct Identity {
     pub(crate) tenant: TenantName,
 }
 
+/// What settings become when a transaction ends.
+#[derive(Debug, Clone)]
+pub(crate) struct SettingsBehind {
+    /// With what was set in it, but for what was set for it alone.
+    pub(crate) commit: Settings,
+    /// As they were before it.
+    pub(crate) rollback: Settings,
+}
+
+impl SettingsBehind {
+    pub(crate) fn new(now: &Settings) -> Self {
+        Self { commit: now.clone(), rollback: now.clone() }
+    }
+}
+
 /// The state of a session.
 pub(crate) struct Session<R, W> {
     pub(crate) door: Arc<Door>,
@@ -43,8 +58,8 @@ pub(crate) struct Session<R, W> {
     pub(crate) reader: FrameReader<R>,
     pub(crate) outbox: Outbox<W>,
     pub(crate) settings: Settings,
-    /// What a `ROLLBACK` sets back.
-    pub(crate) settings_before: Option<Settings>,
+    /// What settings become at the end of the transaction that is open.
+    pub(crate) settings_behind: Option<SettingsBehind>,
     pub(crate) transaction: Transaction,
     pub(crate) statements: Statements,
     pub(crate) portals: HashMap<String, Portal>,
@@ -206,6 +221,17 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
         Err(Problem::new(sqlstate::TRANSACTION_FAILED, message).hint("send ROLLBACK"))
     }
 
+    /// Room for `bytes` more of what the client sent.
+    pub(crate) fn check_held(&self, bytes: usize) -> Result<(), Problem> {
+        let held: usize = self.portals.values().map(|portal| portal.bytes).sum();
+        if held.saturating_add(bytes) <= self.door.options.statements_bytes_max {
+            return Ok(());
+        }
+        let message = "the statements and values of a connection's portals are too large together";
+        Err(Problem::new(sqlstate::LIMIT_EXCEEDED, message)
+            .hint("close some; postgres.statements_bytes_max is the limit"))
+    }
+
     /// Room for one more portal.
     pub(crate) fn check_portals(&self) -> Result<(), Problem> {
         let portals_max = self.door.options.portals_max;
@@ -293,11 +319,33 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
         }
     }
 
-    /// Sets a setting and tells of it.
-    pub(crate) fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), Problem> {
-        if self.settings.set(name, value)? {
+    /// Sets a setting and tells of it; where it is local, to the end of the
+    /// transaction.
+    pub(crate) fn set(
+        &mut self,
+        name: &str,
+        value: Option<&str>,
+        is_local: bool,
+    ) -> Result<(), Problem> {
+        let is_told = self.settings.set(name, value)?;
+        if let Some(behind) = self.settings_behind.as_mut().filter(|_| !is_local) {
+            behind.commit.set(name, value)?;
+        }
+        if is_told {
             let value = self.settings.get(name)?;
             reply::parameter_status(self.outbox.buffer(), &shown(name), &value);
+        }
+        Ok(())
+    }
+
+    /// Sets one back, or all, and tells of it.
+    pub(crate) fn reset(&mut self, name: Option<&str>) -> Result<(), Problem> {
+        let is_told = self.settings.reset(name)?;
+        if let Some(behind) = &mut self.settings_behind {
+            behind.commit.reset(name)?;
+        }
+        if is_told {
+            self.tell_settings();
         }
         Ok(())
     }

@@ -75,7 +75,7 @@ const KNOWN: &[(&str, &str, Rule, bool)] = &[
 ];
 
 /// The settings of one session.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// What differs from the default.
     changed: BTreeMap<String, String>,

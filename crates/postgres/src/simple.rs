@@ -11,7 +11,7 @@ use crate::metrics::result;
 use crate::portal::Portal;
 use crate::reply::{self, ColumnHead, Transaction};
 use crate::request::Format;
-use crate::session::Session;
+use crate::session::{Session, SettingsBehind};
 use crate::settings::shown;
 use crate::statements::{Kind, Prepared};
 use crate::types::TEXT;
@@ -76,14 +76,17 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
             Command::Commit => self.end_transaction(true),
             Command::Rollback => self.end_transaction(false),
             Command::Savepoint(tag) => self.savepoint(tag)?,
-            Command::Set { name, value } => {
-                self.set(name, value.as_deref())?;
+            Command::Set { is_local: true, .. } if self.transaction == Transaction::Idle => {
+                let message = "SET LOCAL can only be used in a transaction";
+                self.warn(sqlstate::NO_TRANSACTION, message);
+                "SET".to_owned()
+            }
+            Command::Set { name, value, is_local } => {
+                self.set(name, value.as_deref(), *is_local)?;
                 "SET".to_owned()
             }
             Command::Reset { name } => {
-                if self.settings.reset(name.as_deref())? {
-                    self.tell_settings();
-                }
+                self.reset(name.as_deref())?;
                 "RESET".to_owned()
             }
             Command::Show { name } => {
@@ -171,7 +174,7 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
     fn begin(&mut self) -> String {
         if self.transaction == Transaction::Idle {
             self.transaction = Transaction::Open;
-            self.settings_before = Some(self.settings.clone());
+            self.settings_behind = Some(SettingsBehind::new(&self.settings));
         } else {
             self.warn("25001", "there is a transaction in progress already");
         }
@@ -183,11 +186,13 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
         if before == Transaction::Idle {
             self.warn(sqlstate::NO_TRANSACTION, "there is no transaction in progress");
         }
-        let settings = self.settings_before.take();
         let is_kept = is_commit && before != Transaction::Failed;
-        if let Some(settings) = settings.filter(|_| !is_kept) {
-            self.settings = settings;
-            self.tell_settings();
+        if let Some(SettingsBehind { commit, rollback }) = self.settings_behind.take() {
+            let behind = if is_kept { commit } else { rollback };
+            if behind != self.settings {
+                self.settings = behind;
+                self.tell_settings();
+            }
         }
         self.end_portals();
         if is_kept { "COMMIT" } else { "ROLLBACK" }.to_owned()
@@ -243,13 +248,15 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Session<R, W> {
             return Err(Problem::new(sqlstate::DUPLICATE_CURSOR, message).into());
         }
         self.check_portals()?;
+        let bytes = name.len() + sql.len();
+        self.check_held(bytes)?;
         let running = self.start(sql, parameters, &[]).await?;
         let prepared = Prepared::new(sql.to_owned(), Vec::new())?;
         let portal = Portal {
             prepared: Arc::new(Prepared { kind: Kind::Question, ..prepared }),
             parameters: Vec::new(),
             formats: Vec::new(),
-            bytes: name.len() + sql.len(),
+            bytes,
             running: Some(running),
             is_over: false,
             is_held,

@@ -189,7 +189,7 @@ async fn begin(
                 reader,
                 outbox,
                 settings,
-                settings_before: None,
+                settings_behind: None,
                 transaction: Transaction::Idle,
                 statements: Statements::new(count_max, bytes_max),
                 portals: Default::default(),

@@ -223,6 +223,57 @@ async fn transactions_are_kept_account_of() {
 }
 
 #[tokio::test]
+async fn what_is_set_for_a_transaction_ends_with_it() {
+    let mounted = mount(PostgresOptions::default()).await;
+    let mut client = mounted.client().await;
+    let all = "S S S S S S S S S S S";
+    let shown = "SHOW application_name";
+    for (sql, expected) in [
+        ("SET LOCAL application_name = 'a'", "N C:SET Z:I"),
+        (shown, "T D: C:SHOW Z:I"),
+        ("BEGIN", "C:BEGIN Z:T"),
+        ("SET LOCAL application_name = 'a'", "S C:SET Z:T"),
+        ("SET search_path = x", "C:SET Z:T"),
+        (shown, "T D:a C:SHOW Z:T"),
+        ("COMMIT", &format!("{all} C:COMMIT Z:I")),
+        (shown, "T D: C:SHOW Z:I"),
+        ("SHOW search_path", "T D:x C:SHOW Z:I"),
+        // What is set last counts, and what is not local stays.
+        (
+            "BEGIN; SET application_name = 'b'; SET LOCAL application_name = 'c'",
+            "C:BEGIN S C:SET S C:SET Z:T",
+        ),
+        ("END", &format!("{all} C:COMMIT Z:I")),
+        (shown, "T D:b C:SHOW Z:I"),
+        (
+            "BEGIN; SET LOCAL application_name = 'c'; SET application_name = 'd'",
+            "C:BEGIN S C:SET S C:SET Z:T",
+        ),
+        ("COMMIT", "C:COMMIT Z:I"),
+        (shown, "T D:d C:SHOW Z:I"),
+        (
+            "BEGIN; SET LOCAL application_name = 'c'; RESET application_name",
+            &format!("C:BEGIN S C:SET {all} C:RESET Z:T"),
+        ),
+        ("COMMIT", "C:COMMIT Z:I"),
+        (shown, "T D: C:SHOW Z:I"),
+    ] {
+        assert_eq!(client.query(sql).await, expected, "{sql}");
+    }
+    mounted.stop().await;
+}
+
+#[tokio::test]
+async fn a_cursor_is_bounded_like_a_portal() {
+    let options = PostgresOptions { statements_bytes_max: 64 << 10, ..PostgresOptions::default() };
+    let mounted = mount(options).await;
+    let mut client = mounted.client().await;
+    let statement = format!("DECLARE c CURSOR WITH HOLD FOR SELECT '{}'", "x".repeat(70_000));
+    assert_eq!(client.query(&statement).await, "E:53400 Z:I");
+    mounted.stop().await;
+}
+
+#[tokio::test]
 async fn the_extended_protocol_passes_over_what_follows_an_error() {
     let mounted = mount(PostgresOptions::default()).await;
     let mut client = mounted.client().await;

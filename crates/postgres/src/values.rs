@@ -143,13 +143,18 @@ fn reader(data_type: &DataType) -> Reader {
         DataType::FixedSizeBinary(_) => {
             Box::new(|array, row| Value::Bytes(array.as_fixed_size_binary().value(row)))
         }
-        DataType::Dictionary(_, values) => {
-            let read = reader(values);
+        DataType::Dictionary(keys, values) => {
+            let (place, read) = (reader(keys), reader(values));
             Box::new(move |array, row| {
                 let dictionary = array.as_any_dictionary();
                 let values = dictionary.values();
-                match dictionary.normalized_keys().get(row) {
-                    Some(key) if values.is_valid(*key) => read(values.as_ref(), *key),
+                let key = match place(dictionary.keys(), row) {
+                    Value::Integer(key) => usize::try_from(key).ok(),
+                    Value::Numeric(digits) => digits.parse().ok(),
+                    _ => None,
+                };
+                match key.filter(|key| dictionary.is_valid(row) && *key < values.len()) {
+                    Some(key) if values.is_valid(key) => read(values.as_ref(), key),
                     _ => Value::Null,
                 }
             })

@@ -1,7 +1,12 @@
 //! The cut that a question reads: one for all of its streams.
 
+use std::sync::Arc;
+
 use aquifer_stream::{Isolation, StreamHandle, StreamStore, View};
-use aquifer_types::{Offset, PartitionIndex, StreamName, StreamPath, TenantName};
+use aquifer_types::{
+    Offset, PartitionIndex, StreamConfig, StreamId, StreamName, StreamPath, StreamSchema,
+    TenantName,
+};
 
 use crate::tail::{TailBudget, Tails};
 use crate::wire::{Refusal, Table, TablePartition};
@@ -20,7 +25,33 @@ pub struct StreamCut {
 #[derive(Debug)]
 pub(crate) struct QuestionCut {
     streams: Vec<StreamHandle>,
+    /// What their values have, in the same order.
+    schemas: Vec<StreamSchema>,
+    policies: Vec<CleanupAtCut>,
     view: View,
+}
+
+/// How a stream was cleaned up when the cut was taken, and whether it still is.
+#[derive(Debug, Clone)]
+pub(crate) struct CleanupAtCut {
+    stream: StreamHandle,
+    config: Arc<StreamConfig>,
+}
+
+impl CleanupAtCut {
+    fn new(stream: &StreamHandle) -> Self {
+        Self { stream: stream.clone(), config: stream.config() }
+    }
+
+    pub(crate) fn stream(&self) -> StreamId {
+        self.stream.id()
+    }
+
+    /// Whether records may have been compacted away by key since: they may where
+    /// the stream is altered, whatever it was altered to last.
+    pub(crate) fn may_have_lost(&self) -> bool {
+        self.config.cleanup_policy.compacts() || !Arc::ptr_eq(&self.config, &self.stream.config())
+    }
 }
 
 impl QuestionCut {
@@ -40,15 +71,17 @@ impl QuestionCut {
             let stream = store.stream(&path).map_err(|error| Refusal::of_store(&error))?;
             streams.push(stream);
         }
+        // Before the cut: what is altered in between is altered since.
+        let policies = streams.iter().map(CleanupAtCut::new).collect();
         let view = store.view_of(&streams, Isolation::Committed);
-        Ok(Self { streams, view })
+        // Behind the view: what a chunk of it was written under is there.
+        let schemas = streams.iter().map(|stream| store.schema(&stream.id())).collect();
+        Ok(Self { streams, schemas, policies, view })
     }
 
     /// The part of it that the server serves.
     pub(crate) fn tails(&self, budget: TailBudget) -> Tails {
-        let is_compacted = |stream: &&StreamHandle| stream.config().cleanup_policy.compacts();
-        let compacted = self.streams.iter().filter(is_compacted).map(StreamHandle::id).collect();
-        Tails::new(self.view.clone(), budget, compacted)
+        Tails::new(self.view.clone(), budget, self.policies.clone())
     }
 
     /// How many chunks it has.
@@ -70,13 +103,14 @@ impl QuestionCut {
             });
             partitions.collect()
         };
-        let table = |stream: &StreamHandle| Table {
+        let table = |(stream, schema): (&StreamHandle, &StreamSchema)| Table {
             name: stream.path().name.clone(),
             id: stream.id(),
             config: (*stream.config()).clone(),
+            schema: schema.clone(),
             partitions: partitions_of(stream),
         };
-        self.streams.iter().map(table).collect()
+        self.streams.iter().zip(&self.schemas).map(table).collect()
     }
 
     /// What the caller is told.

@@ -123,6 +123,14 @@ pub(crate) struct End {
     pub(crate) what: String,
 }
 
+/// What a question is told whose engine has gone.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    pub(crate) refusal: Refusal,
+    /// Whether the next engine may answer it.
+    pub(crate) may_repeat: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndReason {
     /// Nobody had asked for long, or the server stops.
@@ -171,6 +179,11 @@ impl End {
         };
         let message = format!("the engine ended while it worked on the question: {self}; {mend}");
         Refusal::new(ErrorKind::Unavailable, code, sqlstate, message)
+    }
+
+    fn gone(&self) -> Gone {
+        // Who asked for too much memory would ask for it again.
+        Gone { refusal: self.refusal(), may_repeat: self.reason != EndReason::Memory }
     }
 }
 
@@ -397,14 +410,15 @@ impl Engine {
         !gate.is_closed
     }
 
-    /// What a question says whose connection has closed.
-    pub(crate) async fn refusal(&self) -> Refusal {
+    /// What became of it, for a question whose connection has closed.
+    pub(crate) async fn gone(&self) -> Gone {
         let mut end = self.end.clone();
         let told = tokio::time::timeout(END_TOLD_MAX, end.wait_for(Option::is_some)).await;
+        let once = |refusal| Gone { refusal, may_repeat: false };
         match told {
-            Ok(Ok(end)) => end.as_ref().map_or_else(Refusal::stopping, End::refusal),
-            Ok(Err(_)) => Refusal::stopping(),
-            Err(_) => Refusal::protocol("closed the connection without an answer"),
+            Ok(Ok(end)) => end.as_ref().map_or_else(|| once(Refusal::stopping()), End::gone),
+            Ok(Err(_)) => once(Refusal::stopping()),
+            Err(_) => once(Refusal::protocol("closed the connection without an answer")),
         }
     }
 

@@ -53,6 +53,11 @@ pub struct QueryOptions {
     pub views_max: usize,
     /// The longest statement of a view.
     pub view_bytes_max: usize,
+    /// All views of one tenant together, names included, in bytes.
+    pub views_bytes_max: usize,
+    /// How often a question whose engine crashed is asked again, if nothing of
+    /// its answer has left.
+    pub question_retries_max: u32,
     /// The most streams in one statement.
     pub streams_max: usize,
     /// Bytes that one call of a function may make out of one batch of rows.
@@ -101,6 +106,8 @@ impl Default for QueryOptions {
             view_depth_max: 16,
             views_max: 1_000,
             view_bytes_max: 64 << 10,
+            views_bytes_max: 8 << 20,
+            question_retries_max: 1,
             streams_max: 256,
             function_bytes_max: 256 << 20,
             tail_cache_bytes_max: 128 << 20,
@@ -122,7 +129,7 @@ impl QueryOptions {
     /// # Errors
     /// The first field outside its bounds, and a sentence that says them.
     pub fn validate(&self) -> Result<(), (&'static str, String)> {
-        let bounds: [(&'static str, u64, u64, u64); 16] = [
+        let bounds: [(&'static str, u64, u64, u64); 18] = [
             ("questions_max", self.questions_max as u64, 1, 1_000),
             ("questions_waiting_max", self.questions_waiting_max as u64, 0, 100_000),
             ("time_ms_max", self.time_ms_max, 1, 24 * 3600 * 1000),
@@ -133,6 +140,9 @@ impl QueryOptions {
             ("target_partitions", self.target_partitions as u64, 0, 1_024),
             ("statement_bytes_max", self.statement_bytes_max as u64, 1 << 10, 16 << 20),
             ("view_bytes_max", self.view_bytes_max as u64, 1 << 10, 1 << 20),
+            // Half of what one message holds: names of streams are listed with them.
+            ("views_bytes_max", self.views_bytes_max as u64, 1 << 10, 32 << 20),
+            ("question_retries_max", u64::from(self.question_retries_max), 0, 10),
             ("streams_max", self.streams_max as u64, 1, 10_000),
             ("tail_piece_bytes_max", self.tail_piece_bytes_max, 64 << 10, 32 << 20),
             ("tail_bytes_max", self.tail_bytes_max, self.tail_piece_bytes_max, 1 << 40),

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admission::{Admission, Turn};
 use crate::answer::{Answer, EndOnDrop, Part};
 use crate::engine_process::{EngineCommand, EngineProcess};
-use crate::question::{Begun, Conversation, Outlet, PARTS_AHEAD_MAX, Shared, Stop};
+use crate::question::{Begun, Conversation, Outlet, PARTS_AHEAD_MAX, Shared, Stop, Told};
 use crate::running::{RunningQuestion, RunningQuestions};
 use crate::tail::TailBudget;
 use crate::wire::{Refusal, Spent};
@@ -213,16 +213,27 @@ async fn converse(
     question: Question,
     outlet: &mut Outlet,
 ) -> Result<Spent, Option<Refusal>> {
-    let (connection, engine) = inner.engine.connect().await.map_err(Some)?;
-    let talk = Conversation::new(inner.shared.clone(), question, connection);
-    match talk.run(outlet).await {
-        Ok(spent) => {
-            inner.engine.worked();
-            Ok(spent)
+    let mut retries = inner.shared.options.question_retries_max;
+    let mut told = Told::default();
+    loop {
+        let (connection, engine) = inner.engine.connect().await.map_err(Some)?;
+        let talk = Conversation::new(inner.shared.clone(), question.clone(), connection);
+        match talk.run(outlet, &mut told).await {
+            Ok(spent) => {
+                inner.engine.worked();
+                return Ok(spent);
+            }
+            Err(Stop::Refused(refusal)) => return Err(Some(refusal)),
+            Err(Stop::Unwanted) => return Err(None),
+            Err(Stop::EngineGone) => {
+                let gone = engine.gone().await;
+                // Most often it was another question that ended it.
+                if !gone.may_repeat || !told.may_repeat() || retries == 0 {
+                    return Err(Some(gone.refusal));
+                }
+                retries -= 1;
+            }
         }
-        Err(Stop::Refused(refusal)) => Err(Some(refusal)),
-        Err(Stop::EngineGone) => Err(Some(engine.refusal().await)),
-        Err(Stop::Unwanted) => Err(None),
     }
 }
 

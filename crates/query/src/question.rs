@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aquifer_env::tasks;
 use aquifer_stream::StreamStore;
-use aquifer_types::{StreamName, TenantName};
+use aquifer_types::{StreamName, StreamPath, TenantName};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::answer::Part;
 use crate::cut::{QuestionCut, StreamCut};
 use crate::tail::{Piece, TailBudget, Tails};
-use crate::wire::{Column, FromEngine, Refusal, Spent, ToEngine};
+use crate::wire::{Column, DESCRIBED_STREAMS_MAX, FromEngine, Refusal, Spent, ToEngine};
 use crate::{FrameReader, FrameWriter, QueryMetrics, QueryOptions, Question, views};
 
 /// Parts of an answer that wait for the door.
@@ -71,13 +71,41 @@ impl From<Refusal> for Stop {
     }
 }
 
+/// What of a question outlives its engine: where nothing but the head of its
+/// answer was told, another engine answers it of the same cut.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// The streams of its cut.
+    cut: Option<(Vec<StreamName>, Arc<QuestionCut>)>,
+    head: Option<Head>,
+    has_data: bool,
+    has_stored: bool,
+}
+
+/// How an answer begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Head {
+    columns: Vec<Column>,
+    schema: Bytes,
+    parameters: Vec<String>,
+    command: String,
+}
+
+impl Told {
+    /// Whether it can be asked again as if nothing had been.
+    pub(crate) const fn may_repeat(&self) -> bool {
+        !self.has_data && !self.has_stored
+    }
+}
+
 /// A question and its connection.
 pub(crate) struct Conversation<C> {
     shared: Shared,
     question: Question,
     reader: FrameReader<BufReader<ReadHalf<C>>>,
     writer: FrameWriter<WriteHalf<C>>,
-    cut: Option<(Vec<StreamCut>, Tails)>,
+    tails: Option<Tails>,
+    has_begun: bool,
     rows: u64,
     bytes: u64,
 }
@@ -86,61 +114,62 @@ impl<C: AsyncRead + AsyncWrite> Conversation<C> {
     pub(crate) fn new(shared: Shared, question: Question, connection: C) -> Self {
         let (read, write) = tokio::io::split(connection);
         let (reader, writer) = (FrameReader::new(BufReader::new(read)), FrameWriter::new(write));
-        Self { shared, question, reader, writer, cut: None, rows: 0, bytes: 0 }
+        let (tails, has_begun) = (None, false);
+        Self { shared, question, reader, writer, tails, has_begun, rows: 0, bytes: 0 }
     }
 
     /// Asks, and serves the engine until the answer has ended.
     ///
     /// # Errors
     /// Why it did not. What was handed on until then is not the whole answer.
-    pub(crate) async fn run(mut self, outlet: &mut Outlet) -> Result<Spent, Stop> {
+    pub(crate) async fn run(mut self, outlet: &mut Outlet, told: &mut Told) -> Result<Spent, Stop> {
         let ask = ToEngine::Ask(self.question.clone());
         self.send(&ask).await?;
         loop {
             match self.receive().await? {
                 FromEngine::Begin { columns, parameters, command } => {
-                    let is_first = outlet.begun.is_some();
-                    if !is_first || columns.len() + parameters.len() > COLUMNS_MAX {
+                    let is_too_long = columns.len() + parameters.len() > COLUMNS_MAX;
+                    if std::mem::replace(&mut self.has_begun, true) || is_too_long {
                         return Err(Refusal::protocol("began its answer twice").into());
                     }
                     let schema = self.receive_bytes().await?;
-                    let cut = self.cut.as_mut().map(|(told, _)| std::mem::take(told));
-                    let cut = cut.unwrap_or_default();
-                    let begun = Begun { columns, schema, parameters, command, cut };
-                    let waiting = outlet.begun.take().ok_or(Stop::Unwanted)?;
-                    waiting.send(begun).map_err(|_| Stop::Unwanted)?;
+                    begin(outlet, told, Head { columns, schema, parameters, command })?;
                 }
                 FromEngine::Data { rows } => {
+                    if !self.has_begun {
+                        return Err(Refusal::protocol("answered before it began").into());
+                    }
                     let bytes = self.receive_bytes().await?;
                     self.count(rows, bytes.len())?;
+                    told.has_data = true;
                     outlet.hand_on(Part::Data { rows, bytes }).await?;
                 }
                 FromEngine::Progress(progress) => {
                     // Before the answer begins there is nobody to tell.
-                    if outlet.begun.is_none() {
+                    if self.has_begun {
                         outlet.hand_on(Part::Progress(progress)).await?;
                     }
                 }
                 FromEngine::Done(spent) => {
-                    if outlet.begun.is_some() {
+                    if !self.has_begun {
                         return Err(Refusal::protocol("ended before it began").into());
                     }
                     return Ok(spent);
                 }
                 FromEngine::Failed(refusal) => return Err(refusal.into()),
-                other => self.serve(other).await?,
+                other => self.serve(other, told).await?,
             }
         }
     }
 
     /// Answers what the engine asks for.
-    async fn serve(&mut self, asked: FromEngine) -> Result<(), Stop> {
+    async fn serve(&mut self, asked: FromEngine, told: &mut Told) -> Result<(), Stop> {
         let tenant = self.question.tenant.clone();
         let Shared { store, options, .. } = self.shared.clone();
         match asked {
-            FromEngine::Resolve { streams } => self.resolve(&tenant, streams).await,
+            FromEngine::Resolve { streams } => self.resolve(&tenant, streams, told).await,
             FromEngine::ReadTail { partition, from, bytes_max } => {
-                let Some((_, tails)) = &mut self.cut else {
+                let Some(tails) = &mut self.tails else {
                     return Err(Refusal::protocol("read a cut that it had not taken").into());
                 };
                 match tails.read(partition, from, bytes_max).await {
@@ -152,13 +181,27 @@ impl<C: AsyncRead + AsyncWrite> Conversation<C> {
                 let streams = store.list_stream_shapes(&tenant);
                 let streams = streams.into_iter().map(|(path, _)| path.name).collect();
                 let views = views::list(&store, &tenant);
-                self.send(&ToEngine::Listed { streams, views }).await
+                self.send_list(&ToEngine::Listed { streams, views }).await
+            }
+            FromEngine::Describe { streams } => {
+                if streams.len() > DESCRIBED_STREAMS_MAX {
+                    return Err(Refusal::protocol("asked after too many streams").into());
+                }
+                // One that was deleted meanwhile has nothing.
+                let schema = |name: StreamName| {
+                    let stream = store.stream(&StreamPath::new(tenant.clone(), name));
+                    stream.map(|stream| store.schema(&stream.id())).unwrap_or_default()
+                };
+                let schemas = streams.into_iter().map(schema).collect();
+                self.send(&ToEngine::Described(schemas)).await
             }
             FromEngine::PutView { name, sql, replace } => {
+                told.has_stored = true;
                 let stored = views::put(&store, &options, &tenant, name, sql, replace).await;
                 self.send_stored(stored).await
             }
             FromEngine::DropView { name, if_exists } => {
+                told.has_stored = true;
                 let dropped = views::drop_view(&store, &tenant, name, if_exists).await;
                 self.send_stored(dropped).await
             }
@@ -171,8 +214,13 @@ impl<C: AsyncRead + AsyncWrite> Conversation<C> {
     }
 
     /// Takes the question's cut, the only one.
-    async fn resolve(&mut self, tenant: &TenantName, names: Vec<StreamName>) -> Result<(), Stop> {
-        if self.cut.is_some() {
+    async fn resolve(
+        &mut self,
+        tenant: &TenantName,
+        names: Vec<StreamName>,
+        told: &mut Told,
+    ) -> Result<(), Stop> {
+        if self.tails.is_some() {
             return Err(Refusal::protocol("took two cuts for one question").into());
         }
         let Shared { store, options, metrics, tail_budget } = self.shared.clone();
@@ -182,14 +230,19 @@ impl<C: AsyncRead + AsyncWrite> Conversation<C> {
             let refusal = Refusal::too_large(&what, limit, "query.streams_max");
             return self.send(&ToEngine::Refused(refusal)).await;
         }
-        let cut = match QuestionCut::take(&store, tenant, names) {
+        let cut = match &told.cut {
+            Some((known, cut)) if *known == names => Ok(cut.clone()),
+            Some(_) => Err(Refusal::overtaken("what its streams are changed")),
+            None => QuestionCut::take(&store, tenant, names.clone()).map(Arc::new),
+        };
+        let cut = match cut {
             Ok(cut) => cut,
             Err(refusal) => return self.send(&ToEngine::Refused(refusal)).await,
         };
+        told.cut = Some((names, cut.clone()));
         let chunks = cut.chunks();
         metrics.chunks.inc_by(chunks as u64);
-        let tails = cut.tails(tail_budget);
-        let told = cut.told();
+        self.tails = Some(cut.tails(tail_budget));
         // Long lists of chunks take long to write down.
         let write_down = move || serde_json::to_vec(&ToEngine::Tables(cut.tables()));
         let json = match chunks > CHUNKS_INLINE_MAX {
@@ -197,18 +250,26 @@ impl<C: AsyncRead + AsyncWrite> Conversation<C> {
             false => write_down(),
         };
         let json = json.map_err(|_| Refusal::protocol("asked for what cannot be written"))?;
-        self.cut = Some((told, tails));
-        match self.writer.json(&json).await {
+        let what = format!("the list of the {chunks} chunks of the statement's streams");
+        self.send_or_refuse(&json, &what).await
+    }
+
+    /// Sends what one frame may be too short for.
+    async fn send_or_refuse(&mut self, json: &[u8], what: &str) -> Result<(), Stop> {
+        match self.writer.json(json).await {
             Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
-                let refusal = Refusal::too_large(
-                    &format!("the list of the {chunks} chunks of the statement's streams"),
-                    crate::wire::FRAME_BYTES_MAX as u64,
-                    "a frame",
-                );
+                let limit = crate::wire::FRAME_BYTES_MAX as u64;
+                let refusal = Refusal::too_large(what, limit, "a frame");
                 self.send(&ToEngine::Refused(refusal)).await
             }
             sent => sent.map_err(|_| Stop::EngineGone),
         }
+    }
+
+    async fn send_list(&mut self, list: &ToEngine) -> Result<(), Stop> {
+        let json = serde_json::to_vec(list);
+        let json = json.map_err(|_| Refusal::protocol("asked for what cannot be written"))?;
+        self.send_or_refuse(&json, "the list of streams and views").await
     }
 
     async fn send_piece(&mut self, piece: &Piece) -> Result<(), Stop> {
@@ -259,11 +320,24 @@ impl<C: AsyncRead + AsyncWrite> Conversation<C> {
     }
 }
 
+/// Tells how the answer begins, once. An engine that answers in another's place
+/// has to begin alike.
+fn begin(outlet: &mut Outlet, told: &mut Told, head: Head) -> Result<(), Stop> {
+    let Some(waiting) = outlet.begun.take() else {
+        return match &told.head {
+            Some(known) if *known == head => Ok(()),
+            _ => Err(Refusal::overtaken("what its columns are changed").into()),
+        };
+    };
+    let cut = told.cut.as_ref().map(|(_, cut)| cut.told()).unwrap_or_default();
+    told.head = Some(head.clone());
+    let Head { columns, schema, parameters, command } = head;
+    let begun = Begun { columns, schema, parameters, command, cut };
+    waiting.send(begun).map_err(|_| Stop::Unwanted)
+}
+
 impl Outlet {
     async fn hand_on(&mut self, part: Part) -> Result<(), Stop> {
-        if self.begun.is_some() {
-            return Err(Refusal::protocol("answered before it began").into());
-        }
         self.parts.send(Ok(part)).await.map_err(|_| Stop::Unwanted)
     }
 }

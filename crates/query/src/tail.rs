@@ -12,11 +12,12 @@ use std::sync::Arc;
 use aquifer_chunk::Rows;
 use aquifer_env::tasks;
 use aquifer_stream::{Block, Cursor, View};
-use aquifer_types::{ErrorKind, Offset, Partition, Timestamp};
+use aquifer_types::{ErrorKind, Offset, Partition, StreamId, Timestamp};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::QueryOptions;
+use crate::cut::CleanupAtCut;
 use crate::wire::{FRAME_BYTES_MAX, Refusal, TailForm, TailPart};
 
 /// Walks that are kept for the next piece: a question reads a few partitions
@@ -49,8 +50,8 @@ pub(crate) struct Piece {
 pub(crate) struct Tails {
     view: View,
     budget: TailBudget,
-    /// Of these partitions a record may have been compacted away since the cut.
-    compacted_by_key: Vec<aquifer_types::StreamId>,
+    /// Of some streams a record may have been compacted away since the cut.
+    policies: Vec<CleanupAtCut>,
     /// The one that was used last is at the back.
     cursors: VecDeque<(Partition, Cursor)>,
 }
@@ -71,12 +72,8 @@ impl TailBudget {
 }
 
 impl Tails {
-    pub(crate) fn new(
-        view: View,
-        budget: TailBudget,
-        compacted_by_key: Vec<aquifer_types::StreamId>,
-    ) -> Self {
-        Self { view, budget, compacted_by_key, cursors: VecDeque::new() }
+    pub(crate) fn new(view: View, budget: TailBudget, policies: Vec<CleanupAtCut>) -> Self {
+        Self { view, budget, policies, cursors: VecDeque::new() }
     }
 
     /// About `bytes_max` bytes of a partition from `from` on.
@@ -94,7 +91,7 @@ impl Tails {
         let permit = self.budget.take(bytes_max).await?;
         let mut cursor = self.cursor(partition, from)?;
         let blocks = cursor.next(bytes_max as usize).await.map_err(|error| of_read(&error))?;
-        if cursor.has_opened_compacted() && self.compacted_by_key.contains(&partition.stream) {
+        if cursor.has_opened_compacted() && self.may_have_lost(partition.stream) {
             return Err(Refusal::overtaken("records were compacted away"));
         }
         let appended = cursor.appended().to_vec();
@@ -118,6 +115,11 @@ impl Tails {
             self.cursors.push_back((partition, cursor));
         }
         Ok(Piece { part, bytes, _budget: permit })
+    }
+
+    fn may_have_lost(&self, stream: StreamId) -> bool {
+        let of_stream = self.policies.iter().find(|policy| policy.stream() == stream);
+        of_stream.is_some_and(CleanupAtCut::may_have_lost)
     }
 
     /// The walk that stands there, or a new one.
@@ -233,11 +235,12 @@ mod tests {
     use std::time::Duration;
 
     use aquifer_stream::{
-        AppendRequest, Environment, NewStream, Options, PartitionAppend, StreamStore, Truncation,
+        AppendRequest, Environment, NewStream, Options, PartitionAppend, StreamStore, StreamUpdate,
+        Truncation,
     };
     use aquifer_types::{
         Batch, BatchBuilder, BatchHeader, CleanupPolicy, PartitionIndex, StreamClass, StreamConfig,
-        StreamName, StreamPath, TenantName,
+        StreamConfigChange, StreamName, StreamPath, TenantName,
     };
     use prometheus_client::registry::Registry;
 
@@ -381,13 +384,28 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_was_compacted_away_is_not_left_out_in_silence() {
+        compacted_away(CleanupPolicy::Compact).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nor_where_the_stream_was_altered_meanwhile() {
+        compacted_away(CleanupPolicy::Delete).await;
+    }
+
+    /// Reads a cut while the stream, whose policy it is, is compacted.
+    async fn compacted_away(cleanup_policy: CleanupPolicy) {
         let directory = tempfile::tempdir().unwrap();
-        let config = StreamConfig {
-            chunk_max_age_ms: 100,
-            cleanup_policy: CleanupPolicy::Compact,
-            ..StreamConfig::default()
-        };
+        let config =
+            StreamConfig { chunk_max_age_ms: 100, cleanup_policy, ..StreamConfig::default() };
         let (store, cut) = cut(directory.path(), config).await;
+        if cleanup_policy != CleanupPolicy::Compact {
+            let change = StreamConfigChange {
+                cleanup_policy: Some(CleanupPolicy::Compact),
+                ..StreamConfigChange::default()
+            };
+            let update = StreamUpdate { config: Some(change), partitions: None };
+            store.update_stream(&path(), update).await.unwrap();
+        }
         // All records have one key: what the cut has goes for what comes later.
         append(&store).await;
         let (mut tails, partition, _) = tails(&cut);

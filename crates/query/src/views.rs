@@ -63,6 +63,14 @@ pub(crate) async fn put(
     }
     let value = serde_json::to_string(&StoredView { sql })
         .map_err(|error| Refusal::protocol(&format!("sent a view that is no text: {error}")))?;
+    // They are all listed at once to whoever names one.
+    let others = store.documents(tenant, DocumentKind::View).into_iter();
+    let others = others.filter(|(other, _)| *other != key.name);
+    let held: usize = others.map(|(other, document)| other.len() + document.value.len()).sum();
+    if held.saturating_add(key.name.len() + value.len()) > options.views_bytes_max {
+        let limit = options.views_bytes_max as u64;
+        return Err(Refusal::too_large("all views together", limit, "query.views_bytes_max"));
+    }
     let expected = match may_replace {
         true => DocumentExpectation::Any,
         false => DocumentExpectation::Absent,

@@ -26,13 +26,18 @@
 //! other's lengths.
 
 use aquifer_stream::ChunkMeta;
-use aquifer_types::{ErrorKind, Offset, Partition, StreamConfig, StreamId, StreamName, Timestamp};
+use aquifer_types::{
+    ErrorKind, Offset, Partition, StreamConfig, StreamId, StreamName, StreamSchema, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{EngineOptions, Question};
 
 /// The longest frame in bytes.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
+
+/// The most streams whose schemas are asked for at once.
+pub const DESCRIBED_STREAMS_MAX: usize = 64;
 
 /// What an engine is started with. It goes over the socket and not over the
 /// command line, which everybody on the machine can read: the options of tier 2
@@ -66,6 +71,9 @@ pub enum ToEngine {
         /// By name, with their SQL.
         views: Vec<(String, String)>,
     },
+    /// What the values of streams have, in answer to [`FromEngine::Describe`]
+    /// and in its order.
+    Described(Vec<StreamSchema>),
     /// What was asked of the journal; `bytes` of data follow.
     Tail(TailPart),
     /// A view was stored or dropped.
@@ -78,6 +86,12 @@ pub enum ToEngine {
 pub enum FromEngine {
     /// Which streams and views are there?
     List,
+    /// What do the values of these streams have, as of now? No cut is needed to
+    /// say so.
+    Describe {
+        /// At most [`DESCRIBED_STREAMS_MAX`], by their names as stored.
+        streams: Vec<StreamName>,
+    },
     /// A cut over these streams, please; once in a question.
     Resolve {
         /// Their names as stored.
@@ -152,6 +166,9 @@ pub struct Table {
     pub id: StreamId,
     /// Its configuration at the time of the cut.
     pub config: StreamConfig,
+    /// What its values have; never older than what a chunk of the cut was
+    /// written under.
+    pub schema: StreamSchema,
     /// All its partitions.
     pub partitions: Vec<TablePartition>,
 }

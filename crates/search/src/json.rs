@@ -70,28 +70,38 @@ impl Walker<'_> {
                 self.levels.pop();
                 continue;
             }
-            if is_object {
-                self.name()?;
+            if is_object && !self.name()? {
+                self.pass()?;
+                continue;
             }
             self.value(each)?;
         }
         Some(())
     }
 
-    /// Adds a field's name to the path and takes the colon.
-    fn name(&mut self) -> Option<()> {
+    /// Adds a field's name to the path and takes the colon; false where the path
+    /// gets too long: no query has such a name.
+    fn name(&mut self) -> Option<bool> {
         let raw = self.string()?;
         if self.levels.last().is_some_and(|level| level.names > 0) {
             self.path.push('.');
         }
         let raw = self.bytes.get(raw)?;
-        if self.path.len() + raw.len() > PATH_BYTES_MAX {
-            // No query has such a name.
-            self.path.push('\u{FFFD}');
-        } else {
+        let has_room = self.path.len() + raw.len() <= PATH_BYTES_MAX;
+        if has_room {
             self.path.push_str(&unescaped(raw));
         }
-        (self.next_byte()? == b':').then(|| self.at += 1)
+        (self.next_byte()? == b':').then(|| self.at += 1)?;
+        Some(has_room)
+    }
+
+    /// Passes over a value.
+    fn pass(&mut self) -> Option<()> {
+        match self.next_byte()? {
+            b'{' | b'[' => self.skip(),
+            b'"' => self.string().map(|_| ()),
+            _ => self.scalar().map(|_| ()),
+        }
     }
 
     fn value(&mut self, each: &mut impl FnMut(&str, Value) -> bool) -> Option<()> {
@@ -108,23 +118,25 @@ impl Walker<'_> {
                 Value::Container
             }
             b'"' => Value::String(self.string()?),
-            _ => {
-                let start = self.at;
-                let rest = self.bytes.get(start..)?;
-                let is_end =
-                    |byte: &u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r');
-                let length = rest.iter().position(is_end).unwrap_or(rest.len());
-                self.at += length;
-                match rest.get(..length)? {
-                    b"true" => Value::True,
-                    b"false" => Value::False,
-                    b"null" => Value::Null,
-                    [b'-' | b'0'..=b'9', ..] => Value::Number(start..start + length),
-                    _ => return None,
-                }
-            }
+            _ => self.scalar()?,
         };
         each(&self.path, value).then_some(())
+    }
+
+    /// What is neither string, object nor array.
+    fn scalar(&mut self) -> Option<Value> {
+        let start = self.at;
+        let rest = self.bytes.get(start..)?;
+        let is_end = |byte: &u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r');
+        let length = rest.iter().position(is_end).unwrap_or(rest.len());
+        self.at += length;
+        match rest.get(..length)? {
+            b"true" => Some(Value::True),
+            b"false" => Some(Value::False),
+            b"null" => Some(Value::Null),
+            [b'-' | b'0'..=b'9', ..] => Some(Value::Number(start..start + length)),
+            _ => None,
+        }
     }
 
     /// Passes over an object or array, however deep it is.
@@ -224,6 +236,16 @@ mod tests {
         check(r#"[{"a":1}]"#, &[]);
         check(r#"{"":{"x":1}}"#, &["=Container", "=Container", ".x=1"]);
         check(r#"{"a":"ends in \"#, &["=Container"]);
+    }
+
+    #[test]
+    fn fields_behind_long_names_are_passed_over() {
+        let long = "x".repeat(PATH_BYTES_MAX);
+        for value in ["1", "\"x\"", "{\"c\":[1,{\"d\":\"]}\"}]}", "[[1],\"}\"]", "null"] {
+            let text = format!("{{\"a\":{{\"{long}\":{value}}},\"b\":1}}");
+            assert_eq!(fields(&text), ["=Container", "a=Container", "b=1"], "{value}");
+        }
+        assert_eq!(fields(&format!("{{\"{long}\":what,\"b\":1}}")), ["=Container"]);
     }
 
     #[test]

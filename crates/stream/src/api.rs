@@ -397,6 +397,8 @@ pub struct ChunkDescription {
     pub index_bytes: Option<u64>,
     /// 0 from the journal, one more than its inputs from compaction.
     pub generation: u32,
+    /// The version of the stream's schema whose columns it has.
+    pub schema_version: u32,
 }
 
 /// How the store is, for health and readiness.

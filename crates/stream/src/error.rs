@@ -152,6 +152,14 @@ pub enum Error {
     /// A stream's configuration is not what the caller expected.
     #[error("the configuration of stream {0} was changed meanwhile")]
     ConfigChanged(StreamPath),
+    /// A field cannot be declared beside those that are there.
+    #[error("stream {path}: {why}")]
+    FieldConflict {
+        /// The stream.
+        path: StreamPath,
+        /// The field and what stands against it.
+        why: aquifer_types::DeclareError,
+    },
     /// A document is not in the version that the caller expected.
     #[error("{kind:?} {name} is {}", .actual.map_or_else(|| "absent".to_owned(), |version| format!("in version {version}")))]
     DocumentChanged {
@@ -262,6 +270,7 @@ impl Error {
             | Self::OutOfOrderSequence { .. }
             | Self::DuplicateSequence { .. }
             | Self::ConfigChanged(_)
+            | Self::FieldConflict { .. }
             | Self::DocumentChanged { .. }
             | Self::LeaseHeld { .. }
             | Self::InvalidTransactionState(_)

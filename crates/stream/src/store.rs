@@ -2,6 +2,7 @@
 
 mod background;
 mod beside;
+mod declared;
 mod documents;
 mod each;
 mod groups;
@@ -280,7 +281,28 @@ impl StreamStore {
     /// [`Error`]; [`Error::is_definite`] says whether certainly nothing was
     /// appended.
     pub async fn append(&self, request: AppendRequest) -> Result<AppendAnswer, Error> {
-        self.append_measured(request, None).await
+        self.append_measured(request, None, Vec::new()).await
+    }
+
+    /// [`StreamStore::append`] with documents that are put or deleted in the
+    /// same commit: all of it happens or nothing. Without batches it is a commit
+    /// of the documents alone.
+    ///
+    /// # Errors
+    /// As [`StreamStore::append`]; [`Error::DocumentChanged`] where what a
+    /// document expects does not hold; [`Error::Invalid`] for other operations.
+    pub async fn append_with_documents(
+        &self,
+        request: AppendRequest,
+        documents: Vec<Operation>,
+    ) -> Result<AppendAnswer, Error> {
+        let is_document = |operation: &Operation| {
+            matches!(operation, Operation::PutDocument { .. } | Operation::DeleteDocument { .. })
+        };
+        if !documents.iter().all(is_document) {
+            return Err(Error::Invalid("only documents go with an append".into()));
+        }
+        self.append_measured(request, None, documents).await
     }
 
     /// [`StreamStore::append`] for a door that adds something of its own to the
@@ -295,16 +317,17 @@ impl StreamStore {
         request: AppendRequest,
         checksum: u32,
     ) -> Result<AppendAnswer, Error> {
-        self.append_measured(request, Some(checksum)).await
+        self.append_measured(request, Some(checksum), Vec::new()).await
     }
 
     async fn append_measured(
         &self,
         request: AppendRequest,
         checksum: Option<u32>,
+        beside: Vec<Operation>,
     ) -> Result<AppendAnswer, Error> {
         let started = self.inner.environment.clock.monotonic_ns();
-        let result = self.append_inner(request, checksum).await;
+        let result = self.append_inner(request, checksum, beside).await;
         let metrics = &self.inner.metrics;
         match &result {
             Ok(answer) => {
@@ -325,6 +348,7 @@ impl StreamStore {
         &self,
         request: AppendRequest,
         checksum: Option<u32>,
+        beside: Vec<Operation>,
     ) -> Result<AppendAnswer, Error> {
         let stream = self.inner.index.stream(&request.path)?;
         let mut request_checksum = checksum.unwrap_or(0);
@@ -352,6 +376,7 @@ impl StreamStore {
             });
         }
         self.check_journal()?;
+        operations.extend(beside);
         let idempotency = match request.idempotency_key {
             None => None,
             Some(key) if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX => {

@@ -262,6 +262,48 @@ async fn a_chunk_that_is_lost_keeps_no_other_stream_from_being_compacted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_views_chunks_are_counted_as_it_has_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(MockClock::new(1_000_000));
+    let tier2 = TierStore::in_memory();
+    let store = open(key_options(dir.path()), with_clock(&tier2, 1, &clock)).await;
+    let compacting = compacted(&[("min.cleanable.dirty.ratio", "0")]);
+    let plain = StreamConfig { cleanup_policy: CleanupPolicy::Delete, ..compacting.clone() };
+    create(&store, "k", 1, plain).await;
+    let entry = |value: &str| (Some("key".to_owned()), Some(value.to_owned()));
+    append_entries(&store, "k", &[entry("a"), entry("b"), entry("c")]).await;
+    until_later(&clock, "it is tiered", async || is_tiered(&store, "k")).await;
+    let view = store.view(&[path("k")], Isolation::Committed).unwrap();
+    let (partition, cut) = view.cuts().next().unwrap();
+    let update = StreamUpdate { config: Some(compacting.into()), partitions: None };
+    store.update_stream(&path("k"), update).await.unwrap();
+    append_entries(&store, "k", &[entry("d")]).await;
+    until_later(&clock, "one is left", async || {
+        is_tiered(&store, "k") && read_all(&store, "k", 0).await.len() == 1
+    })
+    .await;
+    for (from, expected) in [(0, 3), (1, 2), (3, 0)] {
+        let mut counted = 0;
+        for chunk in cut.chunks() {
+            counted += view.count_from(chunk, Offset(from)).await.unwrap();
+        }
+        assert_eq!(counted, expected, "from {from}");
+    }
+    // A walk of the view finds what is left of them.
+    let mut cursor = view.read(partition, Offset(0)).unwrap();
+    let mut walked = 0;
+    loop {
+        let blocks = cursor.next(1 << 20).await.unwrap();
+        if blocks.is_empty() {
+            break;
+        }
+        walked += blocks.len();
+    }
+    assert_eq!(walked, 0);
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_ratio_and_the_lags_say_when() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(MockClock::new(1_000_000));

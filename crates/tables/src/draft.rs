@@ -18,7 +18,7 @@ use crate::manifest_list::{self, ManifestFile};
 use crate::metadata::Metadata;
 use crate::snapshot::{self, Snapshot, Totals};
 use crate::table::Context;
-use crate::{Error, positions, schema};
+use crate::{Error, positions};
 
 /// Half-empty manifests that a snapshot may have; more are merged.
 const MANIFESTS_SMALL_MAX: usize = 16;
@@ -100,8 +100,6 @@ impl Draft {
         looked_ns: Option<u64>,
         now_ns: u64,
     ) -> Result<BTreeMap<String, Offset>, Error> {
-        let fields = schema::fields(&aquifer_chunk::schema())?;
-        self.metadata.set_fields(&fields)?;
         let (hidden, unhidden) = self.hide(live).await?;
         let is_changed = !is_same(&hidden, &self.hidden);
         // Rows that are shown now go at once, those of chunks that are yet to be

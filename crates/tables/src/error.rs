@@ -26,6 +26,12 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// More tables are asked for than may wait.
+    #[error("more than {limit} loads of tables wait already (loads_max); ask again later")]
+    Busy {
+        /// The limit.
+        limit: usize,
+    },
     /// Readers outside cannot reach this tier 2.
     #[error("tier 2 at {url} cannot be reached by readers of tables: {why}")]
     Location {
@@ -55,6 +61,7 @@ impl Error {
             Self::Store(error) => error.kind(),
             Self::NotATable { .. } | Self::Location { .. } => ErrorKind::Unsupported,
             Self::TooManyChunks { .. } => ErrorKind::TooLarge,
+            Self::Busy { .. } => ErrorKind::Throttled,
             Self::Damaged { .. } => ErrorKind::Damaged,
             Self::Internal(_) => ErrorKind::Internal,
         }

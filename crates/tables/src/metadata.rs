@@ -1,7 +1,7 @@
 //! A table's metadata: the document that a catalog answers and that is kept as
 //! `metadata.json`, version 2 of the specification.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -53,7 +53,7 @@ impl Metadata {
     pub(crate) fn new(
         table_uuid: Uuid,
         location: String,
-        fields: &Value,
+        schema: Value,
         properties: BTreeMap<String, String>,
         now_ms: i64,
     ) -> Self {
@@ -63,9 +63,9 @@ impl Metadata {
             location,
             last_sequence_number: 0,
             last_updated_ms: now_ms,
-            last_column_id: schema::last_column_id(fields),
-            current_schema_id: 0,
-            schemas: vec![schema::numbered(fields, 0)],
+            last_column_id: schema::last_column_id(&schema),
+            current_schema_id: schema::id(&schema),
+            schemas: vec![schema],
             default_spec_id: schema::SPEC_ID,
             partition_specs: serde_json::json!([
                 { "spec-id": schema::SPEC_ID, "fields": schema::spec_fields() }
@@ -105,24 +105,31 @@ impl Metadata {
 
     /// The schema that new snapshots have.
     pub(crate) fn schema(&self) -> Result<&Value, Error> {
-        let id = i64::from(self.current_schema_id);
-        let is_current =
-            |schema: &&Value| schema.get("schema-id").and_then(Value::as_i64) == Some(id);
-        let schema = self.schemas.iter().find(is_current);
+        let id = self.current_schema_id;
+        let schema = self.schemas.iter().find(|schema| schema::id(schema) == id);
         schema.ok_or_else(|| Error::internal(format!("a table has no schema {id}")))
     }
 
-    /// Goes on with other columns where they differ; whether they do.
-    pub(crate) fn set_fields(&mut self, fields: &Value) -> Result<bool, Error> {
-        if self.schema()?.get("fields") == Some(fields) {
-            return Ok(false);
-        }
-        let id = self.schemas.iter().filter_map(|schema| schema.get("schema-id")?.as_i64()).max();
-        let id = i32::try_from(id.unwrap_or(0).saturating_add(1)).map_err(Error::internal)?;
-        self.schemas.push(schema::numbered(fields, id));
+    /// Goes on with this schema, and with those of it that snapshots have.
+    pub(crate) fn set_schema(&mut self, schema: Value) {
+        let id = schema::id(&schema);
+        self.last_column_id = self.last_column_id.max(schema::last_column_id(&schema));
         self.current_schema_id = id;
-        self.last_column_id = self.last_column_id.max(schema::last_column_id(fields));
-        Ok(true)
+        // A stream that was recovered from tier 2 may have lost its newest
+        // versions, which no chunk has: their numbers are given again.
+        self.schemas.retain(|known| schema::id(known) < id);
+        self.schemas.push(schema);
+        for snapshot in &mut self.snapshots {
+            snapshot.schema_id = snapshot.schema_id.min(id);
+        }
+        self.forget_schemas();
+    }
+
+    /// Forgets the schemas that no snapshot has.
+    fn forget_schemas(&mut self) {
+        let used = self.snapshots.iter().map(|snapshot| snapshot.schema_id);
+        let used: BTreeSet<i32> = used.chain([self.current_schema_id]).collect();
+        self.schemas.retain(|schema| used.contains(&schema::id(schema)));
     }
 
     /// A time for the next change, behind all before it.
@@ -150,11 +157,14 @@ impl Metadata {
         if let Some(last) = last {
             self.snapshot_log.drain(..=last);
         }
+        self.forget_schemas();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use aquifer_types::{FieldKind, NewField, StreamSchema};
+
     use super::*;
 
     const GOLDEN: &str = include_str!("../tests/golden/table-v2.metadata.json");
@@ -172,9 +182,9 @@ mod tests {
     }
 
     fn table() -> Metadata {
-        let fields = schema::fields(&aquifer_chunk::schema()).unwrap();
+        let schema = schema::of_stream(&StreamSchema::default()).unwrap();
         let properties = [("aquifer.stream".to_owned(), "audit".to_owned())].into();
-        Metadata::new(Uuid::from_bytes([7; 16]), "file:///t".to_owned(), &fields, properties, 1000)
+        Metadata::new(Uuid::from_bytes([7; 16]), "file:///t".to_owned(), schema, properties, 1000)
     }
 
     #[test]
@@ -209,18 +219,37 @@ mod tests {
     }
 
     #[test]
-    fn other_columns_are_another_schema() {
+    fn a_schema_lasts_as_long_as_a_snapshot_has_it() {
+        let mut streams = vec![StreamSchema::default()];
+        for name in ["a", "b", "c"] {
+            let new =
+                NewField { path: vec![name.to_owned()], kind: FieldKind::Text, is_declared: false };
+            streams.push(streams.last().unwrap().extended(&[new]));
+        }
+        let schema = |version: usize| schema::of_stream(&streams[version]).unwrap();
+        let ids = |table: &Metadata| table.schemas.iter().map(schema::id).collect::<Vec<_>>();
         let mut table = table();
-        let fields = schema::fields(&aquifer_chunk::schema()).unwrap();
-        assert!(!table.set_fields(&fields).unwrap());
-        let mut more = fields.as_array().unwrap().clone();
-        more.push(
-            serde_json::json!({ "id": 1000, "name": "verb", "required": false, "type": "string" }),
+        table.set_schema(schema(1));
+        assert_eq!(
+            (ids(&table), table.current_schema_id, table.last_column_id),
+            (vec![1], 1, 1000)
         );
-        assert!(table.set_fields(&Value::Array(more.clone())).unwrap());
-        assert!(!table.set_fields(&Value::Array(more)).unwrap());
-        assert_eq!((table.current_schema_id, table.last_column_id), (1, 1000));
-        assert_eq!(table.schemas.len(), 2);
+        for (id, version) in [(1, 1), (2, 1), (3, 3)] {
+            table.set_schema(schema(version));
+            let snapshot = Snapshot { schema_id: version as i32, ..snapshot(id, 1000 * id) };
+            table.push(snapshot);
+        }
+        assert_eq!((ids(&table), table.schema().unwrap()), (vec![1, 3], &schema(3)));
+        table.forget(|id| id == 1);
+        assert_eq!(ids(&table), [1, 3]);
+        let mut expired = table.clone();
+        expired.forget(|id| id == 2);
+        assert_eq!(ids(&expired), [3]);
+        // The stream came back without its newest version, and has another one.
+        table.set_schema(schema(2));
+        let of_snapshots: Vec<i32> = table.snapshots.iter().map(|s| s.schema_id).collect();
+        assert_eq!((ids(&table), of_snapshots), (vec![1, 2], vec![1, 2]));
+        assert_eq!(table.last_column_id, 1002);
     }
 
     #[test]

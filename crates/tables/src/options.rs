@@ -26,6 +26,8 @@ pub struct TableOptions {
     pub tables_max: usize,
     /// The most tables that are brought up to date at once.
     pub concurrency: usize,
+    /// The most loads of tables that are under way or wait; one more is refused.
+    pub loads_max: usize,
     /// How often objects that nothing needs any more are looked for, in ms.
     pub cleanup_interval_ms: u64,
 }
@@ -41,6 +43,7 @@ impl Default for TableOptions {
             chunks_max: 200_000,
             tables_max: 1_000,
             concurrency: 2,
+            loads_max: 1_000,
             cleanup_interval_ms: 60_000,
         }
     }
@@ -57,6 +60,7 @@ impl TableOptions {
             ("chunks_max", self.chunks_max),
             ("tables_max", self.tables_max),
             ("concurrency", self.concurrency),
+            ("loads_max", self.loads_max),
         ] {
             if value == 0 {
                 return Err((field, "it is at least 1"));
@@ -89,6 +93,7 @@ mod tests {
         check(|options| options.chunks_max = 0, Err("chunks_max"));
         check(|options| options.tables_max = 0, Err("tables_max"));
         check(|options| options.concurrency = 0, Err("concurrency"));
+        check(|options| options.loads_max = 0, Err("loads_max"));
         check(|options| options.cleanup_interval_ms = 1, Err("cleanup_interval_ms"));
     }
 }

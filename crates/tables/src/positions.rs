@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use aquifer_stream::{Block, View};
+use aquifer_stream::View;
 use aquifer_types::Offset;
 use arrow_array::{Int64Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
@@ -21,8 +21,6 @@ use crate::live::LiveFile;
 
 /// Rows that are encoded at once.
 const ROWS_AT_ONCE: u64 = 64 << 10;
-/// Bytes of a chunk that are read at once to count its rows.
-const READ_BYTES: usize = 4 << 20;
 
 /// How many of a chunk's rows lie below `start`.
 pub(crate) async fn count_below(view: &View, file: &LiveFile, start: Offset) -> Result<u64, Error> {
@@ -32,20 +30,7 @@ pub(crate) async fn count_below(view: &View, file: &LiveFile, start: Offset) -> 
         // No gaps: the rows are the offsets.
         return Ok(u64::try_from(start.0.saturating_sub(chunk.base.0)).unwrap_or(0));
     }
-    let mut cursor = view.read(chunk.partition, start)?;
-    let mut above = 0;
-    while cursor.position() < chunk.next {
-        let blocks = cursor.next(READ_BYTES).await?;
-        if blocks.is_empty() {
-            break;
-        }
-        for block in blocks {
-            // A batch of the journal is beyond every chunk.
-            let Block::Rows(rows) = block else { continue };
-            let in_chunk = |offset: &Offset| *offset >= start && *offset < chunk.next;
-            above += rows.offsets().filter(in_chunk).count() as u64;
-        }
-    }
+    let above = view.count_from(chunk, start).await?;
     Ok(chunk.records.saturating_sub(above))
 }
 

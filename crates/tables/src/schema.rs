@@ -1,10 +1,16 @@
 //! A table's columns: those of the chunks, by their permanent field ids.
 //!
+//! A version of the stream's schema is the table's schema of that number. Each
+//! has the columns of those before it and some more, so a file that was written
+//! under an older one is null in these, which is what Iceberg's readers make of
+//! a column that a file has not.
+//!
 //! Readers find a column in a file by its id, so a table may name one otherwise
 //! than the file does. One is: `_partition` is the name of a metadata column in
 //! Iceberg, and Spark refuses each query that touches a table's own column of
 //! that name, `SELECT *` included.
 
+use aquifer_types::StreamSchema;
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use serde_json::{Value, json};
 
@@ -30,8 +36,20 @@ pub(crate) const PARTITION_FIELD_ID: i32 = 1000;
 pub(crate) const SPEC_ID: i32 = 0;
 pub(crate) const SORT_ORDER_ID: i32 = 1;
 
+/// The schema of a table over a stream, as its metadata has it.
+pub(crate) fn of_stream(schema: &StreamSchema) -> Result<Value, Error> {
+    let id = i32::try_from(schema.version()).map_err(Error::internal)?;
+    Ok(numbered(&fields(&aquifer_chunk::schema_with(schema))?, id))
+}
+
+/// The number of a schema.
+pub(crate) fn id(schema: &Value) -> i32 {
+    let id = schema.get("schema-id").and_then(Value::as_i64);
+    id.and_then(|id| i32::try_from(id).ok()).unwrap_or(0)
+}
+
 /// The fields of a table over chunks of `schema`.
-pub(crate) fn fields(schema: &Schema) -> Result<Value, Error> {
+fn fields(schema: &Schema) -> Result<Value, Error> {
     schema.fields().iter().map(|field| field_of(field)).collect()
 }
 
@@ -48,7 +66,7 @@ pub(crate) fn last_column_id(fields: &Value) -> i64 {
 }
 
 /// A schema as table metadata has it.
-pub(crate) fn numbered(fields: &Value, id: i32) -> Value {
+fn numbered(fields: &Value, id: i32) -> Value {
     json!({ "type": "struct", "schema-id": id, "fields": fields })
 }
 
@@ -126,6 +144,8 @@ fn type_of(field: &Field) -> Result<Value, Error> {
 
 #[cfg(test)]
 mod tests {
+    use aquifer_types::{FieldKind, NewField};
+
     use super::*;
 
     #[test]
@@ -153,6 +173,46 @@ mod tests {
             let named = expected.as_array().unwrap().iter().any(|field| field["id"] == id);
             assert!(named, "{id}");
         }
+    }
+
+    #[test]
+    fn fields_are_columns_under_their_ids() {
+        let new = |path: &str, kind: FieldKind| {
+            let path = path.split('.').map(str::to_owned).collect();
+            NewField { path, kind, is_declared: false }
+        };
+        let schema = StreamSchema::default().extended(&[
+            new("verb", FieldKind::Text),
+            new("user.id", FieldKind::Int64),
+            new("user.since", FieldKind::Timestamp),
+            new("tags", FieldKind::Opaque),
+            new("day", FieldKind::Date),
+            new("ratio", FieldKind::Float64),
+            new("ok", FieldKind::Boolean),
+        ]);
+        let schema = of_stream(&schema).unwrap();
+        assert_eq!((id(&schema), last_column_id(&schema)), (1, 1007));
+        let fields = schema["fields"].as_array().unwrap();
+        let expected = json!([
+            { "id": 11, "name": "_unfit", "required": false, "type": {
+                "type": "list", "element-id": 12, "element-required": true, "element": "string"
+            } },
+            { "id": 1000, "name": "verb", "required": false, "type": "string" },
+            { "id": 1001, "name": "user", "required": false, "type": {
+                "type": "struct", "fields": [
+                    { "id": 1002, "name": "id", "required": false, "type": "long" },
+                    { "id": 1003, "name": "since", "required": false, "type": "timestamptz" },
+                ]
+            } },
+            { "id": 1005, "name": "day", "required": false, "type": "date" },
+            { "id": 1006, "name": "ratio", "required": false, "type": "double" },
+            { "id": 1007, "name": "ok", "required": false, "type": "boolean" },
+        ]);
+        assert_eq!(json!(fields.get(7..).unwrap()), expected);
+        assert_eq!(
+            of_stream(&StreamSchema::default()).unwrap()["fields"].as_array().unwrap().len(),
+            7
+        );
     }
 
     #[test]

@@ -91,6 +91,8 @@ pub(crate) struct Table {
     /// The chunks and starts that were looked at last, and when that was.
     seen: Vec<(PartitionIndex, Offset, Vec<Arc<ChunkMeta>>)>,
     looked_ns: Option<u64>,
+    /// The version of the stream's schema that the metadata is known to have.
+    schema_version: Option<u32>,
     /// There are changes that no snapshot has yet.
     is_behind: bool,
     /// When the last snapshot was made, or tried, and what stood against it.
@@ -111,14 +113,14 @@ impl Table {
         let metadata = match stored.metadata {
             Some(metadata) => metadata,
             None => {
-                let fields = schema::fields(&aquifer_chunk::schema())?;
+                let schema = schema::of_stream(&*context.store.stream_schema(&path)?)?;
                 let location = context.location.of(folder.trim_end_matches("/metadata"));
                 let properties = [
                     ("aquifer.stream".to_owned(), path.name.to_string()),
                     ("aquifer.stream-id".to_owned(), id.to_string()),
                 ];
                 let now_ms = context.clock.now_ms();
-                Metadata::new(id.0, location, &fields, properties.into(), now_ms)
+                Metadata::new(id.0, location, schema, properties.into(), now_ms)
             }
         };
         Ok(Self {
@@ -135,6 +137,7 @@ impl Table {
             trash: stored.others.into_iter().map(|path| (path, now_ns)).collect(),
             seen: Vec::new(),
             looked_ns: None,
+            schema_version: None,
             is_behind: true,
             made_ns: None,
             failure: None,
@@ -171,6 +174,14 @@ impl Table {
             self.history.clone(),
             self.hidden.clone(),
         );
+        // Asked behind the view: it has the columns of every chunk in it.
+        let schema = self.context.store.stream_schema(&self.path)?;
+        if self.schema_version != Some(schema.version()) {
+            let columns = schema::of_stream(&schema)?;
+            if draft.metadata.schema()? != &columns {
+                draft.metadata.set_schema(columns);
+            }
+        }
         if !self.is_behind && self.is_as_seen(&view) {
             draft.history.unchanged(now_ns);
         } else {
@@ -183,7 +194,9 @@ impl Table {
             draft.history.forget(&expired);
             draft.metadata.forget(|id| expired.contains(&id));
         }
-        self.adopt(draft, now_ns).await
+        self.adopt(draft, now_ns).await?;
+        self.schema_version = Some(schema.version());
+        Ok(())
     }
 
     /// Drafts the snapshots between what is listed and what is live.

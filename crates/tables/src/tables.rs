@@ -1,6 +1,7 @@
 //! All tables, as the door that serves the catalog sees them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use aquifer_stream::StreamStore;
 use aquifer_types::{StreamId, StreamName, StreamPath, TenantName};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 
 use crate::location::Location;
 use crate::sweep::Sweep;
@@ -58,7 +59,9 @@ struct Shared {
     /// Why readers cannot reach tier 2, where they cannot.
     context: Result<Arc<Context>, Error>,
     tables: Mutex<HashMap<StreamId, Slot>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
+    /// Loads that have not ended.
+    loads: AtomicUsize,
     sweep: tokio::sync::Mutex<Sweep>,
     metrics: TableMetrics,
     options: TableOptions,
@@ -93,7 +96,8 @@ impl Tables {
             store,
             context,
             tables: Mutex::default(),
-            permits: Semaphore::new(options.concurrency),
+            permits: Arc::new(Semaphore::new(options.concurrency)),
+            loads: AtomicUsize::new(0),
             sweep: tokio::sync::Mutex::default(),
             metrics,
             options,
@@ -135,11 +139,25 @@ impl Tables {
     ///
     /// # Errors
     /// [`Error::Store`] where there is no such stream, or tier 2 fails;
-    /// [`Error::Location`], [`Error::NotATable`], [`Error::TooManyChunks`].
+    /// [`Error::Location`], [`Error::NotATable`], [`Error::TooManyChunks`];
+    /// [`Error::Busy`] where too many wait already, as they do while tier 2
+    /// hangs.
     pub async fn load(&self, path: &StreamPath, which: Snapshots) -> Result<LoadedTable, Error> {
-        let (shared, path) = (self.shared.clone(), path.clone());
+        let shared = &self.shared;
+        let context = shared.context.clone()?;
+        let id = shared.store.stream(path)?.id();
+        let _waiting = Waiting::enter(shared)?;
+        // Who waits here is gone when it gives up, and of those who have one
+        // table loaded only one works.
+        let slot = shared.slot(id).lock_owned().await;
+        let permit = shared.permits.clone().acquire_owned().await.map_err(Error::internal)?;
+        let (shared, path) = (shared.clone(), path.clone());
         // Whoever asked may go away; what was begun is ended all the same.
-        let loading = tokio::spawn(async move { shared.load(path, which).await });
+        let loading = tokio::spawn(async move {
+            let loaded = shared.load(context, path, id, slot, which).await;
+            drop(permit);
+            loaded
+        });
         loading.await.map_err(Error::internal)?
     }
 
@@ -153,14 +171,34 @@ impl Tables {
     }
 }
 
+/// The place of one load among those that there may be.
+struct Waiting<'a>(&'a Shared);
+
+impl<'a> Waiting<'a> {
+    fn enter(shared: &'a Shared) -> Result<Self, Error> {
+        let limit = shared.options.loads_max;
+        let loads = shared.loads.fetch_add(1, Ordering::Relaxed);
+        // Given back below in either case.
+        let waiting = Self(shared);
+        if loads < limit { Ok(waiting) } else { Err(Error::Busy { limit }) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.loads.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Shared {
-    async fn load(&self, path: StreamPath, which: Snapshots) -> Result<LoadedTable, Error> {
-        let context = self.context.clone()?;
-        let id = self.store.stream(&path)?.id();
-        let slot = self.slot(id);
-        let mut slot = slot.lock().await;
-        // The semaphore is never closed.
-        let _permit = self.permits.acquire().await;
+    async fn load(
+        &self,
+        context: Arc<Context>,
+        path: StreamPath,
+        id: StreamId,
+        mut slot: OwnedMutexGuard<Option<Table>>,
+        which: Snapshots,
+    ) -> Result<LoadedTable, Error> {
         let table = match &mut *slot {
             Some(table) => table,
             None => slot.insert(Table::open(context, path, id).await?),

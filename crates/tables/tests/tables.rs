@@ -21,8 +21,8 @@ use aquifer_tables::{
     Error, LoadedTable, Snapshots, TableEnvironment, TableMetrics, TableOptions, Tables,
 };
 use aquifer_types::{
-    BatchBuilder, ErrorKind, Offset, PartitionIndex, StreamClass, StreamConfig, StreamName,
-    StreamPath, TenantName, Timestamp,
+    BatchBuilder, ErrorKind, FieldKind, NewField, Offset, PartitionIndex, StreamClass,
+    StreamConfig, StreamName, StreamPath, TenantName, Timestamp,
 };
 use prometheus_client::registry::Registry;
 use serde_json::Value;
@@ -30,6 +30,7 @@ use serde_json::Value;
 const ROOT: &str = "file:///tier2";
 const GRACE_MS: u64 = 100_000;
 const INTERVAL_MS: u64 = 1_000;
+const LOADS_MAX: usize = 20;
 
 fn path(name: &str) -> StreamPath {
     StreamPath::new(TenantName::default_tenant(), StreamName::new(name).unwrap())
@@ -39,6 +40,7 @@ struct World {
     store: StreamStore,
     tables: Tables,
     clock: Arc<MockClock>,
+    registry: Registry,
 }
 
 impl World {
@@ -68,12 +70,14 @@ impl World {
             snapshot_interval_ms_min: INTERVAL_MS,
             snapshot_ms_max: u64::MAX,
             snapshots_max: 20,
+            loads_max: LOADS_MAX,
             ..TableOptions::default()
         };
-        let metrics = TableMetrics::register(&mut Registry::default());
+        let mut registry = Registry::default();
+        let metrics = TableMetrics::register(&mut registry);
         let environment = TableEnvironment { clock: clock.clone(), random, metrics };
         let tables = Tables::new(store.clone(), options, environment);
-        Self { store, tables, clock: clock.clone() }
+        Self { store, tables, clock: clock.clone(), registry }
     }
 
     async fn create(&self, name: &str, partitions: u32) {
@@ -87,9 +91,14 @@ impl World {
     }
 
     async fn append(&self, name: &str, partition: u32, count: usize) {
+        self.append_values(name, partition, &vec!["value"; count]).await;
+    }
+
+    async fn append_values(&self, name: &str, partition: u32, values: &[&str]) {
         let mut builder = BatchBuilder::default();
-        for at in 0..count {
-            builder.push(Timestamp(1_000 + at as i64), Some(b"k"), &[], Some(b"value"));
+        for (at, value) in values.iter().enumerate() {
+            let time = Timestamp(1_000 + at as i64);
+            builder.push(time, Some(b"k"), &[], Some(value.as_bytes()));
         }
         let append = PartitionAppend {
             partition: PartitionIndex(partition),
@@ -328,6 +337,76 @@ async fn snapshots_follow_the_stream_at_their_pace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_has_the_fields_of_its_stream() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tier2, clock) = (TierStore::in_memory(), Arc::new(MockClock::new(1_000_000)));
+    let mut world = World::open(directory.path(), &tier2, &clock, 5).await;
+    world.create("a", 1).await;
+    let schemas = |loaded: &Loaded| -> Vec<i64> {
+        let all = loaded.metadata["schemas"].as_array().unwrap().iter();
+        all.map(|schema| schema["schema-id"].as_i64().unwrap()).collect()
+    };
+    let names = |loaded: &Loaded| -> Vec<String> {
+        let id = &loaded.metadata["current-schema-id"];
+        let mut all = loaded.metadata["schemas"].as_array().unwrap().iter();
+        let current = all.find(|schema| schema["schema-id"] == *id).unwrap();
+        let fields = current["fields"].as_array().unwrap().iter().skip(7);
+        fields.map(|field| field["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let declare = async |world: &World, name: &str| {
+        let path_of_field = vec![name.to_owned()];
+        let field = NewField { path: path_of_field, kind: FieldKind::Int64, is_declared: true };
+        world.store.declare_fields(&path("a"), &[field]).await.unwrap().version()
+    };
+    let empty = world.load("a").await.unwrap();
+    assert_eq!((schemas(&empty), names(&empty).len()), (vec![0], 0));
+
+    // A field that was declared is there without a snapshot.
+    let first = declare(&world, "one").await;
+    let loaded = world.load_at_once("a").await.unwrap();
+    assert_eq!((schemas(&loaded), names(&loaded).join(" ")), (vec![1], "_unfit one".to_owned()));
+    assert_eq!((first, loaded.snapshots().len()), (1, 0));
+    world.append_values("a", 0, &[r#"{"one":1}"#, r#"{"one":null}"#]).await;
+    world.tiered("a").await;
+    let loaded = world.load("a").await.unwrap();
+    let snapshot = loaded.current().unwrap().clone();
+    assert_eq!(snapshot["schema-id"], loaded.metadata["current-schema-id"]);
+    assert_eq!(manifest_schemas(&tier2, &snapshot).await, [1]);
+
+    // Older snapshots keep theirs, over a restart too.
+    let second = declare(&world, "two").await;
+    let loaded = world.load("a").await.unwrap();
+    assert_eq!((second, schemas(&loaded)), (2, vec![1, 2]));
+    assert_eq!(names(&loaded).join(" "), "_unfit one two");
+    assert_eq!(loaded.current().unwrap()["schema-id"], 1);
+    world.store.shutdown().await.unwrap();
+    drop(world);
+    world = World::open(directory.path(), &tier2, &clock, 6).await;
+    let again = world.load("a").await.unwrap();
+    assert_eq!(again.location, loaded.location, "nothing changed");
+    world.append_values("a", 0, &[r#"{"two":2}"#]).await;
+    world.tiered("a").await;
+    let loaded = world.load("a").await.unwrap();
+    assert_eq!(loaded.current().unwrap()["schema-id"], 2);
+    assert_eq!(loaded.snapshots()[0]["schema-id"], 1);
+    assert_eq!(manifest_schemas(&tier2, loaded.current().unwrap()).await, [1, 2]);
+    world.store.shutdown().await.unwrap();
+}
+
+/// The schemas that a snapshot's manifests were written under.
+async fn manifest_schemas(tier2: &TierStore, snapshot: &Value) -> Vec<i64> {
+    let mut found = Vec::new();
+    for manifest in avro(tier2, snapshot["manifest-list"].as_str().unwrap()).await {
+        let bytes = tier2.get(object(text(&manifest, "manifest_path"))).await.unwrap();
+        let reader = Reader::new(&bytes[..]).unwrap();
+        let id = std::str::from_utf8(&reader.user_metadata()["schema-id"]).unwrap();
+        found.push(id.parse().unwrap());
+    }
+    found.sort_unstable();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn small_manifests_are_merged() {
     const PARTITIONS: u32 = 20;
     let directory = tempfile::tempdir().unwrap();
@@ -535,6 +614,38 @@ async fn the_table_of_a_deleted_stream_goes_after_the_grace_time() {
     clock.advance(Duration::from_millis(1));
     world.tables.clean().await.unwrap();
     assert_eq!(count().await, 3 + 1);
+    world.store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loads_do_not_pile_up_while_tier_2_hangs() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tier2, clock) = (TierStore::in_memory(), Arc::new(MockClock::new(1_000_000)));
+    let faulty = FaultyStore::new(&tier2, 9);
+    let world = World::open(directory.path(), &faulty.store(), &clock, 9).await;
+    world.create("a", 1).await;
+    world.append("a", 0, 10).await;
+    world.tiered("a").await;
+    faulty.set_rates(FaultRates { stalled: 1_000, ..FaultRates::default() });
+    let path = path("a");
+    let load = || Box::pin(world.tables.load(&path, Snapshots::All));
+    let mut loads: Vec<_> = (0..LOADS_MAX).map(|_| load()).collect();
+    for load in &mut loads {
+        assert!(futures::poll!(load).is_pending());
+    }
+    let busy = load().await.err().unwrap();
+    assert_eq!(busy.kind(), ErrorKind::Throttled, "{busy}");
+    // Who gives up leaves nothing behind, but for the one that had begun.
+    let first = loads.remove(0);
+    drop(loads);
+    faulty.set_rates(FaultRates::default());
+    faulty.release_stalled();
+    first.await.unwrap();
+    load().await.unwrap();
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &world.registry).unwrap();
+    let loads = text.lines().find(|line| line.starts_with("tables_loads_total ")).unwrap();
+    assert_eq!(loads, "tables_loads_total 2");
     world.store.shutdown().await.unwrap();
 }
 

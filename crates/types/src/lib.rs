@@ -7,8 +7,10 @@
 
 pub mod batch;
 pub mod config;
+mod declared;
 mod error;
 mod ids;
+mod json_schema;
 mod murmur2;
 mod name;
 mod numbers;
@@ -23,8 +25,10 @@ pub use config::{
     ChunkIndex, ChunkShred, CleanupPolicy, ConfigError, KAFKA_SETTINGS, KAFKA_VALUE_BYTES_MAX,
     StreamClass, StreamConfig, StreamConfigChange, TimestampType,
 };
+pub use declared::DeclareError;
 pub use error::ErrorKind;
 pub use ids::{ChunkId, CommitId, Partition, StreamId};
+pub use json_schema::{JSON_SCHEMA_BYTES_MAX, JsonSchemaError, fields_of_json_schema};
 pub use murmur2::{murmur2, partition_for_key};
 pub use name::{
     GroupName, LeaseName, NameError, StreamName, StreamPath, TenantName, TransactionalId,

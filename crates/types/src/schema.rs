@@ -17,6 +17,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,10 +57,31 @@ pub enum FieldKind {
 }
 
 impl FieldKind {
+    /// As it is stored and shown.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Boolean => "boolean",
+            Self::Int64 => "int64",
+            Self::Float64 => "float64",
+            Self::Text => "text",
+            Self::Timestamp => "timestamp",
+            Self::Date => "date",
+            Self::Object => "object",
+            Self::Opaque => "opaque",
+        }
+    }
+
     /// Whether there is a column of such a field by itself.
     #[must_use]
     pub const fn is_scalar(self) -> bool {
         !matches!(self, Self::Object | Self::Opaque)
+    }
+}
+
+impl fmt::Display for FieldKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -318,8 +340,12 @@ impl StreamSchema {
 
 /// Whether two names are the same but for their case.
 fn is_alike(a: &str, b: &str) -> bool {
-    let lower = |name: &str| name.chars().flat_map(char::to_lowercase).collect::<String>();
-    a == b || lower(a) == lower(b)
+    a == b || lower_case(a) == lower_case(b)
+}
+
+/// A name without its case, as names are told apart.
+pub(crate) fn lower_case(name: &str) -> String {
+    name.chars().flat_map(char::to_lowercase).collect()
 }
 
 /// A schema as it is stored.

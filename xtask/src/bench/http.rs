@@ -65,27 +65,34 @@ impl Http {
     /// Sends the next request and gives the status of its answer, and its body
     /// unless that is a success.
     pub(super) fn send(&mut self) -> Result<(u16, String)> {
-        self.socket.send(&self.requests[self.next])?;
+        let answer = exchange(&mut self.socket, &self.requests[self.next]);
         self.next = (self.next + 1) % self.requests.len();
-        let line = self.socket.line()?;
-        let status = line.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
-        let status = status.with_context(|| format!("{line} is not of HTTP"))?;
-        let mut length = None;
-        loop {
-            let line = self.socket.line()?;
-            if line.is_empty() {
-                break;
-            }
-            if let Some((name, content)) = line.split_once(':')
-                && name.eq_ignore_ascii_case("content-length")
-            {
-                length = Some(content.trim().parse::<usize>()?);
-            }
-        }
-        let body = self.socket.take(length.context("an answer without a length")?)?;
-        let is_good = (200..300).contains(&status);
-        Ok((status, if is_good { String::new() } else { String::from_utf8_lossy(body).into() }))
+        answer
     }
+}
+
+/// Sends a request and gives the status of its answer, and its body unless that
+/// is a success.
+pub(super) fn exchange(socket: &mut Socket, request: &[u8]) -> Result<(u16, String)> {
+    socket.send(request)?;
+    let line = socket.line()?;
+    let status = line.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
+    let status = status.with_context(|| format!("{line} is not of HTTP"))?;
+    let mut length = None;
+    loop {
+        let line = socket.line()?;
+        if line.is_empty() {
+            break;
+        }
+        if let Some((name, content)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = Some(content.trim().parse::<usize>()?);
+        }
+    }
+    let body = socket.take(length.context("an answer without a length")?)?;
+    let is_good = (200..300).contains(&status);
+    Ok((status, if is_good { String::new() } else { String::from_utf8_lossy(body).into() }))
 }
 
 impl Connection for Http {
@@ -109,7 +116,7 @@ pub(super) fn request(stream: &str, partition: u32, kind: &str, body: &[u8]) -> 
     request
 }
 
-fn address(url: &str) -> Result<SocketAddr> {
+pub(super) fn address(url: &str) -> Result<SocketAddr> {
     let address = url.strip_prefix("http://");
     ensure!(address.is_some(), "{url} does not begin with http://");
     let address = address.unwrap_or_default().trim_end_matches('/');

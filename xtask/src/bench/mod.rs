@@ -5,15 +5,20 @@
 //! processes on loopback with their data in `target/bench`, on one disk.
 //! Tables go to the terminal and into `target/bench/<name>.md`.
 
+mod feed;
 mod footprint;
 mod http;
 mod kafka;
+mod keep_up;
 mod ledger;
 mod load;
 mod measure;
 mod peers;
 mod process;
 mod reading;
+mod search;
+mod spill;
+mod sql;
 mod tiering;
 
 use std::path::{Path, PathBuf};
@@ -46,6 +51,25 @@ pub(crate) struct Options {
     /// folders of files that are a record each.
     #[arg(long, value_name = "DIR")]
     samples: Option<PathBuf>,
+    /// So many bytes of records for `sql`, `search` and `spill`, such as 10GB.
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    bytes: Option<u64>,
+}
+
+/// A number of bytes, with a unit or without.
+fn bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 6] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+    ];
+    let unit = UNITS.iter().find_map(|(unit, size)| Some((text.strip_suffix(unit)?, *size)));
+    let (number, size) = unit.unwrap_or((text, 1));
+    let number = number.trim().parse::<u64>().map_err(|error| error.to_string())?;
+    number.checked_mul(size).ok_or_else(|| format!("{text} is too much"))
 }
 
 struct Figure {
@@ -128,6 +152,11 @@ const FIGURES: &[Figure] = &[
         about: "search indexes beside the records they are of, and building them a core",
         run: reading::index,
     },
+    Figure {
+        name: "index-rate",
+        about: "the highest rate of appends that tiering and search indexes keep up with",
+        run: keep_up::run,
+    },
     Figure { name: "cold", about: "a sequential read of chunks, a core", run: reading::cold },
     Figure { name: "tail", about: "how far 100 readers are behind", run: reading::tail },
     Figure {
@@ -136,6 +165,27 @@ const FIGURES: &[Figure] = &[
         run: footprint::idle,
     },
     Figure { name: "recovery", about: "seconds a GiB of journal", run: footprint::recovery },
+    Figure {
+        name: "sql",
+        about: "ten analytical questions beside DataFusion and DuckDB on the same chunks",
+        run: sql::run,
+    },
+    Figure { name: "tpch", about: "TPC-H loaded through streams, beside the same", run: sql::tpch },
+    Figure {
+        name: "json",
+        about: "questions about documents beside DuckDB on the chunks and on the JSON",
+        run: sql::json,
+    },
+    Figure {
+        name: "search",
+        about: "words in many chunks beside a scan and commands over compressed files",
+        run: search::run,
+    },
+    Figure {
+        name: "spill",
+        about: "appends at a fixed rate alone and beside a statement that spills",
+        run: spill::run,
+    },
 ];
 
 /// What every figure is given.
@@ -144,6 +194,7 @@ struct Context {
     quick: bool,
     full: bool,
     samples: PathBuf,
+    bytes: Option<u64>,
     directory: PathBuf,
 }
 
@@ -169,8 +220,14 @@ pub(crate) fn run_figures(options: &Options) -> Result<bool> {
     let directory = workspace.target.join("bench");
     std::fs::create_dir_all(&directory)?;
     let samples = options.samples.clone().unwrap_or_else(|| workspace.root.join("../shared/data"));
-    let context =
-        Context { workspace, quick: options.quick, full: options.full, samples, directory };
+    let context = Context {
+        workspace,
+        quick: options.quick,
+        full: options.full,
+        samples,
+        bytes: options.bytes,
+        directory,
+    };
     let mut good = true;
     println!("{}\n", machine(&context.directory));
     for figure in FIGURES {
@@ -208,6 +265,11 @@ impl Context {
         } else {
             normal
         }
+    }
+
+    /// The bytes of a volume: what `--bytes` says, else as [`Self::pick`].
+    fn bytes(&self, quick: u64, normal: u64, full: u64) -> u64 {
+        self.bytes.unwrap_or_else(|| self.pick(quick, normal, full))
     }
 
     fn is_quick(&self) -> bool {
@@ -319,6 +381,20 @@ mod tests {
             [meant("kafka"), meant("kafka-reads"), meant("kaf"), meant("idle")],
             [6, 1, 0, 1]
         );
+    }
+
+    #[test]
+    fn sizes_may_have_units() {
+        for (text, expected) in [
+            ("10GB", Some(10_000_000_000)),
+            ("3 MiB", Some(3 << 20)),
+            ("12345", Some(12345)),
+            ("1.5GB", None),
+            ("99999999999GB", None),
+            ("", None),
+        ] {
+            assert_eq!(bytes(text).ok(), expected, "{text}");
+        }
     }
 
     #[test]

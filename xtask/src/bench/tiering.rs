@@ -11,6 +11,7 @@ use serde_json::json;
 use super::http::{Http, NDJSON, TEXT, request};
 use super::measure::{Latencies, Table, figure, median};
 use super::{Context, seconds};
+use crate::e2e::questions::ticks_of;
 use crate::e2e::server::{Options, Server};
 
 /// One kind of data a partition.
@@ -29,21 +30,28 @@ const RETAINED_BYTES: u64 = 8 << 30;
 const SUSTAINED: f64 = 0.97;
 const SAMPLE_EVERY: Duration = Duration::from_millis(200);
 const RETRY_AFTER: Duration = Duration::from_millis(50);
+/// Of what the system counts processor time in.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The requests of each connection.
-struct Volume(Vec<Vec<Vec<u8>>>);
+pub(super) struct Volume(Vec<Vec<Vec<u8>>>);
 
-struct Paced {
-    rate: f64,
+pub(super) struct Paced {
+    pub(super) rate: f64,
     latencies: Latencies,
     refused: u64,
     untiered_max: f64,
-    untiered_end: f64,
+    pub(super) untiered_end: f64,
+    /// Bytes of records whose chunks had no search index yet at the end.
+    pub(super) unindexed_end: f64,
     lag_ms_max: f64,
+    /// What the server took of the processors, for everything that it did.
+    pub(super) processor_seconds: f64,
+    pub(super) wall_seconds: f64,
 }
 
 impl Paced {
-    fn is_sustained(&self, offered: f64) -> bool {
+    pub(super) fn is_sustained(&self, offered: f64) -> bool {
         self.rate >= SUSTAINED * offered
             && self.untiered_end < 2.0 * CHUNK_TARGET_BYTES * SAMPLES.len() as f64
     }
@@ -106,11 +114,11 @@ pub(super) fn run(context: &Context) -> Result<String> {
 }
 
 /// Bytes of all partitions in chunk targets of one.
-fn targets(untiered: f64) -> f64 {
+pub(super) fn targets(untiered: f64) -> f64 {
     untiered / CHUNK_TARGET_BYTES / SAMPLES.len() as f64
 }
 
-fn step(context: &Context) -> Duration {
+pub(super) fn step(context: &Context) -> Duration {
     seconds(context.pick(5, 30, 60))
 }
 
@@ -140,7 +148,7 @@ fn highest(context: &Context, volume: &Volume, is_offered_good: bool) -> Result<
 }
 
 /// Lines for each connection, so many that no chunk has one twice.
-fn volume(context: &Context) -> Result<Volume> {
+pub(super) fn volume(context: &Context) -> Result<Volume> {
     let bytes = context.pick(16_usize, 64, 64) << 20;
     let mut samples = Vec::new();
     for name in SAMPLES {
@@ -186,7 +194,7 @@ fn options(context: &Context, directory: &std::path::Path) -> Result<Options> {
 }
 
 /// Offers `offered` bytes a second to a fresh server for `duration`.
-fn paced(
+pub(super) fn paced(
     context: &Context,
     volume: &Volume,
     is_tiered: bool,
@@ -234,16 +242,17 @@ fn paced(
             }
         }
     };
-    let watch = || -> Result<[f64; 3]> {
-        let [mut untiered_max, mut untiered_end, mut lag_ms_max] = [0.0_f64; 3];
+    let watch = || -> Result<[f64; 4]> {
+        let [mut untiered_max, mut untiered_end, mut lag_ms_max, mut unindexed_end] = [0.0_f64; 4];
         while !is_over.load(Ordering::Relaxed) {
             let metrics = client.get_text("/metrics")?;
             untiered_end = metric(&metrics, "aquifer_untiered_bytes")?;
             untiered_max = untiered_max.max(untiered_end);
             lag_ms_max = lag_ms_max.max(metric(&metrics, "aquifer_tiering_lag_ms")?);
+            unindexed_end = metric(&metrics, "aquifer_unindexed_bytes")?;
             std::thread::sleep(SAMPLE_EVERY);
         }
-        Ok([untiered_max, untiered_end, lag_ms_max])
+        Ok([untiered_max, untiered_end, lag_ms_max, unindexed_end])
     };
     let (results, wall, watched) = std::thread::scope(|scope| {
         let watching = scope.spawn(watch);
@@ -259,7 +268,7 @@ fn paced(
     for result in results {
         latencies.extend(result.map_err(|_| anyhow!("a connection's thread panicked"))??);
     }
-    let [untiered_max, untiered_end, lag_ms_max] =
+    let [untiered_max, untiered_end, lag_ms_max, unindexed_end] =
         watched.map_err(|_| anyhow!("the watching thread panicked"))??;
     Ok(Paced {
         rate: acked.into_inner() as f64 / wall.max(duration).as_secs_f64(),
@@ -267,7 +276,10 @@ fn paced(
         refused: refused.into_inner(),
         untiered_max,
         untiered_end,
+        unindexed_end,
         lag_ms_max,
+        processor_seconds: ticks_of(server.id())? as f64 / TICKS_PER_SECOND,
+        wall_seconds: wall.as_secs_f64(),
     })
 }
 

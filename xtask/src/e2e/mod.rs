@@ -5,7 +5,7 @@
 //! is reported as a gap, never as a pass.
 
 mod bit_flips;
-mod client;
+pub(crate) mod client;
 mod clock;
 mod command_line;
 mod enospc;
@@ -27,7 +27,7 @@ mod postgres_jdbc;
 mod power_cut;
 mod proxy;
 mod query_isolation;
-mod questions;
+pub(crate) mod questions;
 mod readme;
 mod recover;
 mod s3;

@@ -17,6 +17,8 @@ use datafusion::common::Result;
 use datafusion::execution::FunctionRegistry;
 
 pub(crate) use rules::{BytesAsText, Operators};
+#[cfg(test)]
+pub(crate) use text::text;
 
 /// Registers everything with `registry`, which has DataFusion's own functions.
 /// One call of a function makes at most `bytes_max` out of a batch.

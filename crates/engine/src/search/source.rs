@@ -32,7 +32,7 @@ impl CutSource {
         let mut chunks = Vec::new();
         let mut tails = Vec::new();
         for partition in &table.partitions {
-            for CutChunk { meta, from, end } in cut_chunks(partition) {
+            for CutChunk { meta, from, end, .. } in cut_chunks(partition) {
                 parts.chunks.push(ChunkPart {
                     partition: meta.partition.index,
                     start: from,

@@ -238,10 +238,13 @@ impl Planner<'_> {
         // session of its own, so that the statement cannot read it by mistake.
         let aside = self.sessions.open(self.tenant, Arc::clone(&self.runtime))?;
         let mut names = Vec::new();
-        for stream in &listing.streams {
-            let table = Arc::new(EmptyTable::new(crate::table_schema()));
+        let schemas = match listing.streams.is_empty() {
+            true => Vec::new(),
+            false => self.server.columns(&listing.streams).await?,
+        };
+        for (stream, columns) in listing.streams.iter().zip(schemas) {
+            let table = Arc::new(EmptyTable::new(columns.clone()));
             register(&aside, stream.as_str(), table, &mut names)?;
-            let columns = crate::table_schema();
             all.push(Described { name: stream.to_string(), columns, sql: None });
         }
         for (name, sql) in &listing.views {

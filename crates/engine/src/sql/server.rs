@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aquifer_query::wire::Refusal;
 use aquifer_types::StreamName;
+use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 
@@ -15,6 +16,9 @@ pub(crate) type Resolved = (StreamName, Arc<dyn TableProvider>);
 pub(crate) trait Server: Send + Sync {
     /// All streams, and all views with their SQL.
     async fn list(&self) -> Result<(Vec<StreamName>, Vec<(String, String)>), Refusal>;
+
+    /// The columns of `streams`, in their order.
+    async fn columns(&self, streams: &[StreamName]) -> Result<Vec<SchemaRef>, Refusal>;
 
     /// One cut over `streams`. Asked once for a statement.
     async fn resolve(&self, streams: Vec<StreamName>) -> Result<Vec<Resolved>, Refusal>;

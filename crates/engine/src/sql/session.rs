@@ -15,9 +15,11 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SessionStateDefaults, TaskContext};
 use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::{SQLOptions, SessionConfig};
 
 use super::names::PUBLIC;
+use crate::fields::FieldsAsColumns;
 use crate::functions::{self, BytesAsText, Operators};
 use crate::joins::physical_rules;
 use crate::refusal::internal;
@@ -48,6 +50,7 @@ impl Sessions {
         let mut template = SessionStateBuilder::new()
             .with_config(config)
             .with_expr_planners(expr_planners())
+            .with_optimizer_rules(optimizer_rules())
             .with_scalar_functions(
                 SessionStateDefaults::default_scalar_functions()
                     .into_iter()
@@ -92,6 +95,12 @@ impl Sessions {
 fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
     let own: Arc<dyn ExprPlanner> = Arc::new(Operators);
     std::iter::once(own).chain(SessionStateDefaults::default_expr_planners()).collect()
+}
+
+/// DataFusion's, behind the one that makes columns of reads.
+fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let own: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(FieldsAsColumns);
+    std::iter::once(own).chain(Optimizer::new().rules).collect()
 }
 
 /// What one statement is planned and run in.

@@ -68,6 +68,7 @@ impl Source {
     /// Spells names without quotes as `known` does: exactly where there is one,
     /// else the only one that differs by case. Names that are not known keep the
     /// spelling that they are first met with, so that an alias is found again.
+    /// `user` is a name where it is known, and else who asks.
     pub(crate) fn spell<'a>(&mut self, known: impl IntoIterator<Item = &'a str>) {
         let mut spellings: HashMap<String, Vec<String>> = HashMap::new();
         let mut add = |name: &str| {
@@ -76,7 +77,11 @@ impl Source {
                 spelled.push(name.to_owned());
             }
         };
-        known.into_iter().for_each(&mut add);
+        let mut has_user = false;
+        for name in known {
+            has_user |= name.eq_ignore_ascii_case("user");
+            add(name);
+        }
         for token in &self.tokens {
             if let Token::Word(Word { value, quote_style: Some(_), .. }) = &token.token {
                 add(value);
@@ -86,6 +91,9 @@ impl Source {
             let Token::Word(word @ Word { quote_style: None, .. }) = &mut token.token else {
                 continue;
             };
+            if has_user && word.keyword == Keyword::USER {
+                word.keyword = Keyword::NoKeyword;
+            }
             let folded = word.value.to_lowercase();
             let spelled = spellings.entry(folded.clone()).or_default();
             match spelled.as_slice() {
@@ -480,6 +488,7 @@ mod tests {
             "SELECT count(*) AS Total FROM t ORDER BY Total",
         );
         check("SELECT USER.Username FROM t", &["user", "username"], "SELECT user.username FROM t");
+        check("SELECT user FROM t", &["user"], "SELECT user FROM t");
     }
 
     #[test]

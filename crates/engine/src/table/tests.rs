@@ -24,7 +24,7 @@ fn session(stream: &TestStream, cut: &Cut, reads: &Reads) -> SessionContext {
     let context = SessionContext::new_with_config_rt(config, resources.question(1 << 30).unwrap());
     context.register_table("s", stream.table(cut, reads.clone())).unwrap();
     let rows = stream.rows(cut);
-    let plain = MemTable::try_new(table_schema(), vec![rows]).unwrap();
+    let plain = MemTable::try_new(stream.columns(), vec![rows]).unwrap();
     context.register_table("plain", Arc::new(plain)).unwrap();
     context
 }
@@ -156,6 +156,7 @@ async fn large(chunks: usize) -> TestStream {
             row_group_bytes_max: 1 << 20,
             ..aquifer_chunk::EncodeOptions::default()
         },
+        ..Shape::default()
     };
     TestStream::new(TierStore::in_memory(), &shape, &mut StdRng::seed_from_u64(11)).await
 }

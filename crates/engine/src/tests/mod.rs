@@ -1,6 +1,7 @@
 //! Statements in, rows or refusals out.
 
 mod documented;
+mod fields;
 mod hostile;
 mod real;
 mod search;
@@ -22,7 +23,7 @@ use datafusion::arrow::array::{
     StructArray, TimestampMicrosecondArray, new_empty_array,
 };
 use datafusion::arrow::buffer::OffsetBuffer;
-use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{MemTable, TableProvider};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -65,6 +66,11 @@ pub(crate) struct FakeServer {
 impl Server for FakeServer {
     async fn list(&self) -> Result<(Vec<StreamName>, Vec<(String, String)>), Refusal> {
         Ok((self.streams.keys().cloned().collect(), self.views.lock().clone()))
+    }
+
+    async fn columns(&self, streams: &[StreamName]) -> Result<Vec<SchemaRef>, Refusal> {
+        let columns = |name: &StreamName| self.streams.get(name).map(|table| table.schema());
+        Ok(streams.iter().filter_map(columns).collect())
     }
 
     async fn resolve(&self, streams: Vec<StreamName>) -> Result<Vec<Resolved>, Refusal> {

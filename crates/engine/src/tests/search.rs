@@ -8,7 +8,7 @@ use aquifer_query::{
 };
 use aquifer_types::{
     BatchBuilder, Epoch, Offset, Partition, PartitionIndex, StreamConfig, StreamId, StreamName,
-    TenantName, Timestamp,
+    StreamSchema, TenantName, Timestamp,
 };
 use serde_json::{Value, json};
 
@@ -58,6 +58,7 @@ async fn ask(fixture: &Fixture, question: Question) -> Result<Value, Refusal> {
         name: stream(),
         id: partition.stream,
         config: StreamConfig::default(),
+        schema: StreamSchema::default(),
         partitions: vec![TablePartition {
             partition,
             start: Offset(0),

@@ -109,6 +109,8 @@ async fn names_are_found_as_people_write_them() {
     check_all(&[
         ("SELECT verb, count(*) AS Total FROM \"shop.orders-eu\" GROUP BY VERB ORDER BY total DESC", Ok(&[r#"{"Verb":"delete","Total":2}"#, r#"{"Verb":"get","Total":1}"#])),
         ("SELECT user.id FROM \"shop.orders-eu\" WHERE user.ID = 2", Ok(&[r#"{"user.Id":2}"#])),
+        ("SELECT user FROM \"shop.orders-eu\" WHERE Amount = 10", Ok(&[r#"{"user":{"username":"ann","Id":1}}"#])),
+        ("SELECT order AS o, count(order) AS c FROM \"shop.orders-eu\" WHERE order <> 'x' GROUP BY order ORDER BY order", Ok(&[r#"{"o":"y","c":1}"#, r#"{"o":"z","c":1}"#])),
         ("SELECT t.order FROM \"shop.orders-eu\" t WHERE amount IS NULL", Ok(&[r#"{"order":"y"}"#])),
         ("SELECT user.username, count(*) AS c FROM \"shop.orders-eu\" WHERE verb = 'delete' GROUP BY 1 ORDER BY 1", Ok(&[r#"{"user.username":"ann","c":1}"#, r#"{"user.username":null,"c":1}"#])),
         ("SELECT city FROM Users WHERE NAME = 'ann'", Ok(&[r#"{"city":"Ulm"}"#])),

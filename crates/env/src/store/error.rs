@@ -50,7 +50,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    pub(super) fn new(
+    pub(crate) fn new(
         kind: StoreErrorKind,
         path: impl Into<String>,
         source: impl Into<Box<dyn Error + Send + Sync>>,
@@ -58,11 +58,21 @@ impl StoreError {
         StoreError { kind, path: path.into(), source: Some(source.into()) }
     }
 
-    pub(super) fn other(path: impl Into<String>, reason: impl Into<String>) -> StoreError {
+    pub(crate) fn other(path: impl Into<String>, reason: impl Into<String>) -> StoreError {
         StoreError::new(StoreErrorKind::Other, path, reason.into())
     }
 
-    pub(super) fn unavailable(path: impl Into<String>, reason: impl Into<String>) -> StoreError {
+    /// What somebody sends for an object has broken off; it may come again.
+    pub fn broken_off(path: impl Into<String>, reason: impl Into<String>) -> StoreError {
+        StoreError::unavailable(path, reason)
+    }
+
+    /// What is asked for cannot be had, however often it is tried.
+    pub(crate) fn refused(path: impl Into<String>, reason: impl Into<String>) -> StoreError {
+        StoreError::other(path, reason)
+    }
+
+    pub(crate) fn unavailable(path: impl Into<String>, reason: impl Into<String>) -> StoreError {
         StoreError::new(StoreErrorKind::Unavailable, path, reason.into())
     }
 
@@ -80,7 +90,7 @@ impl StoreError {
         }
     }
 
-    pub(super) fn from_io(path: &str, error: io::Error) -> StoreError {
+    pub(crate) fn from_io(path: &str, error: io::Error) -> StoreError {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => StoreErrorKind::NotFound,
             io::ErrorKind::AlreadyExists => StoreErrorKind::AlreadyExists,
@@ -101,7 +111,7 @@ impl StoreError {
         StoreError::new(kind, path, error)
     }
 
-    pub(super) fn from_remote(path: &str, error: object_store::Error) -> StoreError {
+    pub(crate) fn from_remote(path: &str, error: object_store::Error) -> StoreError {
         use object_store::Error as Remote;
         let kind = match &error {
             Remote::NotFound { source, .. } if says(source.as_ref(), BUCKET_MISSING) => {

@@ -81,6 +81,20 @@ fn open(
     }
 }
 
+/// The bucket that an address names, without the path in it.
+pub(crate) fn remote_store(
+    url: &Url,
+    options: &[(String, String)],
+) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    let opened = match url.scheme() {
+        "s3" => s3(url, options),
+        "gs" => gcs(url, options),
+        "az" => azure(url, options),
+        scheme => return Err(StoreError::refused(address(url), format!("{scheme} is no bucket"))),
+    };
+    opened.map_err(|error| StoreError::refused(address(url), error.to_string()))
+}
+
 /// What other readers of the store at `url` have to know to reach it, in the
 /// words of Iceberg's clients: endpoint and region, nothing secret. Taken from
 /// where [`open_store`] takes it.

@@ -50,6 +50,7 @@ struct ChunkJson<'a> {
     min_timestamp: Option<i64>,
     max_timestamp: Option<i64>,
     generation: u32,
+    schema_version: u32,
 }
 
 pub(crate) async fn list(
@@ -140,6 +141,7 @@ impl Root {
             min_timestamp: chunk.timestamps.map(|(low, _)| low.get()),
             max_timestamp: chunk.timestamps.map(|(_, high)| high.get()),
             generation: chunk.generation,
+            schema_version: chunk.schema_version,
         }
     }
 
@@ -196,6 +198,7 @@ mod tests {
             index_path: None,
             index_bytes: None,
             generation: 0,
+            schema_version: 0,
         };
         let check = |after: &str, first: Option<ChunkDescription>, is_refused: bool| {
             let found = check_first(cursor(after).unwrap(), first.as_ref());

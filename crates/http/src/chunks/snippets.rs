@@ -46,26 +46,29 @@ def live_files(url):
     """The stream's live files. Ask anew for each read: compaction replaces them."""
     token = os.environ.get("AQUIFER_TOKEN")
     headers = {"Authorization": "Bearer " + token} if token else {}
-    files, after = [], ""
+    chunks, after = [], ""
     while after is not None:
         request = urllib.request.Request(url + after, headers=headers)
         with urllib.request.urlopen(request) as answer:
             page = json.load(answer)
-        files += [chunk["PLACE"] for chunk in page["chunks"]]
+        chunks += page["chunks"]
         after = page["next"] and "?after=" + page["next"]
-    if not files:
+    if not chunks:
         raise SystemExit("none of the records are in files yet; see chunk_max_age_ms")
-    return files
+    # Columns only come: the first file has those of all.
+    chunks.sort(key=lambda chunk: -chunk["schema_version"])
+    return [chunk["PLACE"] for chunk in chunks]
 
 
 files = live_files("URL")
 "#;
 
-const DUCKDB: &str = r#"records = duckdb.read_parquet(files)
+const DUCKDB: &str = r#"records = duckdb.read_parquet(files, union_by_name=True)
 print(duckdb.sql("SELECT _partition, count(*), max(_timestamp) FROM records GROUP BY 1 ORDER BY 1"))
 "#;
 
-const POLARS: &str = r#"records = pl.scan_parquet(files)
+const POLARS: &str = r#"fewer = pl.ScanCastOptions(missing_struct_fields="insert")
+records = pl.scan_parquet(files, missing_columns="insert", cast_options=fewer)
 summary = records.group_by("_partition").agg(pl.len(), pl.col("_timestamp").max())
 print(summary.sort("_partition").collect())
 "#;
@@ -77,7 +80,7 @@ print(summary.sort_by("_partition").to_pylist())
 "#;
 
 const SPARK: &str = r#"spark = SparkSession.builder.getOrCreate()
-records = spark.read.parquet(*files)
+records = spark.read.option("mergeSchema", "true").parquet(*files)
 records.groupBy("_partition").agg({"*": "count", "_timestamp": "max"}).orderBy("_partition").show()
 "#;
 
@@ -175,7 +178,7 @@ mod tests {
         check("s3", "duckdb", "TYPE s3");
         check("s3", "pyarrow", "from_uri(files[0])");
         check("s3", "spark", "s3a://");
-        check("gs", "polars", "scan_parquet(files)");
+        check("gs", "polars", "scan_parquet(files,");
         assert!(Reader::of_name("excel").is_err());
     }
 }

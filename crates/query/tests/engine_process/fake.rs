@@ -91,6 +91,23 @@ impl Engine {
                 let (from, bytes_max) = (Offset(0), 1);
                 self.say(FromEngine::ReadTail { partition, from, bytes_max }).await
             }
+            ["once", place, how] => {
+                // What it does the first time, it answers the next.
+                if std::fs::exists(place)? {
+                    return self.answer(3).await;
+                }
+                std::fs::write(place, "")?;
+                match *how {
+                    "abort" => std::process::abort(),
+                    "hang" => {}
+                    "begin" => self.begin().await?,
+                    _ => {
+                        self.begin().await?;
+                        self.data(1, b"x").await?;
+                    }
+                }
+                self.until_closed().await
+            }
             ["abort"] => std::process::abort(),
             ["exit"] => std::process::exit(3),
             ["kill"] => {

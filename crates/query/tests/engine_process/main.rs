@@ -50,6 +50,7 @@ fn main() {
         an_answer_is_handed_on_in_order,
         a_peer_that_misbehaves_fails_its_question_alone,
         an_engine_that_dies_is_said_so_and_started_again,
+        what_was_not_answered_yet_is_asked_of_the_next_engine,
         one_that_cannot_be_started_is_not_tried_all_the_time,
         too_much_memory_ends_questions_and_then_the_engine,
         time_is_kept_here_too,
@@ -59,6 +60,7 @@ fn main() {
         a_stop_ends_everything,
         the_tail_is_whole_at_its_cut,
         views_are_kept,
+        views_fit_into_one_message_together,
         limits_are_lowered_to_the_servers,
     ];
     println!("test result: ok");
@@ -109,7 +111,8 @@ async fn a_peer_that_misbehaves_fails_its_question_alone() {
 }
 
 async fn an_engine_that_dies_is_said_so_and_started_again() {
-    let server = Server::start(QueryOptions::default()).await;
+    let options = QueryOptions { question_retries_max: 0, ..QueryOptions::default() };
+    let server = Server::start(options).await;
     let check = async |statement: &str, code: &str| {
         let mut answer = server.ask("begin and hang").await.unwrap();
         let refusal = server.outcome(statement).await.unwrap_err();
@@ -127,6 +130,37 @@ async fn an_engine_that_dies_is_said_so_and_started_again() {
     check("allocate", "engine-memory").await;
     assert_eq!(server.metric("query_engine_starts_total"), 5.0);
     assert_eq!(server.metric("query_engine_ends_total{reason=\"crash\"}"), 2.0);
+    server.stop().await;
+}
+
+async fn what_was_not_answered_yet_is_asked_of_the_next_engine() {
+    let server = Server::start(QueryOptions::default()).await;
+    let place = |name: &str| server.directory().join(name).display().to_string();
+    let mut begun = server.ask(&format!("once {} begin", place("begun"))).await.unwrap();
+    let mut told = server.ask(&format!("once {} data", place("told"))).await.unwrap();
+    assert!(matches!(told.next().await, Ok(Some(Part::Data { rows: 1, .. }))));
+    let silent = format!("once {} hang", place("silent"));
+    let waiting = async { server.outcome(&silent).await };
+    let killing = async {
+        server.eventually("it is asked", || std::fs::exists(place("silent")).unwrap()).await;
+        server.outcome(&format!("once {} abort", place("killer"))).await
+    };
+    let (waited, killed) = tokio::join!(waiting, killing);
+    // The one that ended it too: the next one does not let it.
+    assert_eq!((waited.unwrap(), killed.unwrap()), (3, 3));
+    let mut rows = 0;
+    while let Some(part) = begun.next().await.unwrap() {
+        rows += match part {
+            Part::Data { rows, .. } => rows,
+            _ => 0,
+        };
+    }
+    assert_eq!(rows, 3);
+    // Of whose answer something has left cannot begin anew.
+    assert_eq!(told.next().await.unwrap_err().code, "engine-crashed");
+    // Nor is it tried again and again.
+    assert_eq!(server.outcome("abort").await.unwrap_err().code, "engine-crashed");
+    assert_eq!(server.metric("query_engine_starts_total"), 3.0);
     server.stop().await;
 }
 
@@ -301,6 +335,22 @@ async fn views_are_kept() {
     assert_eq!(code(&server, "drop if a").await, "");
     server.try_create("a").await.unwrap();
     assert_eq!(code(&server, "put a SELECT 1").await, "already-exists");
+    server.stop().await;
+}
+
+async fn views_fit_into_one_message_together() {
+    let options = QueryOptions { views_bytes_max: 1024, ..QueryOptions::default() };
+    let server = Server::start(options).await;
+    let sql = "x".repeat(600);
+    let put = async |words: &str| {
+        let put = server.outcome(&format!("{words} {sql}")).await;
+        put.err().map_or_else(String::new, |refusal| refusal.code)
+    };
+    assert_eq!(put("put a").await, "");
+    assert_eq!(put("put b").await, "too-large");
+    // What it replaces is not counted.
+    assert_eq!(put("replace a").await, "");
+    assert_eq!(server.outcome("list").await.unwrap(), 1);
     server.stop().await;
 }
 

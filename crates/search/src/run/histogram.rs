@@ -279,8 +279,15 @@ struct Counted {
 
 impl Counted {
     fn new(counter: Arc<Counter>, options: &RunOptions) -> Self {
+        let fields = counter.request.top_of.len().max(1);
+        // Each read has counters of its own, one that has ended keeps its until
+        // they are merged, and there are those of all.
+        let counters = fields.saturating_mul(options.reads_max.max(1).saturating_mul(2) + 1);
+        let bytes_max = usize::try_from(options.top_bytes_max).unwrap_or(usize::MAX) / counters;
         let top = counter.request.top_of.iter().map(|field| {
-            TopCounter::new(field, options.top_values_max, options.top_value_bytes_max)
+            let (values_max, value_bytes_max) =
+                (options.top_values_max, options.top_value_bytes_max);
+            TopCounter::new(field, values_max, value_bytes_max, bytes_max)
         });
         Self {
             scratch: Scratch::default(),

@@ -21,6 +21,9 @@ pub struct RunOptions {
     pub top_values_max: usize,
     /// Longer values of a field are not counted among its most frequent.
     pub top_value_bytes_max: usize,
+    /// The most bytes of counted values that a histogram holds, over all fields
+    /// and reads; beyond them the rarest are forgotten, too.
+    pub top_bytes_max: u64,
     /// How often a histogram that is not exact yet is told.
     pub progress_interval: Duration,
 }
@@ -34,6 +37,7 @@ impl Default for RunOptions {
             hits_bytes_max: 64 << 20,
             top_values_max: 65_536,
             top_value_bytes_max: 256,
+            top_bytes_max: 256 << 20,
             progress_interval: Duration::from_millis(250),
         }
     }

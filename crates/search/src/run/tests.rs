@@ -73,8 +73,10 @@ const WORDS: [&str; 14] = [
 fn value(rng: &mut StdRng) -> Option<Bytes> {
     let mut word = || (*WORDS.choose(rng).unwrap()).to_owned();
     let (a, b) = (word(), word());
-    let text = match rng.random_range(0..7) {
+    let text = match rng.random_range(0..8) {
         0 => return None,
+        // A name too long for any query, which must not pass for another's.
+        7 => format!("{{\"a\":{{\"{}\":\"{a}\"}},\"n\":1}}", "x".repeat(5000)),
         1 => String::new(),
         2 => format!("{a} {b} rare{}", rng.random_range(0..200)),
         3 => format!("{{\"a\":\"{a}\",\"n\":{},\"b\":{{\"c\":\"{b}\"}}", rng.random_range(0..5)),
@@ -270,7 +272,7 @@ impl Stream {
     }
 }
 
-const QUERIES: [&str; 46] = [
+const QUERIES: [&str; 48] = [
     "",
     "error",
     "err*",
@@ -316,6 +318,8 @@ const QUERIES: [&str; 46] = [
     "a:(error OR warn) -b.c:x",
     "nb",
     "a:b",
+    "a.\u{FFFD}:error",
+    "a.\u{FFFD}:*",
     "zzz",
 ];
 
@@ -421,28 +425,73 @@ async fn check_histogram(
     assert_eq!(bars.top.len(), top_of.len());
 }
 
+fn plain_records(offsets: std::ops::Range<i64>) -> Vec<Record> {
+    let record = |n| Record {
+        offset: Offset(n),
+        timestamp: Timestamp(n * 10),
+        key: None,
+        headers: Vec::new(),
+        value: Some(Bytes::from(format!("common needle{n}"))),
+    };
+    offsets.map(record).collect()
+}
+
 /// A stream of one partition in `chunks` chunks of a thousand records, the
-/// newest in the last.
-async fn plain(chunks: i64) -> Arc<Stream> {
+/// newest in the last, and a tail of `runs` runs of a hundred.
+async fn plain_with_tail(chunks: i64, runs: i64) -> Arc<Stream> {
     let mut stream = Stream::default();
     for number in 0..chunks {
         let base = number * 1000;
-        let records: Vec<Record> = (base..base + 1000)
-            .map(|n| Record {
-                offset: Offset(n),
-                timestamp: Timestamp(n * 10),
-                key: None,
-                headers: Vec::new(),
-                value: Some(Bytes::from(format!("common needle{n}"))),
-            })
-            .collect();
+        let records = plain_records(base..base + 1000);
         let covered = (base, base + 1000);
         stream.add_chunk(PartitionIndex(0), covered, 0, &records, true).await;
         if let Some(part) = stream.parts.chunks.last_mut() {
             part.timestamps = Some((Timestamp(base * 10), Timestamp((base + 999) * 10)));
         }
     }
+    let (partition, start) = (PartitionIndex(0), chunks * 1000);
+    let run = |number| {
+        let from = start + number * 100;
+        let batch = batch(&plain_records(from..from + 100));
+        let rows = Rows::from_batches(partition, [(&batch, Timestamp(0))], 1 << 20).unwrap();
+        (Offset(from + 100), PartitionRows { partition, rows })
+    };
+    if runs > 0 {
+        let end = Offset(start + runs * 100);
+        stream.parts.tails.push(TailRange { partition, start: Offset(start), end });
+        stream.tails.push((0..runs).map(run).collect());
+    }
     Arc::new(stream)
+}
+
+async fn plain(chunks: i64) -> Arc<Stream> {
+    plain_with_tail(chunks, 0).await
+}
+
+#[tokio::test]
+async fn of_a_tail_no_more_is_looked_through_than_the_answer_needs() {
+    let stream = plain_with_tail(1, 60).await;
+    let find = async |text: &str, hits_max| {
+        stream.blocks_read.store(0, Ordering::Relaxed);
+        let query = Query::parse(text, NOW).unwrap();
+        let wants =
+            SearchRequest { query, hits_max, after: None, wants_total: false, wants_marks: false };
+        let parts = stream.parts.clone();
+        search(stream.clone(), parts, wants, RunOptions::default()).await.unwrap()
+    };
+    let reads_max = RunOptions::default().reads_max as u64;
+    let hits = find("common", 5).await;
+    let offsets: Vec<i64> = hits.hits.iter().map(|hit| hit.record.offset.0).collect();
+    assert_eq!(offsets, [6999, 6998, 6997, 6996, 6995]);
+    // The newest run has them all: those that were begun beside it are all else.
+    assert!(hits.rows_read <= reads_max * 100, "{} rows", hits.rows_read);
+    assert_eq!(stream.blocks_read.load(Ordering::Relaxed), 0);
+    let hits = find("common", 250).await;
+    assert_eq!(hits.hits.len(), 250);
+    assert!(hits.rows_read <= (reads_max + 3) * 100, "{} rows", hits.rows_read);
+    // What lies far back is found, too.
+    let hits = find("needle1005", 1).await;
+    assert_eq!(hits.hits[0].record.offset.0, 1005);
 }
 
 #[tokio::test]

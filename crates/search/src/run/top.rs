@@ -5,9 +5,13 @@ use std::collections::HashMap;
 use crate::Searchable;
 use crate::json::{self, Value};
 
+/// About what a value takes beside its bytes: its count, its place in the table
+/// of which a part is empty, and the allocator's share.
+const ENTRY_BYTES: usize = 96;
+
 /// Counts the values of one field.
 ///
-/// Beyond its limit the rarer half of the values is forgotten; what was
+/// Beyond its limits the rarer half of the values is forgotten; what was
 /// forgotten may come again and is then counted from the highest count that any
 /// forgotten one had below the truth. So no count is too high, and none is too
 /// low by more than [`TopCounter::error_max`].
@@ -16,6 +20,9 @@ pub(crate) struct TopCounter {
     field: Field,
     values_max: usize,
     value_bytes_max: usize,
+    bytes_max: usize,
+    /// What `counts` takes.
+    bytes: usize,
     /// By the value, as JSON writes it.
     counts: HashMap<Box<[u8]>, Count>,
     rows: u64,
@@ -40,8 +47,14 @@ enum Field {
 }
 
 impl TopCounter {
-    /// Counts a field, named as in queries.
-    pub(crate) fn new(name: &str, values_max: usize, value_bytes_max: usize) -> Self {
+    /// Counts a field, named as in queries. What is counted takes `bytes_max` at
+    /// most.
+    pub(crate) fn new(
+        name: &str,
+        values_max: usize,
+        value_bytes_max: usize,
+        bytes_max: usize,
+    ) -> Self {
         let field = match name {
             "_key" => Field::Key,
             "_partition" => Field::Partition,
@@ -54,6 +67,8 @@ impl TopCounter {
             field,
             values_max: values_max.max(2),
             value_bytes_max,
+            bytes_max,
+            bytes: 0,
             counts: HashMap::new(),
             rows: 0,
             error_max: 0,
@@ -131,8 +146,7 @@ impl TopCounter {
             }
             return;
         }
-        self.make_room();
-        self.counts.insert(value.into(), Count { count: 1, last_row: row });
+        self.insert(value.into(), Count { count: 1, last_row: row });
     }
 
     /// Adds what another counter of the same field has counted.
@@ -142,23 +156,30 @@ impl TopCounter {
         for (value, count) in other.counts {
             match self.counts.get_mut(&value) {
                 Some(known) => known.count += count.count,
-                None => {
-                    self.make_room();
-                    self.counts.insert(value, Count { count: count.count, last_row: 0 });
-                }
+                None => self.insert(value, Count { count: count.count, last_row: 0 }),
             }
         }
     }
 
-    fn make_room(&mut self) {
-        if self.counts.len() < self.values_max {
-            return;
+    fn insert(&mut self, value: Box<[u8]>, count: Count) {
+        let bytes = value.len() + ENTRY_BYTES;
+        // Half of them go each time.
+        while !self.counts.is_empty()
+            && (self.counts.len() >= self.values_max || self.bytes + bytes > self.bytes_max)
+        {
+            self.make_room();
         }
+        self.bytes += bytes;
+        self.counts.insert(value, count);
+    }
+
+    fn make_room(&mut self) {
         let mut counts: Vec<u64> = self.counts.values().map(|count| count.count).collect();
         let middle = counts.len() / 2;
         let (_, limit, _) = counts.select_nth_unstable(middle);
         let limit = *limit;
         self.counts.retain(|_, count| count.count > limit);
+        self.bytes = self.counts.keys().map(|value| value.len() + ENTRY_BYTES).sum();
         self.error_max += limit;
     }
 
@@ -179,7 +200,7 @@ mod tests {
     use super::*;
 
     fn count(field: &str, values: &[&str], values_max: usize) -> TopCounter {
-        let mut counter = TopCounter::new(field, values_max, 20);
+        let mut counter = TopCounter::new(field, values_max, 20, 1 << 20);
         for value in values {
             let record = Record {
                 offset: Offset(0),
@@ -217,6 +238,37 @@ mod tests {
         check("_headers.x", &[]);
         check("c", &[]);
         assert_eq!(count("a", &values, 100).too_long, 1);
+    }
+
+    #[test]
+    fn counters_take_no_more_than_they_may() {
+        let bytes_max = 10 * (ENTRY_BYTES + 20);
+        let mut all = TopCounter::new("a", 1000, 100, bytes_max);
+        for round in 0..10 {
+            let mut counter = TopCounter::new("a", 1000, 100, bytes_max);
+            for n in 0..100 {
+                let often = "often".repeat(10);
+                for value in
+                    [format!("{{\"a\":{}}}", n * 100 + round), format!("{{\"a\":\"{often}\"}}")]
+                {
+                    let record = Record {
+                        offset: Offset(0),
+                        timestamp: Timestamp(0),
+                        key: None,
+                        headers: Vec::new(),
+                        value: Some(Bytes::from(value)),
+                    };
+                    counter.add(&(PartitionIndex(0), &record));
+                    assert!(counter.bytes <= bytes_max, "{}", counter.bytes);
+                }
+            }
+            all.merge(counter);
+            assert!(all.bytes <= bytes_max, "{}", all.bytes);
+        }
+        let held = all.counts.keys().map(|value| value.len() + ENTRY_BYTES).sum::<usize>();
+        assert_eq!(all.bytes, held);
+        let (value, count) = all.top(1).remove(0);
+        assert!(value.starts_with(b"\"often") && count + all.error_max >= 1000, "{count}");
     }
 
     #[test]

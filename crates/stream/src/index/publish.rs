@@ -132,7 +132,6 @@ impl Index {
             Event::ChunkIndexed { partition, chunk, index, index_path, index_bytes, at } => {
                 changes.push(Change::RemoveIntent(index.0));
                 let Some(log) = self.partition(*partition) else { return };
-                // In a replay the chunk may be gone already, and its index with it.
                 if let Some((indexed, old)) = log.set_index(*chunk, index_path, *index_bytes) {
                     changes.push(chunk_row(&indexed));
                     // A replay may have taken it for one that was replaced.
@@ -143,6 +142,12 @@ impl Index {
                         let garbage = self.due(*at, garbage_reason::REPLACED);
                         self.add_garbage(old, garbage, changes);
                     }
+                } else if !self.garbage.lock().contains_key(index_path) {
+                    // In a replay the chunk may be gone already: what took it away
+                    // did not know of this index, or the catalog does not. Where
+                    // it was deleted since, the replay comes to that too.
+                    let garbage = self.due(*at, garbage_reason::REPLACED);
+                    self.add_garbage(index_path.clone(), garbage, changes);
                 }
             }
             Event::GarbageCollected { object_paths } => {

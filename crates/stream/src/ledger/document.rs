@@ -36,11 +36,29 @@ pub enum DocumentKind {
     /// The schema of a live stream's values, under the stream's id. It goes with
     /// the stream.
     Schema,
+    /// An import of objects, and how far it is.
+    Import,
+    /// How far an object was imported, and which were.
+    ImportedObject,
+    /// A place that is watched for objects to import.
+    Watch,
+    /// An export of records, and how far it is.
+    Export,
 }
 
 impl DocumentKind {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Server, Self::User, Self::Group, Self::ClientQuota, Self::View, Self::Schema];
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Server,
+        Self::User,
+        Self::Group,
+        Self::ClientQuota,
+        Self::View,
+        Self::Schema,
+        Self::Import,
+        Self::ImportedObject,
+        Self::Watch,
+        Self::Export,
+    ];
 }
 
 /// The name of a document.

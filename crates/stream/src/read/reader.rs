@@ -9,7 +9,7 @@ use aquifer_env::store::TierStore;
 use aquifer_env::{Clock, tasks};
 use aquifer_journal::{FileId, JournalReader, PinnedFile};
 use aquifer_types::{Batch, Offset, Record, Timestamp};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::object::from_chunk;
 use super::{ChunkCache, Cursor, Lease, Leases};
@@ -171,30 +171,20 @@ async fn scan(
     }
 }
 
-/// Reads batches from their files, neighbours in one go.
+/// Reads batches from their files, neighbours in one go, into one piece of
+/// memory: what waits for its client holds no more than its own bytes, and not
+/// what lay between, and one thread's allocator is not left with a block for
+/// each batch that another thread frees.
 fn read_files(
     journal: &JournalReader,
     missing: &[(usize, TailEntry)],
 ) -> Result<Option<Vec<(usize, Bytes)>>, Error> {
-    /// Neighbours with less between them are read together.
-    const HOLE_BYTES_MAX: u64 = 64 << 10;
+    let wanted: usize = missing.iter().map(|(_, entry)| entry.len as usize).sum();
+    let mut all = BytesMut::with_capacity(wanted);
     let mut pins: HashMap<FileId, PinnedFile> = HashMap::new();
-    let mut read = Vec::with_capacity(missing.len());
     let mut rest = missing;
     while let Some((_, first)) = rest.first() {
-        let end_of = |entry: &TailEntry| entry.position + u64::from(entry.len);
-        let mut run = 1;
-        let mut end = end_of(first);
-        while let Some((_, next)) = rest.get(run) {
-            if next.file != first.file
-                || next.position < end
-                || next.position - end > HOLE_BYTES_MAX
-            {
-                break;
-            }
-            end = end_of(next);
-            run += 1;
-        }
+        let (run, end) = neighbours(rest);
         let pin = match pins.entry(first.file) {
             std::collections::hash_map::Entry::Occupied(pin) => pin.into_mut(),
             std::collections::hash_map::Entry::Vacant(slot) => match journal.pin(first.file)? {
@@ -204,13 +194,41 @@ fn read_files(
         };
         let bytes = pin.read(first.position, end - first.position)?;
         let (these, others) = rest.split_at(run);
-        for (at, entry) in these {
+        if run == missing.len() && bytes.len() == wanted {
+            return Ok(Some(cut_up(bytes, missing)));
+        }
+        for (_, entry) in these {
             let from = (entry.position - first.position) as usize;
-            read.push((*at, bytes.slice(from..from + entry.len as usize)));
+            all.extend_from_slice(&bytes[from..from + entry.len as usize]);
         }
         rest = others;
     }
-    Ok(Some(read))
+    Ok(Some(cut_up(all.freeze(), missing)))
+}
+
+/// How many entries are read with the first one, and where the last of them
+/// ends.
+fn neighbours(entries: &[(usize, TailEntry)]) -> (usize, u64) {
+    /// Neighbours with less between them are read together.
+    const HOLE_BYTES_MAX: u64 = 16 << 10;
+    let mut of_run: Option<(FileId, u64)> = None;
+    let mut run = 0;
+    for (_, entry) in entries {
+        if let Some((file, end)) = of_run {
+            let is_near = entry.position >= end && entry.position - end <= HOLE_BYTES_MAX;
+            if entry.file != file || !is_near {
+                break;
+            }
+        }
+        of_run = Some((entry.file, entry.position + u64::from(entry.len)));
+        run += 1;
+    }
+    (run, of_run.map_or(0, |(_, end)| end))
+}
+
+/// The batches, which lie in `all` one behind the other.
+fn cut_up(mut all: Bytes, entries: &[(usize, TailEntry)]) -> Vec<(usize, Bytes)> {
+    entries.iter().map(|(at, entry)| (*at, all.split_to(entry.len as usize))).collect()
 }
 
 /// The batch in `bytes`, if it is the one that the index means.

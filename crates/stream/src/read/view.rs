@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use aquifer_chunk::ReadOptions;
 use aquifer_types::{GroupSequence, Offset, Partition};
+use futures::StreamExt;
 
+use super::object::from_chunk;
 use super::{Cursor, Lease, Reader};
 use crate::Error;
 use crate::api::Isolation;
@@ -94,5 +97,24 @@ impl View {
             Error::Invalid(format!("the view does not have partition {partition}"))
         })?;
         Ok(Cursor::new(self.reader.clone(), self.lease.clone(), cut.log.clone(), from, cut.end))
+    }
+
+    /// How many records of `chunk`, which is one of the view's, lie at `from` or
+    /// behind it. They are counted in the chunk as the view has it, whatever
+    /// compaction has made of it since.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Tier2`].
+    pub async fn count_from(&self, chunk: &ChunkMeta, from: Offset) -> Result<u64, Error> {
+        let reader = self.reader.cache.open(&self.reader.store, chunk).await?;
+        let window_bytes = self.reader.window_bytes;
+        let mut rows = reader.read(from, ReadOptions { window_bytes, ..ReadOptions::default() });
+        let mut count = 0;
+        while let Some(rows) = rows.next().await {
+            // A window may begin before.
+            let rows = rows.map_err(from_chunk)?;
+            count += rows.offsets().filter(|offset| *offset >= from).count() as u64;
+        }
+        Ok(count)
     }
 }

@@ -24,10 +24,7 @@ impl StreamStore {
     /// [`Error::StreamExists`]; [`Error::Invalid`] where the configuration or the
     /// number of partitions is out of bounds.
     pub async fn create_stream(&self, new: NewStream) -> Result<StreamDescription, Error> {
-        self.check_new_stream(&new)?;
-        let path = new.path.clone();
-        self.commit(vec![Operation::CreateStream { id: self.new_stream_id(), new }]).await?;
-        self.describe_stream(&path)
+        self.create_stream_with(new, &[]).await
     }
 
     /// Whether a stream could be created as things are now.
@@ -326,6 +323,7 @@ fn described(chunk: &ChunkMeta) -> ChunkDescription {
         index_path: chunk.index_path.clone(),
         index_bytes: chunk.index_bytes,
         generation: chunk.generation,
+        schema_version: chunk.schema_version,
     }
 }
 

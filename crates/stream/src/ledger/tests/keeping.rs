@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer_catalog::{Catalog, Options as CatalogOptions, garbage_reason};
+use aquifer_catalog::{Catalog, Change, Options as CatalogOptions, garbage_reason};
 use aquifer_env::{Clock, CrashChoice, Disk, FaultyDisk, MockClock};
 use aquifer_types::{
-    Offset, Partition, PartitionIndex, StreamClass, StreamConfig, StreamId, Timestamp,
+    ChunkId, Offset, Partition, PartitionIndex, StreamClass, StreamConfig, StreamId, Timestamp,
 };
 use uuid::Uuid;
 
@@ -232,6 +232,52 @@ fn garbage_says_why_and_since_when() {
     }
     let garbage = index.garbage.lock().get(&object_path).cloned().unwrap();
     assert_eq!((garbage.since, garbage.due), (Timestamp(700), Timestamp(750)));
+}
+
+#[test]
+fn an_index_whose_chunk_is_gone_is_garbage() {
+    let index = Index::new(1 << 20, 50);
+    let mut changes = Vec::new();
+    let path_of_index = "default/a/p0/9-12.index".to_owned();
+    let indexed = Event::ChunkIndexed {
+        partition: at(1),
+        chunk: ChunkId(Uuid::from_u128(9)),
+        index: ChunkId(Uuid::from_u128(12)),
+        index_path: path_of_index.clone(),
+        index_bytes: 7,
+        at: Timestamp(700),
+    };
+    // The snapshot that a replay begins with has seen the chunk's end already.
+    for event in [
+        Event::StreamCreated {
+            id: id(1),
+            path: path("a"),
+            partitions: 1,
+            class: StreamClass::Durable,
+            config: StreamConfig::default(),
+            created: Timestamp(1),
+            epoch: aquifer_types::Epoch(1),
+        },
+        indexed.clone(),
+    ] {
+        index.publish(&event, &mut changes);
+    }
+    let found = |index: &Index| index.garbage.lock().get(&path_of_index).cloned();
+    let garbage = found(&index).unwrap();
+    assert_eq!((garbage.since, garbage.due), (Timestamp(700), Timestamp(750)));
+    let told = |changes: &[Change]| {
+        let is_it = |change: &&Change| matches!(change, Change::AddGarbage(row) if row.object_path == path_of_index);
+        changes.iter().filter(is_it).count()
+    };
+    assert_eq!(told(&changes), 1);
+    // What is known of it is not told anew, and it goes once.
+    index.publish(&indexed, &mut changes);
+    assert_eq!(told(&changes), 1);
+    index.publish(
+        &Event::GarbageCollected { object_paths: vec![path_of_index.clone()] },
+        &mut changes,
+    );
+    assert!(found(&index).is_none());
 }
 
 #[test]
