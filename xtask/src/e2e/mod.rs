@@ -33,6 +33,7 @@ mod recover;
 mod s3;
 mod search;
 pub(crate) mod server;
+mod shredding;
 mod sql_cut;
 mod sql_http;
 mod sql_shell;
@@ -112,6 +113,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "iceberg",
         about: "pyiceberg and DuckDB open streams as tables, while these change",
         run: iceberg::run,
+    },
+    Scenario {
+        name: "shredding",
+        about: "fields of values are the same columns for DuckDB, Polars, pyarrow and SQL",
+        run: shredding::run,
     },
     Scenario {
         name: "open_tables",
