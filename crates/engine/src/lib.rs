@@ -7,12 +7,14 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests use real files"))]
 
 mod answer;
+mod asof;
 mod chunk_scan;
 mod chunks;
 mod connection;
 mod engine;
 mod error;
 mod functions;
+mod interrupt;
 mod joins;
 mod link;
 mod near;
@@ -24,6 +26,7 @@ mod render;
 mod run;
 mod schema;
 mod search;
+mod size;
 mod sql;
 mod stream_exec;
 mod table;
