@@ -16,6 +16,7 @@ use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
 use futures::StreamExt as _;
 
+use crate::interrupt::interruptible;
 use crate::refusal::{of, refusal};
 use crate::render::{Renderer, columns, schema_message};
 use crate::sql::Plan;
@@ -25,7 +26,7 @@ use crate::usage::{Usage, spilled_bytes};
 /// rows are not there yet.
 const LINGER: Duration = Duration::from_millis(50);
 /// Rows that are looked into at once: columns are looked into anew for each
-/// part.
+/// part. Arrow's parts are slices, whose size is reckoned.
 const ROWS_AT_ONCE: usize = 512;
 /// The most bytes of one message; a single row may be longer.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -89,6 +90,7 @@ pub(crate) async fn run(
         return Ok(Spent::default());
     }
     let physical = session.state.create_physical_plan(&plan).await.map_err(failed)?;
+    let physical = interruptible(physical, usage.given_up()).map_err(failed)?;
     let schema = physical.schema();
     sink.begin(columns(&schema), schema_message(&schema)?, parameters, tag.to_owned()).await?;
     let stream = execute_stream(Arc::clone(&physical), session.task()).map_err(failed)?;
@@ -99,6 +101,7 @@ pub(crate) async fn run(
         out_rows: 0,
         rows: 0,
         bytes: 0,
+        rows_at_once: if manner.form == AnswerForm::Arrow { usize::MAX } else { ROWS_AT_ONCE },
         part_bytes: options.part_bytes.max(1),
         limits: manner.limits,
     };
@@ -145,6 +148,7 @@ struct Writer<'a> {
     out_rows: u64,
     rows: u64,
     bytes: u64,
+    rows_at_once: usize,
     part_bytes: usize,
     limits: Limits,
 }
@@ -154,7 +158,7 @@ impl Writer<'_> {
         let is_first = self.rows == 0;
         let mut start = 0;
         while start < batch.num_rows() {
-            let slice = batch.slice(start, ROWS_AT_ONCE.min(batch.num_rows() - start));
+            let slice = batch.slice(start, self.rows_at_once.min(batch.num_rows() - start));
             let mut row = 0;
             while row < slice.num_rows() {
                 let left = self.limits.rows_max.saturating_sub(self.rows);

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::answer::time_max;
 use crate::engine::Engine;
+use crate::interrupt::GivenUp;
 use crate::link::{Link, pump};
 use crate::refusal::internal;
 use crate::usage::Usage;
@@ -56,14 +57,16 @@ where
     let started = engine.clock().monotonic_ns();
     let mut task = {
         let (engine, link, usage) = (Arc::clone(&engine), Arc::clone(&link), Arc::clone(&usage));
-        Aborting(threads.spawn(async move { answer(&engine, question, link, usage).await }))
+        let given_up = usage.given_up().clone();
+        let work = async move { answer(&engine, question, link, usage).await };
+        Aborting { task: threads.spawn(work), given_up }
     };
     let mut pumping = std::pin::pin!(pump(reader, replies));
     let mut late = std::pin::pin!(tokio::time::sleep(Duration::from_millis(ms)));
     let answered = loop {
         tokio::select! {
             biased;
-            answered = &mut task.0 => break answered,
+            answered = &mut task.task => break answered,
             () = &mut pumping => return task.let_go().await,
             () = &mut late => {
                 let last = FromEngine::Failed(time_max(ms));
@@ -91,22 +94,33 @@ where
 }
 
 /// A task that ends with its handle.
-struct Aborting<T>(JoinHandle<T>);
+struct Aborting<T> {
+    task: JoinHandle<T>,
+    /// Tells what cannot be dropped before it pauses.
+    given_up: GivenUp,
+}
 
 impl<T> Aborting<T> {
     /// Ends the task, and the process where it does not end.
     async fn let_go(mut self) {
-        self.0.abort();
-        if tokio::time::timeout(LETTING_GO_MAX, &mut self.0).await.is_err() {
+        self.end();
+        if tokio::time::timeout(LETTING_GO_MAX, &mut self.task).await.is_err() {
             tracing::error!("a question that was ended keeps its thread: the engine gives up");
             std::process::abort();
         }
     }
 }
 
+impl<T> Aborting<T> {
+    fn end(&self) {
+        self.given_up.set();
+        self.task.abort();
+    }
+}
+
 impl<T> Drop for Aborting<T> {
     fn drop(&mut self) {
-        self.0.abort();
+        self.end();
     }
 }
 

@@ -64,6 +64,11 @@ impl Engine {
         &self.options
     }
 
+    #[cfg(test)]
+    pub(crate) fn resources(&self) -> &Resources {
+        &self.resources
+    }
+
     pub(crate) fn clock(&self) -> &RealClock {
         &self.clock
     }

@@ -24,6 +24,8 @@ use datafusion::physical_plan::joins::{
 };
 use datafusion::physical_plan::{ExecutionPlan, StatisticsArgs, StatisticsContext};
 
+use crate::asof::AsOfJoinExec;
+
 /// A hash table of a side takes about so many times the side's own bytes, and
 /// other operators want memory as well.
 const MEMORY_SHARE: usize = 4;
@@ -68,7 +70,8 @@ impl PhysicalOptimizerRule for YieldingJoins {
             let multiplies = plan.is::<CrossJoinExec>()
                 || plan.is::<NestedLoopJoinExec>()
                 || plan.is::<HashJoinExec>()
-                || plan.is::<SortMergeJoinExec>();
+                || plan.is::<SortMergeJoinExec>()
+                || plan.is::<AsOfJoinExec>();
             Ok(if multiplies {
                 Transformed::yes(Arc::new(CooperativeExec::new(plan)) as _)
             } else {

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests use real files"))]
 
 mod answer;
+mod asof;
 mod chunk_scan;
 mod chunks;
 mod connection;
@@ -14,6 +15,7 @@ mod engine;
 mod error;
 mod fields;
 mod functions;
+mod interrupt;
 mod joins;
 mod link;
 mod near;
@@ -25,6 +27,7 @@ mod render;
 mod run;
 mod schema;
 mod search;
+mod size;
 mod sql;
 mod stream_exec;
 mod table;

@@ -9,6 +9,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder};
 use parking_lot::Mutex;
 
+use crate::interrupt::GivenUp;
+
 /// The counters of one question, whatever tables it reads.
 #[derive(Debug, Default)]
 pub struct Usage {
@@ -18,6 +20,7 @@ pub struct Usage {
     tail_bytes_read: AtomicU64,
     bytes_total: AtomicU64,
     rows_read: AtomicU64,
+    given_up: GivenUp,
 }
 
 impl Usage {
@@ -46,6 +49,11 @@ impl Usage {
             bytes_total: self.bytes_total.load(Ordering::Relaxed).max(bytes_read),
             rows_read: self.rows_read.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether anybody still waits for the answer.
+    pub(crate) fn given_up(&self) -> &GivenUp {
+        &self.given_up
     }
 
     /// A table of the cut has so many chunks.

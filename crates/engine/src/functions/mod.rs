@@ -7,6 +7,7 @@
 
 mod aggregate;
 mod bounded;
+mod concatenated;
 mod json;
 mod rules;
 mod text;
@@ -23,7 +24,7 @@ pub(crate) use text::text;
 /// Registers everything with `registry`, which has DataFusion's own functions.
 /// One call of a function makes at most `bytes_max` out of a batch.
 pub(crate) fn register(registry: &mut dyn FunctionRegistry, bytes_max: u64) -> Result<()> {
-    let lists = ["range", "generate_series", "array_repeat", "array_resize"];
+    let lists = ["range", "generate_series", "array_repeat", "array_resize", "to_char", "overlay"];
     let lists = lists.iter().filter_map(|name| registry.udf(name).ok()).collect::<Vec<_>>();
     let over_text = datafusion::functions::string::functions()
         .into_iter()
@@ -39,6 +40,7 @@ pub(crate) fn register(registry: &mut dyn FunctionRegistry, bytes_max: u64) -> R
         registry.register_udf(Arc::new(text::of_bytes_beside_text(function)))?;
     }
     registry.register_udf(text::text())?;
+    registry.register_udf(crate::asof::condition())?;
     for function in aggregate::functions() {
         registry.register_udaf(Arc::new(function))?;
     }

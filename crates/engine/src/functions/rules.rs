@@ -12,11 +12,12 @@ use datafusion::logical_expr::expr_rewriter::{FunctionRewrite, NamePreserver};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::sqlparser::ast::BinaryOperator;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::concatenated::Concatenated;
 use super::json;
-use super::text::{is_bytes, of_bytes, text};
+use super::text::{is_bytes, is_text, of_bytes, text};
 
 /// Numbers in JSON are compared with this many digits; those before the point
 /// are enough for every bigint and its square root's fractions.
@@ -212,9 +213,33 @@ fn typed(expr: &Expr, wanted: &DataType) -> Option<Expr> {
 }
 
 /// After types were coerced: every cast from bytes goes through text, so that
-/// bytes that are not UTF-8 are null in the place of an error.
+/// bytes that are not UTF-8 are null in the place of an error. And `||` over
+/// texts becomes a call that is bounded.
 #[derive(Debug)]
-pub(crate) struct BytesAsText;
+pub(crate) struct BytesAsText {
+    concatenated: Arc<ScalarUDF>,
+}
+
+impl BytesAsText {
+    /// One `||` makes at most `bytes_max` out of a batch.
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        Self { concatenated: Arc::new(ScalarUDF::new_from_impl(Concatenated::new(bytes_max))) }
+    }
+
+    fn bounded(&self, expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+        let type_of = |expr: &Expr| expr.get_type(schema).ok().filter(is_text);
+        match expr {
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right })
+                if type_of(&left).is_some() && type_of(&left) == type_of(&right) =>
+            {
+                let func = Arc::clone(&self.concatenated);
+                let args = vec![*left, *right];
+                Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args }))
+            }
+            other => Transformed::no(other),
+        }
+    }
+}
 
 impl AnalyzerRule for BytesAsText {
     fn name(&self) -> &'static str {
@@ -233,7 +258,10 @@ impl AnalyzerRule for BytesAsText {
             let names = NamePreserver::new(&plan);
             plan.map_expressions(|expr| {
                 let name = names.save(&expr);
-                let changed = expr.transform_up(|expr| Ok(through_text(expr, &schema)))?;
+                let changed = expr.transform_up(|expr| {
+                    through_text(expr, &schema)
+                        .transform_data(|expr| Ok(self.bounded(expr, &schema)))
+                })?;
                 Ok(changed.update_data(|expr| name.restore(expr)))
             })?
             .map_data(LogicalPlan::recompute_schema)

@@ -238,10 +238,10 @@ impl ScalarUDFImpl for OfBytes {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if let Some(growth) = self.growth {
-            bounded::check(self.name(), growth, &args.args, args.number_rows, self.bytes_max)?;
+        match self.growth {
+            Some(growth) => bounded::invoke(&self.function, growth, args, self.bytes_max),
+            None => self.function.invoke_with_args(args),
         }
-        self.function.invoke_with_args(args)
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {

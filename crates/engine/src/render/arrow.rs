@@ -12,6 +12,8 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 
+use crate::size::held_bytes;
+
 /// Writes an IPC stream.
 pub(crate) struct Ipc {
     schema: SchemaRef,
@@ -43,7 +45,8 @@ impl Ipc {
         out: &mut Vec<u8>,
     ) -> Result<usize, ArrowError> {
         // Messages of about the wanted size, by the mean size of a row.
-        let row_bytes = (batch.get_array_memory_size() / batch.num_rows().max(1)).max(1);
+        let left = batch.slice(rows.start, rows.len());
+        let row_bytes = (held_bytes(&left) / rows.len().max(1)).max(1);
         let room = bytes_max.saturating_sub(out.len()).max(1);
         let count = (room / row_bytes).clamp(1, rows.len().max(1)).min(rows.len());
         if count == 0 {

@@ -43,18 +43,13 @@ impl Objects {
         bytes_max: usize,
         out: &mut Vec<u8>,
     ) -> Result<usize, ArrowError> {
-        let cells = cells(batch)?;
-        for row in rows.clone() {
-            if out.len() >= bytes_max {
-                return Ok(row);
-            }
-            for (head, cells) in self.heads.iter().zip(&cells) {
+        each_row(batch, rows, bytes_max, out, |cells, row, out| {
+            for (head, cells) in self.heads.iter().zip(cells) {
                 out.extend_from_slice(head);
                 cells.json(row, out);
             }
             out.extend_from_slice(if cells.is_empty() { b"{}\n" } else { b"}\n" });
-        }
-        Ok(rows.end)
+        })
     }
 }
 
@@ -69,15 +64,10 @@ impl Arrays {
         bytes_max: usize,
         out: &mut Vec<u8>,
     ) -> Result<usize, ArrowError> {
-        let cells = cells(batch)?;
-        for row in rows.clone() {
-            if out.len() >= bytes_max {
-                return Ok(row);
-            }
-            array(&cells, row, out);
+        each_row(batch, rows, bytes_max, out, |cells, row, out| {
+            array(cells, row, out);
             out.push(b'\n');
-        }
-        Ok(rows.end)
+        })
     }
 }
 
@@ -112,16 +102,11 @@ impl Document {
         bytes_max: usize,
         out: &mut Vec<u8>,
     ) -> Result<usize, ArrowError> {
-        let cells = cells(batch)?;
-        for row in rows.clone() {
-            if out.len() >= bytes_max {
-                return Ok(row);
-            }
+        each_row(batch, rows, bytes_max, out, |cells, row, out| {
             out.extend_from_slice(if self.is_first { b"\n" } else { b",\n" });
             self.is_first = false;
-            array(&cells, row, out);
-        }
-        Ok(rows.end)
+            array(cells, row, out);
+        })
     }
 
     pub(super) fn end(&self, out: &mut Vec<u8>) {
@@ -140,6 +125,20 @@ fn array(cells: &[Cells], row: usize, out: &mut Vec<u8>) {
     out.push(b']');
 }
 
-fn cells(batch: &RecordBatch) -> Result<Vec<Cells>, ArrowError> {
-    batch.columns().iter().map(Cells::new).collect()
+/// Writes row after row until `out` has `bytes_max`; the row to go on with.
+fn each_row(
+    batch: &RecordBatch,
+    rows: Range<usize>,
+    bytes_max: usize,
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(&[Cells], usize, &mut Vec<u8>),
+) -> Result<usize, ArrowError> {
+    let cells = batch.columns().iter().map(Cells::new).collect::<Result<Vec<_>, _>>()?;
+    for row in rows.clone() {
+        if out.len() >= bytes_max {
+            return Ok(row);
+        }
+        write(&cells, row, out);
+    }
+    Ok(rows.end)
 }

@@ -6,7 +6,7 @@ use aquifer_query::AnswerForm;
 use arrow_ipc::reader::StreamReader;
 use datafusion::arrow::array::{
     ArrayRef, BinaryViewArray, BooleanArray, Date32Array, Decimal128Array, Float64Array,
-    Int64Array, ListArray, NullArray, RecordBatch, StringArray, StructArray,
+    Int64Array, ListArray, NullArray, RecordBatch, StringArray, StringViewArray, StructArray,
     TimestampMicrosecondArray, UInt64Array,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type};
@@ -118,6 +118,21 @@ fn all_columns_together_are_whole_in_every_form() {
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
     assert_eq!(batches[0].column(0).as_ref(), batch.slice(0, 1).column(0).as_ref());
     assert_eq!(batches[0].schema().field(7).data_type(), &DataType::Binary);
+}
+
+#[test]
+fn messages_of_slices_are_as_large_as_what_they_hold() {
+    let texts = StringViewArray::from_iter_values((0..20_000).map(|n| format!("{n:0100}")));
+    let whole = RecordBatch::try_from_iter([("t", Arc::new(texts) as ArrayRef)]).expect("a batch");
+    let slice = whole.slice(10_000, 1_000);
+    let mut renderer = Renderer::new(AnswerForm::Arrow, &slice.schema()).expect("a renderer");
+    let (mut row, mut sizes) = (0, Vec::new());
+    while row < slice.num_rows() {
+        let mut part = Vec::new();
+        row = renderer.rows(&slice, row..1_000, 64 << 10, &mut part).expect("rows");
+        sizes.push(part.len());
+    }
+    assert!(sizes.len() <= 3 && sizes.iter().all(|size| *size <= 80 << 10), "{sizes:?}");
 }
 
 #[test]

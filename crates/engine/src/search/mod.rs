@@ -151,6 +151,7 @@ impl Searches<'_> {
         RunOptions {
             reads_max: (self.options.target_partitions.max(1) * 2).min(fit).max(1),
             hits_bytes_max: question.limits.bytes_max.min(memory),
+            top_bytes_max: memory,
             progress_interval: Duration::from_millis(self.options.progress_ms.max(1)),
             ..defaults
         }

@@ -23,6 +23,7 @@ use super::session::{Session, Sessions};
 use super::source::Source;
 use super::types::names_in;
 use super::views::{Expansion, View, within};
+use crate::asof;
 use crate::pg_catalog;
 use crate::refusal::{internal, invalid, of, refusal};
 
@@ -90,7 +91,7 @@ impl Planner<'_> {
             return Ok(None);
         }
         let is_changed = pg_catalog::rewrite(&mut statement, &self.listing().await?)?;
-        Ok(is_changed.then(|| SqlQuestion { sql: statement.to_string(), ..question.clone() }))
+        Ok(is_changed.then(|| SqlQuestion { sql: asof::written(&statement), ..question.clone() }))
     }
 
     async fn plan_as_is(&self, question: &SqlQuestion) -> Result<Outcome, Refusal> {
@@ -110,7 +111,7 @@ impl Planner<'_> {
                 self.written(&sql, "SHOW").await
             }
             Command::CreateView { name, replace, query } => {
-                self.create_view(&name, replace, query.to_string(), question).await
+                self.create_view(&name, replace, asof::written(&query), question).await
             }
             Command::DropView { name, if_exists } => {
                 self.drop_view(&name, if_exists, question).await
@@ -449,11 +450,13 @@ async fn plan(
     let mut statement = source.parse()?;
     title_columns(&mut statement);
     resolve_all(&mut statement, listing)?;
+    asof::mark(&mut statement)?;
     let plan = session
         .state
         .statement_to_plan(DfStatement::Statement(Box::new(statement)))
         .await
-        .and_then(|plan| Session::allowed().verify_plan(&plan).map(|()| plan));
+        .and_then(|plan| Session::allowed().verify_plan(&plan).map(|()| plan))
+        .and_then(asof::unmarked);
     plan.map_err(|error| of(&error, source.text()))
 }
 

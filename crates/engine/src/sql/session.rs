@@ -19,6 +19,7 @@ use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::{SQLOptions, SessionConfig};
 
 use super::names::PUBLIC;
+use crate::asof::{AsOfPlanner, FilterBeneath};
 use crate::fields::FieldsAsColumns;
 use crate::functions::{self, BytesAsText, Operators};
 use crate::joins::physical_rules;
@@ -61,7 +62,9 @@ impl Sessions {
             .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .with_table_function_list(SessionStateDefaults::default_table_functions())
-            .with_analyzer_rule(Arc::new(BytesAsText))
+            .with_analyzer_rule(Arc::new(BytesAsText::new(options.function_bytes_max)))
+            .with_optimizer_rule(Arc::new(FilterBeneath))
+            .with_query_planner(Arc::new(AsOfPlanner))
             .build();
         functions::register(&mut template, options.function_bytes_max)
             .map_err(|error| internal(error.to_string()))?;

@@ -15,6 +15,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Word};
 
+use crate::asof;
 use crate::near;
 use crate::refusal::{invalid, of_parser, position, too_complex};
 
@@ -57,6 +58,7 @@ impl Source {
             .collect();
         check_bounds(&tokens, text, options)?;
         free_names_beside_dots(&mut tokens);
+        asof::mark_tokens(&mut tokens, text)?;
         Ok(Self { text: text.to_owned(), tokens })
     }
 

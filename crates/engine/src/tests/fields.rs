@@ -158,11 +158,10 @@ async fn every_read_is_answered_as_the_value_would_answer_it() {
                     "SELECT x, row_number() OVER (ORDER BY x, o, p) AS r FROM (SELECT {read} AS x, \
                      _offset AS o, _partition AS p FROM s WHERE {other}) t ORDER BY r LIMIT 20"
                 ),
-                format!(
-                    "SELECT count(*) AS c FROM s AS a WHERE EXISTS (SELECT 1 FROM s AS b \
+                "SELECT count(*) AS c FROM s AS a WHERE EXISTS (SELECT 1 FROM s AS b \
                      WHERE b._value->>'n' = a._value->>'n' AND b._offset > a._offset \
                      AND b._value->>'ok' = 'true')"
-                ),
+                    .to_owned(),
                 format!(
                     "SELECT DISTINCT {read} AS x FROM s WHERE _offset IN (SELECT _offset FROM s \
                      WHERE {one}) UNION SELECT {read} FROM s WHERE {other} ORDER BY 1"

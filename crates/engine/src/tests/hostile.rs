@@ -46,6 +46,17 @@ fn corpus() -> Vec<String> {
         "SELECT generate_series(1, 1000000000)".to_owned(),
         "SELECT array_repeat(1, 1000000000)".to_owned(),
         "SELECT array_resize([1], 1000000000, 1)".to_owned(),
+        "SELECT replace(repeat('x', 1000000), 'x', repeat('y', 1000000))".to_owned(),
+        "SELECT replace('', '', repeat('y', 1000000)) FROM many".to_owned(),
+        "SELECT regexp_replace(repeat('x', 1000000), '', repeat('y', 1000000), 'g')".to_owned(),
+        "SELECT regexp_replace(CAST(n AS text), '.*', repeat('\\0', 1000000)) FROM many".to_owned(),
+        "SELECT concat(repeat('x', 1000000), n) FROM many".to_owned(),
+        "SELECT concat_ws(repeat('x', 1000000), n, n) FROM many".to_owned(),
+        "SELECT repeat('x', 1000000) || n FROM many".to_owned(),
+        "SELECT overlay(CAST(n AS text), repeat('x', 1000000), 1) FROM many".to_owned(),
+        "SELECT array_repeat(repeat('x', 1000000), 1000000)".to_owned(),
+        "SELECT array_resize([1], 100000, repeat('x', 1000000))".to_owned(),
+        "SELECT to_char(now(), repeat('%c', 1000000)) FROM many".to_owned(),
         "SELECT count(*) FROM many WHERE CAST(n AS text) ~ '(a{1000}){1000}'".to_owned(),
         "SELECT count(*) FROM many WHERE CAST(n AS text) ~ '(x+x+)+y'".to_owned(),
         "SELECT regexp_replace(CAST(n AS text), '(.*)*', 'x') FROM many LIMIT 1".to_owned(),
@@ -82,6 +93,19 @@ fn corpus() -> Vec<String> {
         "CREATE VIEW x AS (SELECT 1".to_owned(),
         "DROP VIEW x, y".to_owned(),
     ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_finds_nothing_ends_when_nobody_waits_for_it() {
+    let fixture = Fixture::new();
+    let sql = "SELECT count(*) FROM many AS a JOIN many AS b ON a.n * b.n = -1";
+    let (question, sql) = super::question(sql);
+    let (sink, usage) = (super::Collector::default(), crate::Usage::default());
+    usage.given_up().set();
+    // It tries two and a half thousand millions of pairs else.
+    let asked = fixture.engine.sql_with(&question, &sql, &fixture.server, &sink, &usage);
+    let asked = tokio::time::timeout(std::time::Duration::from_secs(60), asked).await;
+    assert_eq!(asked.expect("in time").expect_err("no answer").code, "query-cancelled");
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Statements in, rows or refusals out.
 
+mod asof;
 mod documented;
 mod fields;
 mod hostile;
 mod real;
 mod search;
+mod spills;
 mod statements;
 mod views;
 mod wire;
@@ -169,16 +171,21 @@ pub(crate) fn question(sql: &str) -> (Question, SqlQuestion) {
 
 impl Fixture {
     pub(crate) fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
         let options = EngineOptions {
-            spill_directory: directory.path().to_owned(),
             memory_bytes_max: 64 << 20,
             spill_bytes_max: 64 << 20,
             function_bytes_max: 8 << 20,
             ..EngineOptions::default()
         };
+        Self::with(options, streams())
+    }
+
+    /// An engine with these limits, whose questions see what `server` has.
+    fn with(options: EngineOptions, server: FakeServer) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = EngineOptions { spill_directory: directory.path().to_owned(), ..options };
         let engine = Engine::new(options, TierStore::in_memory()).expect("an engine");
-        Self { engine: Arc::new(engine), server: streams(), _directory: directory }
+        Self { engine: Arc::new(engine), server, _directory: directory }
     }
 
     pub(crate) async fn ask(&self, sql: &str) -> Result<Collected, Refusal> {
