@@ -11,21 +11,21 @@ use serde_json::{Value, json};
 use ureq::Agent;
 
 use super::feed::{Lane, feed, settle};
-use super::http::{Http, NDJSON};
+use super::http::{Http, TEXT};
 use super::load::{Shape, closed_loops};
 use super::measure::{Latencies, Table, figure, median};
 use super::{Context, numbers, seconds};
 use crate::e2e::client::Client;
 use crate::e2e::server::{Options, Server};
 
-const SAMPLE: &str = "github_events.ndjson";
+const SAMPLE: &str = "apache_access.log";
 /// What a statement reads and sorts out.
 const WIDE: &str = "wide";
-/// Every value is another one, so that all of them are to be kept.
-const STATEMENT: &str =
-    "SELECT count(*) AS n FROM (SELECT _value, count(*) AS n FROM wide GROUP BY 1) v WHERE n > 1";
+/// Every offset is another one, so that all records are to be kept.
+const STATEMENT: &str = "SELECT count(*) AS n FROM (SELECT _value, _offset, count(*) AS n \
+    FROM wide GROUP BY 1, 2) v WHERE n > 1";
 /// What it may hold; it reads many times as much.
-const MEMORY_BYTES: u64 = 64 << 20;
+const MEMORY_BYTES: u64 = 128 << 20;
 const PARTITIONS: u32 = 16;
 const SHAPE: Shape = Shape {
     connections: 32,
@@ -108,7 +108,7 @@ pub(super) fn run(context: &Context) -> Result<String> {
          Offered are {} MB/s, half of what {by} takes at most: a plain loop of writes and syncs \
          came to {} MB/s, {} connections that wait for each answer to {} MB/s over HTTP, both \
          measured right before. Requests of {} KiB are due at fixed times, and their latency counts \
-         from these. The statement groups {} GB of records by their value, in {} MiB of memory, and \
+         from these. The statement groups {} GB of records by value and offset, in {} MiB of memory, and \
          is asked again when it is done; it spills to the disk of the journal. Server with its \
          default configuration otherwise, tiering and indexes included.\n",
         table.into_text(),
@@ -151,7 +151,7 @@ fn fill(context: &Context, client: &Client, bytes: u64) -> Result<()> {
     let lanes = (0..LANES).map(|partition| Lane {
         stream: WIDE,
         partition,
-        kind: NDJSON,
+        kind: TEXT,
         records: Box::new(Multiplied::new(&sample, u64::from(partition))),
         bytes_max: bytes / u64::from(LANES),
         seen: None,

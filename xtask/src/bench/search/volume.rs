@@ -26,6 +26,9 @@ pub(super) const LANES: [&str; 4] =
     ["apache_access.log", "apache_access.log", "auth.log", "k8s_audit"];
 /// Words that are remembered of a lane, spread over all of it.
 const REMEMBERED: u64 = 600;
+/// Of records that are larger none is remembered: an answer says at its head what
+/// was read for it, unless it is long.
+const REMEMBERED_BYTES_MAX: usize = 16 << 10;
 /// Stands in some lines of a fiftieth of one lane, and nowhere else.
 pub(super) const RARE_TERM: &str = "incident7f3a";
 const RARE_TERM_EVERY: u64 = 20;
@@ -82,6 +85,7 @@ pub(super) fn fill(
                 seen: Some(Box::new(move |record: &[u8]| {
                     seen += record.len() as u64;
                     if seen >= next
+                        && record.len() <= REMEMBERED_BYTES_MAX
                         && let Some(word) = rare_word(record)
                     {
                         next = seen + bytes / REMEMBERED;
