@@ -402,12 +402,12 @@ mod tests {
     use arrow_array::types::{Int32Type, UInt64Type};
     use arrow_array::{
         ArrayRef, BinaryArray, BooleanArray, Date32Array, Date64Array, Decimal128Array,
-        Decimal256Array, DictionaryArray, FixedSizeBinaryArray, Float32Array, Float64Array,
-        Int8Array, Int64Array, LargeStringArray, ListArray, NullArray, PrimitiveArray, StringArray,
-        StringViewArray, Time32SecondArray, Time64NanosecondArray, TimestampMicrosecondArray,
-        TimestampSecondArray,
+        Decimal256Array, FixedSizeBinaryArray, Float32Array, Float64Array, Int8Array, Int64Array,
+        LargeStringArray, ListArray, NullArray, PrimitiveArray, StringArray, StringViewArray,
+        Time32SecondArray, Time64NanosecondArray, TimestampMicrosecondArray, TimestampSecondArray,
     };
     use arrow_flight::utils::batches_to_flight_data;
+    use arrow_schema::{DataType, Schema};
     use bytes::Bytes;
 
     use super::*;
@@ -495,10 +495,6 @@ mod tests {
                 text("1.234"),
             ),
             (
-                bound(DictionaryArray::<Int32Type>::from_iter(["x"])),
-                Err("parameter-type".to_owned()),
-            ),
-            (
                 bound(ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1)])])),
                 Err("parameter-type".to_owned()),
             ),
@@ -534,6 +530,10 @@ mod tests {
         assert_eq!(bind(&twice).unwrap_err().name, "parameter-rows");
         assert_eq!(bind(&all[1..]).unwrap_err().name, "parameter-malformed");
         assert_eq!(bind(&[&all[..1], &all[..1]].concat()).unwrap_err().name, "parameter-malformed");
+        let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+        let schema = Schema::new(vec![arrow_schema::Field::new("d", dictionary, true)]);
+        let refused = bind(&[crate::schema::message(&schema)]).unwrap_err();
+        assert!(refused.message.contains("$1, a dictionary"), "{refused:?}");
         let mut short = all.clone();
         short[1].data_body = short[1].data_body.slice(..8);
         assert_eq!(bind(&short).unwrap_err().name, "parameter-malformed");
