@@ -168,6 +168,9 @@ pub(crate) enum StreamCommand {
         /// A field of its configuration, as `retention_ms=86400000`
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
+        /// A JSON Schema of its values: what it gives a type is a column at once
+        #[arg(long, value_name = "FILE")]
+        schema: Option<PathBuf>,
         #[command(flatten)]
         server: ServerArguments,
     },
@@ -180,6 +183,16 @@ pub(crate) enum StreamCommand {
     Describe {
         /// Its name
         name: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Show the fields of a stream's values that are columns, or declare more
+    Schema {
+        /// Its name
+        name: String,
+        /// A JSON Schema with fields to add
+        #[arg(long, value_name = "FILE")]
+        add: Option<PathBuf>,
         #[command(flatten)]
         server: ServerArguments,
     },

@@ -1,28 +1,44 @@
 //! `aquifer stream …`.
 
+use std::path::Path;
+
 use reqwest::Method;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{Output, ServerArguments, StreamArguments, StreamCommand};
 use crate::client::{Client, segment};
 use crate::failure::Failure;
+use crate::files::read_text;
 use crate::output::{self, Align, Table, bytes, count};
 
 pub(crate) async fn run(arguments: StreamArguments) -> Result<(), Failure> {
     match arguments.command {
-        StreamCommand::Create { name, partitions, class, set, server } => {
-            let body = json!({
-                "name": name, "partitions": partitions, "class": class, "config": config(&set)?,
-            });
-            let answer = send(&server, Method::POST, "/v1/streams", Some(body)).await?;
+        StreamCommand::Create { name, partitions, class, set, schema, server } => {
+            let schema = schema.as_deref().map(json_of_file).transpose()?;
+            let config = config(&set)?;
+            let body = Creation { name, partitions, class, config, schema };
+            let answer = send(&server, Method::POST, "/v1/streams", Some(&body)).await?;
             show_description(&server, &answer)
         }
+        StreamCommand::Schema { name, add, server } => {
+            let path = format!("{}/schema", path(&name));
+            let answer = match add {
+                None => get(&server, &path).await?,
+                Some(file) => {
+                    let schema = json_of_file(&file)?;
+                    send(&server, Method::PATCH, &path, Some(&schema)).await?
+                }
+            };
+            show_schema(&server, &answer)
+        }
         StreamCommand::List { server } => {
-            let answer = send(&server, Method::GET, "/v1/streams", None).await?;
+            let answer = get(&server, "/v1/streams").await?;
             show_list(&server, &answer)
         }
         StreamCommand::Describe { name, server } => {
-            let answer = send(&server, Method::GET, &path(&name), None).await?;
+            let answer = get(&server, &path(&name)).await?;
             show_description(&server, &answer)
         }
         StreamCommand::Update { name, partitions, set, server } => {
@@ -33,34 +49,56 @@ pub(crate) async fn run(arguments: StreamArguments) -> Result<(), Failure> {
             if !set.is_empty() {
                 body.insert("config".into(), config(&set)?);
             }
-            let answer = send(&server, Method::PATCH, &path(&name), Some(body.into())).await?;
+            let answer = send(&server, Method::PATCH, &path(&name), Some(&body)).await?;
             show_description(&server, &answer)
         }
         StreamCommand::Truncate { name, partition, offset, time, cut, all, server } => {
             let body = truncation(partition, offset, time, cut.as_deref(), all)?;
             let path = format!("{}/truncate", path(&name));
-            let answer = send(&server, Method::POST, &path, Some(body)).await?;
+            let answer = send(&server, Method::POST, &path, Some(&body)).await?;
             show_description(&server, &answer)
         }
         StreamCommand::Delete { name, server } => {
-            send(&server, Method::DELETE, &path(&name), None).await?;
+            send(&server, Method::DELETE, &path(&name), None::<&()>).await?;
             done(&server, &format!("deleted stream {name}"))
         }
     }
+}
+
+/// The body of a creation.
+#[derive(Serialize)]
+struct Creation {
+    name: String,
+    partitions: u32,
+    class: String,
+    config: Value,
+    /// As it was written: the order of its properties is that of the columns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema: Option<Box<RawValue>>,
+}
+
+async fn get(server: &ServerArguments, path: &str) -> Result<Value, Failure> {
+    send(server, Method::GET, path, None::<&()>).await
 }
 
 async fn send(
     server: &ServerArguments,
     method: Method,
     path: &str,
-    body: Option<Value>,
+    body: Option<&(impl Serialize + ?Sized)>,
 ) -> Result<Value, Failure> {
     let client = Client::new(server)?;
     let mut request = client.request(method, path);
-    if let Some(body) = &body {
+    if let Some(body) = body {
         request = request.json(body);
     }
     Ok(client.json(request).await?)
+}
+
+fn json_of_file(path: &Path) -> Result<Box<RawValue>, Failure> {
+    let text = read_text(path).map_err(Failure::failed)?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::failed(format!("{} is no JSON: {error}", path.display())))
 }
 
 fn path(name: &str) -> String {
@@ -197,6 +235,26 @@ fn show_description(server: &ServerArguments, stream: &Value) -> Result<(), Fail
     }
     out.push_str(&table.render());
     output::write(out.as_bytes())
+}
+
+fn show_schema(server: &ServerArguments, answer: &Value) -> Result<(), Failure> {
+    if server.output == Output::Json {
+        return output::json(answer);
+    }
+    let mut table = Table::new(&[
+        ("id", Align::Right),
+        ("field", Align::Left),
+        ("kind", Align::Left),
+        ("since", Align::Right),
+        ("declared", Align::Left),
+    ]);
+    for field in list(answer, "fields") {
+        let cell = |name| field.get(name).map(text).unwrap_or_default();
+        let is_declared = field.get("declared").and_then(Value::as_bool).unwrap_or_default();
+        let declared = if is_declared { "yes" } else { "no" };
+        table.row(vec![cell("id"), cell("path"), cell("kind"), cell("since"), declared.to_owned()]);
+    }
+    output::write(table.render().as_bytes())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Scenario `command_line`: what the binary's own client commands do to a
 //! server, and the demo.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -46,6 +47,7 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     let first = aquifer("read logs --limit 1")?;
     ensure!(first.contains("line 10 "), "after the truncation the first line is {first}");
     aquifer("stream delete logs")?;
+    fields(directory.path(), &aquifer)?;
     let error = aquifer("read logs").err().context("a deleted stream is read")?.to_string();
     ensure!(!error.contains("panicked"), "{error}");
     server.stop()?;
@@ -54,4 +56,32 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     let shown = run_quietly(demo.args(["demo", "--exit"])).context("aquifer demo")?;
     ensure!(shown.contains(".parquet"), "the demo shows no Parquet file:\n{shown}");
     Ok(Report::passed(""))
+}
+
+/// Fields that are declared with a file, and more of them later.
+fn fields(directory: &Path, aquifer: &impl Fn(&str) -> Result<String>) -> Result<()> {
+    let file = |name: &str, text: &str| -> Result<String> {
+        let path = directory.join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+    let first =
+        r#"{"properties":{"verb":{"type":"string"},"at":{"type":"string","format":"date-time"}}}"#;
+    let first = file("first.json", first)?;
+    aquifer(&format!("stream create audit --schema {first}"))?;
+    let more = file("more.json", r#"{"properties":{"bytes":{"type":"integer"}}}"#)?;
+    aquifer(&format!("stream schema audit --add {more}"))?;
+    let shown = aquifer("stream schema audit")?;
+    let rows: Vec<String> = shown
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .filter(|line| line.starts_with("100"))
+        .collect();
+    let expected = ["1000 verb text 1 yes", "1001 at timestamp 1 yes", "1002 bytes int64 2 yes"];
+    ensure!(rows == expected, "the fields are\n{shown}");
+    let other = file("other.json", r#"{"properties":{"bytes":{"type":"string"}}}"#)?;
+    let refused = aquifer(&format!("stream schema audit --add {other}"));
+    let error = refused.err().context("a field changes its kind")?.to_string();
+    ensure!(error.contains("the field bytes is of kind int64"), "{error}");
+    Ok(())
 }
