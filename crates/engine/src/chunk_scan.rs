@@ -73,8 +73,11 @@ impl CutChunk {
         let mut statistics = self.statistics(schema);
         for (field, column) in schema.fields().iter().zip(&mut statistics.column_statistics) {
             if field.name() == OFFSET {
-                column.min_value = Precision::Exact(bounds.base.0.into());
-                column.max_value = Precision::Exact(bounds.next.0.saturating_sub(1).into());
+                // Of all rows: one that is the same in all of them is read as a
+                // constant, and those outside of the cut are filtered by theirs.
+                let last = self.meta.next.0.saturating_sub(1);
+                column.min_value = Precision::Exact(self.meta.base.0.into());
+                column.max_value = Precision::Exact(last.into());
             }
             if field.name() == TIMESTAMP
                 && let Some((min, max)) = bounds.timestamps

@@ -109,6 +109,10 @@ impl Block {
             let unfit = unfit.map(|(_, column)| column.clone());
             let unfit = unfit.ok_or_else(|| Error::Plan("no field was read".to_owned()))?;
             for (field, column) in read {
+                // That of some fields is not that of all.
+                if field.name() == UNFIT && !missing.contains(UNFIT) {
+                    continue;
+                }
                 let new = FieldColumn { version, column, unfit: unfit.clone() };
                 grown += new.bytes();
                 if let Some(old) = known.insert(field.name().clone(), new) {

@@ -20,6 +20,9 @@ use super::access::{Access, Read, Wanted};
 use super::columns::Columns;
 use crate::schema::{UNFIT, VALUE};
 
+/// So many digits hold every whole number of 64 bits.
+const I64_DIGITS: i16 = 19;
+
 /// A column that stands for an expression.
 #[derive(Debug)]
 pub(crate) struct Derived {
@@ -30,8 +33,16 @@ pub(crate) struct Derived {
     of_field: Expr,
     /// What it stands for, over `_value`; absent where it stands for the field.
     of_value: Option<Expr>,
-    /// The path of the field whose least and greatest values are its own.
-    leaf: Option<Vec<String>>,
+    /// The field whose least and greatest values are its own, once cast.
+    leaf: Option<Leaf>,
+}
+
+/// A field within an object.
+#[derive(Debug, Clone)]
+pub(crate) struct Leaf {
+    pub(crate) path: Vec<String>,
+    /// It as a column.
+    pub(crate) field: FieldRef,
 }
 
 /// How the parts of a scan compute a derived column.
@@ -56,7 +67,7 @@ impl Derived {
         let field = schema.find(&path)?;
         let (_, root) = columns.own().column_with_name(path.first()?)?;
         let leaf = type_at(root.data_type(), path.get(1..)?)?;
-        let (read, data_type, is_same) = match &access.read {
+        let (read, data_type, is_ordered) = match &access.read {
             Read::Field => {
                 // Those at the top are columns already.
                 (path.len() > 1 && field.kind.is_scalar()).then_some(())?;
@@ -65,14 +76,17 @@ impl Derived {
             Read::Json { wanted, .. } => of_json(field, *wanted, over(&path), leaf)?,
             Read::TryCast { data_type, .. } => {
                 let read = of_cast(field, data_type, over(&path))?;
-                (read, data_type.clone(), data_type == leaf)
+                (read, data_type.clone(), keeps_all(leaf, data_type))
             }
         };
         let of_value = match &access.read {
             Read::Field => None,
             Read::Json { call, .. } | Read::TryCast { call, .. } => Some(call.clone()),
         };
-        let leaf = (is_same && path.len() > 1).then(|| access.path.clone());
+        let leaf = (is_ordered && path.len() > 1).then(|| Leaf {
+            path: access.path.clone(),
+            field: Arc::new(Field::new("leaf", leaf.clone(), true)),
+        });
         Some(Self {
             field: Arc::new(Field::new(access.name(), data_type, true)),
             root: Arc::new(root.clone()),
@@ -97,10 +111,10 @@ impl Derived {
         self.root.name()
     }
 
-    /// The path of the field whose least and greatest values are its own, where
-    /// everything fits.
-    pub(crate) fn leaf(&self) -> Option<&[String]> {
-        self.leaf.as_deref()
+    /// The field whose least and greatest values, cast to the column's type, are
+    /// its own where everything fits.
+    pub(crate) fn leaf(&self) -> Option<&Leaf> {
+        self.leaf.as_ref()
     }
 
     /// Whether the field says everything, also where something does not fit.
@@ -169,21 +183,32 @@ fn over(path: &[&str]) -> Expr {
     }
 }
 
+/// Whether every value of one type is one of the other, in the same order.
+fn keeps_all(of: &DataType, to: &DataType) -> bool {
+    of == to
+        || matches!((of, to), (DataType::Int64, DataType::Float64 | DataType::Float32))
+        || matches!(
+            (of, to),
+            (DataType::Int64, DataType::Decimal128(digits, scale))
+                if i16::from(*digits) - i16::from(*scale) >= I64_DIGITS
+        )
+}
+
 /// What a function over JSON gives, out of the field; its type, and whether its
-/// values are the field's own.
+/// values are the field's own in their order.
 fn of_json(
     field: &SchemaField,
     wanted: Wanted,
     read: Expr,
     leaf: &DataType,
 ) -> Option<(Expr, DataType, bool)> {
-    let (data_type, is_same) = match (wanted, field.kind) {
+    let (data_type, is_ordered) = match (wanted, field.kind) {
         (Wanted::Text, FieldKind::Text) => (DataType::Utf8, true),
         (Wanted::AsText, FieldKind::Text) => (DataType::Utf8, true),
         (Wanted::AsText, FieldKind::Boolean | FieldKind::Int64) => (DataType::Utf8, false),
         (Wanted::Whole, FieldKind::Int64) => (DataType::Int64, true),
-        (Wanted::Float, FieldKind::Float64) => (DataType::Float64, true),
-        (Wanted::Float, FieldKind::Int64) => (DataType::Float64, false),
+        // Not of fields with fractions: what reads JSON takes the sign off `-0`.
+        (Wanted::Float, FieldKind::Int64) => (DataType::Float64, true),
         (Wanted::Boolean, FieldKind::Boolean) => (DataType::Boolean, true),
         _ => return None,
     };
@@ -191,7 +216,7 @@ fn of_json(
         true => read,
         false => Expr::Cast(Cast::new(Box::new(read), data_type.clone())),
     };
-    Some((read, data_type, is_same))
+    Some((read, data_type, is_ordered))
 }
 
 /// What a cast of a field's text gives, out of the field, where there is no need

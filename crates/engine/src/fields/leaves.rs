@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, BooleanArray, UInt64Array};
-use arrow_schema::{FieldRef, SchemaRef};
+use arrow_schema::{DataType, SchemaRef};
+use datafusion::arrow::compute::cast;
 use datafusion::common::pruning::PruningStatistics;
-use datafusion::common::{Column, ScalarValue};
+use datafusion::common::{Column as Named, ScalarValue};
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use datafusion::parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use datafusion::parquet::arrow::arrow_reader::{RowSelection, RowSelector};
@@ -20,22 +21,23 @@ use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 
+use super::Leaf;
 use super::columns::{Columns, Part};
 
 /// A filter over nested fields, in the form that footers are held against.
 #[derive(Debug)]
 pub(crate) struct Leaves {
     /// By the name of the derived column.
-    by_name: BTreeMap<String, Leaf>,
+    by_name: BTreeMap<String, Column>,
     whole: Arc<PruningPredicate>,
     /// Parts of the filter that are over one leaf each, and which.
     single: Vec<(String, Arc<PruningPredicate>)>,
 }
 
 #[derive(Debug)]
-struct Leaf {
-    path: Vec<String>,
-    field: FieldRef,
+struct Column {
+    leaf: Leaf,
+    data_type: DataType,
     /// Whether it stands for the field also where something does not fit.
     is_field: bool,
 }
@@ -55,11 +57,12 @@ impl Leaves {
         let used: HashSet<String> =
             collect_columns(filter).iter().map(|column| column.name().to_owned()).collect();
         let leaf = |derived: &Arc<super::Derived>| {
-            let path = derived.leaf()?.to_vec();
-            let leaf = Leaf { path, field: derived.field(), is_field: derived.is_field() };
-            used.contains(derived.name()).then(|| (derived.name().to_owned(), leaf))
+            let leaf = derived.leaf()?.clone();
+            let data_type = derived.field().data_type().clone();
+            let column = Column { leaf, data_type, is_field: derived.is_field() };
+            used.contains(derived.name()).then(|| (derived.name().to_owned(), column))
         };
-        let by_name: BTreeMap<String, Leaf> = columns.derived().iter().filter_map(leaf).collect();
+        let by_name: BTreeMap<String, Column> = columns.derived().iter().filter_map(leaf).collect();
         if by_name.is_empty() {
             return None;
         }
@@ -151,15 +154,21 @@ struct Statistics<'a> {
 
 impl Statistics<'_> {
     fn converter(&self, name: &str) -> Option<StatisticsConverter<'_>> {
-        let leaf = self.leaves.by_name.get(name)?;
-        if self.part != Part::Fitting && !leaf.is_field {
+        let column = self.leaves.by_name.get(name)?;
+        if self.part != Part::Fitting && !column.is_field {
             return None;
         }
+        let leaf = &column.leaf;
         let schema = self.footer.file_metadata().schema_descr();
         let is_it = |at: &usize| schema.column(*at).path().parts() == leaf.path.as_slice();
         let index = (0..schema.num_columns()).find(is_it)?;
         let converter = StatisticsConverter::from_column_index(index, &leaf.field, schema).ok()?;
         Some(converter.with_missing_null_counts_as_zero(false))
+    }
+
+    /// Least or greatest values of the leaf as those of the column.
+    fn cast(&self, name: &str, of_leaf: &ArrayRef) -> Option<ArrayRef> {
+        cast(of_leaf, &self.leaves.by_name.get(name)?.data_type).ok()
     }
 
     /// How many rows each page has, where there is an index of them.
@@ -183,9 +192,9 @@ impl Statistics<'_> {
 }
 
 impl PruningStatistics for Statistics<'_> {
-    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
+    fn min_values(&self, column: &Named) -> Option<ArrayRef> {
         let converter = self.converter(column.name())?;
-        match self.page {
+        let values = match self.page {
             None => converter.row_group_mins(self.footer.row_groups()).ok(),
             Some((group, _)) => converter
                 .data_page_mins(
@@ -194,12 +203,13 @@ impl PruningStatistics for Statistics<'_> {
                     [group].iter(),
                 )
                 .ok(),
-        }
+        };
+        self.cast(column.name(), &values?)
     }
 
-    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
+    fn max_values(&self, column: &Named) -> Option<ArrayRef> {
         let converter = self.converter(column.name())?;
-        match self.page {
+        let values = match self.page {
             None => converter.row_group_maxes(self.footer.row_groups()).ok(),
             Some((group, _)) => converter
                 .data_page_maxes(
@@ -208,7 +218,8 @@ impl PruningStatistics for Statistics<'_> {
                     [group].iter(),
                 )
                 .ok(),
-        }
+        };
+        self.cast(column.name(), &values?)
     }
 
     fn num_containers(&self) -> usize {
@@ -218,7 +229,7 @@ impl PruningStatistics for Statistics<'_> {
         }
     }
 
-    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
+    fn null_counts(&self, column: &Named) -> Option<ArrayRef> {
         let converter = self.converter(column.name())?;
         let counts = match self.page {
             None => converter.row_group_null_counts(self.footer.row_groups()).ok()?,
@@ -242,7 +253,7 @@ impl PruningStatistics for Statistics<'_> {
         (rows.null_count() == 0).then(|| Arc::new(rows) as ArrayRef)
     }
 
-    fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+    fn contained(&self, _: &Named, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
         None
     }
 }

@@ -20,6 +20,7 @@ mod shred;
 pub(crate) use access::Access;
 pub(crate) use adapter::Adapters;
 pub(crate) use columns::{Columns, Part, Place};
+use derived::Leaf;
 pub(crate) use derived::{Computed, Derived};
 pub(crate) use leaves::Leaves;
 pub(crate) use rewrite::FieldsAsColumns;

@@ -10,12 +10,13 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, Result, TableReference};
+use datafusion::common::{Column, Result, TableReference, internal_err};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::TableScanBuilder;
 use datafusion::logical_expr::{
-    Expr, Filter, Join, Limit, LogicalPlan, LogicalPlanBuilder, Sort, SubqueryAlias, TableScan,
+    Expr, Filter, Join, Limit, LogicalPlan, LogicalPlanBuilder, Projection, Sort, SubqueryAlias,
+    TableScan,
 };
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
@@ -129,7 +130,10 @@ fn look(plan: &LogicalPlan, expr: &Expr, found: &mut Vec<Found>) -> TreeNodeRecu
     }
     let inputs = plan.inputs();
     let from = inputs.iter().enumerate().find_map(|(at, input)| {
-        let derived = with_table(input, &access.base, &|table| table.derived(&access))??;
+        let derived = with_table(input, &access.base, &|table, name| {
+            // What was given another name on the way is not what it says.
+            (name == access.base.name).then(|| table.derived(&access))?
+        })??;
         Some((at, derived))
     });
     let Some((input, derived)) = from else { return TreeNodeRecursion::Continue };
@@ -153,13 +157,16 @@ fn replaced(expr: Expr, found: &[Found]) -> Transformed<Expr> {
 fn with_table<T>(
     plan: &LogicalPlan,
     column: &Column,
-    look: &dyn Fn(&StreamTable) -> T,
+    look: &dyn Fn(&StreamTable, &str) -> T,
 ) -> Option<T> {
     let at = plan.schema().maybe_index_of_column(column)?;
     match plan {
         LogicalPlan::TableScan(scan) => {
             let provider = source_as_provider(&scan.source).ok()?;
-            provider.downcast_ref::<StreamTable>().map(look)
+            provider.downcast_ref::<StreamTable>().map(|table| look(table, &column.name))
+        }
+        LogicalPlan::Projection(Projection { expr, input, .. }) => {
+            with_table(input, handed_on(expr.get(at)?)?, look)
         }
         LogicalPlan::SubqueryAlias(alias) => {
             let (relation, field) = alias.input.schema().qualified_field(at);
@@ -171,6 +178,15 @@ fn with_table<T>(
         LogicalPlan::Join(Join { left, right, .. }) => {
             with_table(left, column, look).or_else(|| with_table(right, column, look))
         }
+        _ => None,
+    }
+}
+
+/// The column that an expression is, behind any alias.
+fn handed_on(expr: &Expr) -> Option<&Column> {
+    match expr {
+        Expr::Column(column) => Some(column),
+        Expr::Alias(alias) => handed_on(&alias.expr),
         _ => None,
     }
 }
@@ -210,6 +226,7 @@ fn extended(
             let alias = SubqueryAlias::try_new(Arc::new(input), alias.alias)?;
             Ok((LogicalPlan::SubqueryAlias(alias), columns))
         }
+        LogicalPlan::Projection(projection) => extended_projection(projection, asked),
         LogicalPlan::Join(join) => extended_join(join, asked),
         other => {
             // A filter, a sort or a limit.
@@ -224,12 +241,36 @@ fn extended(
     }
 }
 
+fn extended_projection(
+    projection: Projection,
+    asked: &[(Column, Arc<Derived>)],
+) -> Result<(LogicalPlan, Vec<Column>)> {
+    let Projection { mut expr, input, schema, .. } = projection;
+    let below = asked.iter().map(|(base, derived)| {
+        let column = expr.get(schema.index_of_column(base)?).and_then(handed_on);
+        match column {
+            Some(column) => Ok((column.clone(), derived.clone())),
+            None => internal_err!("{base} is not handed on"),
+        }
+    });
+    let below = below.collect::<Result<Vec<_>>>()?;
+    let (input, columns) = extended(Arc::unwrap_or_clone(input), &below)?;
+    for column in &columns {
+        let read = Expr::Column(column.clone());
+        if !expr.contains(&read) {
+            expr.push(read);
+        }
+    }
+    let projection = Projection::try_new(expr, Arc::new(input))?;
+    Ok((LogicalPlan::Projection(projection), columns))
+}
+
 fn extended_join(
     join: Join,
     asked: &[(Column, Arc<Derived>)],
 ) -> Result<(LogicalPlan, Vec<Column>)> {
     let is_left: Vec<bool> =
-        asked.iter().map(|(base, _)| with_table(&join.left, base, &|_| ()).is_some()).collect();
+        asked.iter().map(|(base, _)| with_table(&join.left, base, &|_, _| ()).is_some()).collect();
     let side = |left: bool| {
         let own = asked.iter().zip(&is_left).filter(move |(_, is_left)| **is_left == left);
         own.map(|(asked, _)| asked.clone()).collect::<Vec<_>>()
