@@ -29,6 +29,14 @@ pub(crate) enum Command {
     User(UserArguments),
     /// Append the lines of files or of standard input
     Append(AppendArguments),
+    /// Import files, folders and objects, each of them exactly once
+    Import(Box<ImportArguments>),
+    /// Write records of a stream as objects
+    Export(Box<ExportArguments>),
+    /// Import what lies under an address and what comes there
+    Watch(WatchArguments),
+    /// Imports, watches and exports: how far they are, and their end
+    Jobs(JobsArguments),
     /// Read records, or follow them live
     Read(ReadArguments),
     /// Find records by their words and fields, the newest first
@@ -366,6 +374,168 @@ pub(crate) struct AppendArguments {
     pub(crate) retry_seconds: u64,
     #[command(flatten)]
     pub(crate) server: ServerArguments,
+}
+
+/// How objects become records.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct ReadingArguments {
+    /// What the objects are: ndjson, records, text, csv, parquet, avro
+    /// [default: what their names say]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// How they are compressed: none, gzip, zstd [default: what their bytes say]
+    #[arg(long, value_name = "COMPRESSION")]
+    pub(crate) compression: Option<String>,
+    /// Leave out rows that are no records, instead of stopping at the first
+    #[arg(long)]
+    pub(crate) skip_errors: bool,
+    /// The path of the JSON field whose content is a record's key, such as user.id
+    #[arg(long, value_name = "PATH")]
+    pub(crate) key_field: Option<String>,
+    /// The path of the JSON field that has a record's time, in ms or RFC 3339
+    #[arg(long, value_name = "PATH")]
+    pub(crate) timestamp_field: Option<String>,
+    /// The partition of all records
+    #[arg(long)]
+    pub(crate) partition: Option<u32>,
+    /// Keep all fields of CSV as texts
+    #[arg(long)]
+    pub(crate) csv_text: bool,
+    /// What separates the fields of CSV [default: a comma, in .tsv a tab]
+    #[arg(long, value_name = "CHARACTER")]
+    pub(crate) delimiter: Option<char>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// The stream; it exists
+    pub(crate) stream: String,
+    /// Files and folders of this machine, `-` for standard input, or addresses that
+    /// the server opens: s3://, gs://, az://, http(s)://, file://
+    #[arg(value_name = "SOURCE", required = true)]
+    pub(crate) sources: Vec<String>,
+    #[command(flatten)]
+    pub(crate) reading: ReadingArguments,
+    /// What a file, or standard input, is known by [default: its path]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Do not wait for an import that the server does by itself
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// How long a server that is away or busy is tried again
+    #[arg(long, default_value_t = 60)]
+    pub(crate) retry_seconds: u64,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// The stream
+    pub(crate) stream: String,
+    /// The folder that the server writes to: s3://, gs://, az://, file://
+    pub(crate) destination: String,
+    /// What the objects are: ndjson, records, text, csv, parquet, avro
+    #[arg(long, default_value = "parquet", value_name = "FORMAT")]
+    pub(crate) format: String,
+    /// How they are compressed: none, gzip, zstd
+    #[arg(long, default_value = "none", value_name = "COMPRESSION")]
+    pub(crate) compression: String,
+    /// Only this partition; may be repeated
+    #[arg(long)]
+    pub(crate) partition: Vec<u32>,
+    /// Where to begin: an offset, or an RFC 3339 time [default: the earliest]
+    #[arg(long)]
+    pub(crate) from: Option<String>,
+    /// Where to end, exclusive: an offset, or an RFC 3339 time [default: what is
+    /// there now]
+    #[arg(long)]
+    pub(crate) to: Option<String>,
+    /// About how many bytes of records an object holds
+    #[arg(long, default_value = "64MiB", value_parser = parse_bytes)]
+    pub(crate) object_bytes: u64,
+    /// Do not wait until it is done
+    #[arg(long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArguments {
+    #[command(subcommand)]
+    pub(crate) command: WatchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WatchCommand {
+    /// Import what lies under addresses, and what comes there
+    Create {
+        /// The stream; it exists
+        stream: String,
+        /// Addresses that the server opens: s3://, gs://, az://, file://
+        #[arg(value_name = "URL", required = true)]
+        urls: Vec<String>,
+        #[command(flatten)]
+        reading: Box<ReadingArguments>,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// List the watches
+    List {
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Let a watch rest
+    Pause {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Let a watch go on, also one that has failed
+    Resume {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Stop a watch and forget it; what it imported stays
+    Delete {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobsArguments {
+    #[command(subcommand)]
+    pub(crate) command: JobsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobsCommand {
+    /// List imports, watches and exports, the newest first
+    List {
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Show one of them
+    Show {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// Stop one and forget it; what it imported or wrote stays
+    Delete {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@
 
 use aquifer_http::{HttpOptions, Token};
 use aquifer_kafka::KafkaOptions;
+use aquifer_objects::ObjectOptions;
 use aquifer_postgres::PostgresOptions;
 use aquifer_query::QueryOptions;
 use aquifer_tables::TableOptions;
@@ -32,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) postgres: PostgresOptions,
     pub(crate) query: QueryOptions,
     pub(crate) tables: TableOptions,
+    pub(crate) objects: ObjectOptions,
     pub(crate) log: LogOptions,
 }
 
@@ -52,7 +54,8 @@ impl Default for LogOptions {
 }
 
 /// The sections, as they are named in variables.
-const SECTIONS: [&str; 7] = ["store", "http", "kafka", "postgres", "query", "tables", "log"];
+const SECTIONS: [&str; 8] =
+    ["store", "http", "kafka", "postgres", "query", "tables", "objects", "log"];
 
 /// Reads everything that `serve` is given.
 pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
@@ -212,6 +215,10 @@ fn finish(mut table: Table, settings: &[String]) -> Result<Config, Failure> {
         .tables
         .validate()
         .map_err(|(field, why)| Failure::failed(format!("tables.{field}: {why}")))?;
+    config
+        .objects
+        .validate()
+        .map_err(|(field, why)| Failure::failed(format!("objects.{field}: {why}")))?;
     config.store.validate()?;
     Ok(config)
 }

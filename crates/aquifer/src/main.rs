@@ -14,9 +14,12 @@ mod config;
 mod demo;
 mod doctor;
 mod engine;
+mod exports;
 mod failure;
 mod files;
 mod groups;
+mod imports;
+mod jobs;
 mod offline;
 mod output;
 mod read;
@@ -60,6 +63,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Group(command) => groups::run(command).await,
         Command::User(arguments) => users::run(arguments).await,
         Command::Append(arguments) => append::run(arguments).await,
+        Command::Import(arguments) => imports::run(*arguments).await,
+        Command::Export(arguments) => exports::run(*arguments).await,
+        Command::Watch(arguments) => jobs::watch(arguments).await,
+        Command::Jobs(arguments) => jobs::run(arguments).await,
         Command::Read(arguments) => read::run(arguments).await,
         Command::Search(arguments) => search::run(arguments).await,
         Command::Sql(arguments) => sql::run(arguments).await,

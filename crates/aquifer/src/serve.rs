@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aquifer_http::{HttpEnvironment, HttpMetrics, HttpServer};
 use aquifer_kafka::{AllowAll, KafkaEnvironment, KafkaMetrics, KafkaServer};
+use aquifer_objects::{ObjectEnvironment, ObjectMetrics, Objects};
 use aquifer_postgres::{PostgresEnvironment, PostgresMetrics, PostgresServer};
 use aquifer_query::{EngineCommand, Queries, QueryEnvironment, QueryMetrics};
 use aquifer_stream::{Environment, StreamStore};
@@ -29,6 +30,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let postgres_metrics = PostgresMetrics::register(&mut registry);
     let query_metrics = QueryMetrics::register(&mut registry);
     let table_metrics = TableMetrics::register(&mut registry);
+    let object_metrics = ObjectMetrics::register(&mut registry);
     let environment = Environment::real();
     let (clock, random) = (environment.clock.clone(), environment.random.clone());
     let store = tokio::select! {
@@ -60,6 +62,9 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         .tables
         .enabled
         .then(|| Tables::new(store.clone(), config.tables.clone(), table_environment));
+    let object_environment =
+        ObjectEnvironment { clock: clock.clone(), random: random.clone(), metrics: object_metrics };
+    let objects = Objects::start(store.clone(), config.objects.clone(), object_environment);
     let postgres_environment = PostgresEnvironment {
         clock: clock.clone(),
         random: random.clone(),
@@ -71,6 +76,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         random,
         queries: queries.clone(),
         tables,
+        objects: Some(objects.clone()),
         metrics: http_metrics,
         registries: vec![Arc::new(registry)],
     };
@@ -121,8 +127,9 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
                 postgres.stop().await;
             }
         };
-        // The doors first: what they answer still needs the store.
-        tokio::join!(http.stop(), kafka, postgres);
+        // The doors first: what they answer still needs the store. Uploads have no
+        // end of their own.
+        tokio::join!(http.stop(), kafka, postgres, objects.stop());
         queries.stop().await;
         store.shutdown().await
     };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use aquifer_env::{Clock, Random};
+use aquifer_objects::Objects;
 use aquifer_query::Queries;
 use aquifer_stream::StreamStore;
 use aquifer_tables::Tables;
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) users: Users,
     /// Absent where they are switched off.
     pub(crate) tables: Option<Tables>,
+    /// Absent where they are switched off.
+    pub(crate) objects: Option<Objects>,
     pub(crate) options: HttpOptions,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
@@ -71,7 +74,8 @@ impl Shared {
         environment: HttpEnvironment,
         stopping: watch::Receiver<bool>,
     ) -> App {
-        let HttpEnvironment { clock, random, queries, tables, metrics, registries } = environment;
+        let HttpEnvironment { clock, random, queries, tables, objects, metrics, registries } =
+            environment;
         Arc::new(Self {
             tails: Arc::new(Semaphore::new(options.tail_clients_max)),
             rendered: RenderedCache::new(options.tail_cache_bytes_max),
@@ -82,6 +86,7 @@ impl Shared {
             store,
             queries,
             tables,
+            objects,
             options,
             clock,
             random,

@@ -4,7 +4,7 @@
 //! [`HttpOptions`] and an [`HttpEnvironment`] and answers until it is stopped.
 //! A request goes through `guard` (who may come in, counting, the log), its
 //! handler (`streams`, `append`, `read`, `tail`, `chunks`, `sql`, `search`, `groups`, `users`,
-//! `iceberg`, `operation`), and
+//! `objects`, `iceberg`, `operation`), and
 //! comes back as an answer or as a [`Problem`]. `routes` has the table of all
 //! paths, `openapi.json` describes them.
 //!
@@ -29,6 +29,7 @@ mod iceberg;
 mod input;
 mod json_records;
 mod metrics;
+mod objects;
 mod operation;
 mod options;
 mod parameters;

@@ -9,8 +9,8 @@ use axum::routing::{MethodRouter, delete, get, head, patch, post};
 use crate::app::App;
 use crate::problem::HttpProblem;
 use crate::{
-    Problem, append, chunks, groups, guard, iceberg, operation, read, schema, search, sql, streams,
-    tail, users,
+    Problem, append, chunks, groups, guard, iceberg, objects, operation, read, schema, search, sql,
+    streams, tail, users,
 };
 
 type Route = (Method, &'static str, MethodRouter<App>);
@@ -49,6 +49,20 @@ fn routes() -> Vec<Route> {
         post_route("/v1/users", post(users::create)),
         get_route("/v1/users/{user}", get(users::describe)),
         delete_route("/v1/users/{user}", delete(users::delete)),
+        post_route("/v1/streams/{stream}/import", post(objects::upload)),
+        get_route("/v1/imports", get(objects::list_imports)),
+        post_route("/v1/imports", post(objects::create_import)),
+        get_route("/v1/imports/{id}", get(objects::get_import)),
+        delete_route("/v1/imports/{id}", delete(objects::delete_import)),
+        get_route("/v1/watches", get(objects::list_watches)),
+        post_route("/v1/watches", post(objects::create_watch)),
+        get_route("/v1/watches/{id}", get(objects::get_watch)),
+        (Method::PATCH, "/v1/watches/{id}", patch(objects::change_watch)),
+        delete_route("/v1/watches/{id}", delete(objects::delete_watch)),
+        get_route("/v1/exports", get(objects::list_exports)),
+        post_route("/v1/exports", post(objects::create_export)),
+        get_route("/v1/exports/{id}", get(objects::get_export)),
+        delete_route("/v1/exports/{id}", delete(objects::delete_export)),
         get_route("/iceberg/v1/config", get(iceberg::config)),
         get_route("/iceberg/v1/namespaces", get(iceberg::namespaces)),
         get_route(NAMESPACE, get(iceberg::describe_namespace)),
@@ -64,7 +78,7 @@ const NAMESPACE: &str = "/iceberg/v1/namespaces/{namespace}";
 const TABLE: &str = "/iceberg/v1/namespaces/{namespace}/tables/{table}";
 
 /// The paths of all routes, as labels of metrics.
-const PATHS: [&str; 27] = [
+const PATHS: [&str; 34] = [
     "/v1/streams/{stream}/records",
     "/v1/streams/{stream}/tail",
     "/v1/streams/{stream}/search",
@@ -81,6 +95,13 @@ const PATHS: [&str; 27] = [
     "/v1/groups/{group}/reset",
     "/v1/users",
     "/v1/users/{user}",
+    "/v1/streams/{stream}/import",
+    "/v1/imports",
+    "/v1/imports/{id}",
+    "/v1/watches",
+    "/v1/watches/{id}",
+    "/v1/exports",
+    "/v1/exports/{id}",
     "/iceberg/v1/config",
     "/iceberg/v1/namespaces",
     NAMESPACE,

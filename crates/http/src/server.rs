@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aquifer_env::{Clock, Random, prepare_connection};
+use aquifer_objects::Objects;
 use aquifer_query::Queries;
 use aquifer_stream::StreamStore;
 use aquifer_tables::Tables;
@@ -44,6 +45,8 @@ pub struct HttpEnvironment {
     pub queries: Queries,
     /// The open tables, where they are not switched off.
     pub tables: Option<Tables>,
+    /// Imports, watches and exports, where they are not switched off.
+    pub objects: Option<Objects>,
     /// Where the server counts.
     pub metrics: HttpMetrics,
     /// What `/metrics` shows.

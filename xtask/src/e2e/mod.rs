@@ -19,6 +19,7 @@ mod kill9_compaction;
 mod limits;
 mod load;
 mod mount;
+mod objects;
 mod open_tables;
 mod parquet_readers;
 mod partition;
@@ -168,6 +169,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "search",
         about: "real logs, searched in memory, in files and through indexes: as by looking at all",
         run: search::run,
+    },
+    Scenario {
+        name: "objects",
+        about: "imports, watches and exports over kills: each object's records once",
+        run: objects::run,
     },
     Scenario {
         name: "command_line",

@@ -98,6 +98,11 @@ impl AsOfJoin {
 
 /// A comparison with the side of `left` on its left, if it has such sides.
 fn oriented(expr: &Expr, left: &DFSchemaRef, right: &DFSchemaRef) -> Option<BinaryExpr> {
+    // A comparison that the simplifier turned round is wrapped in its old name.
+    let expr = match expr {
+        Expr::Alias(alias) => alias.expr.as_ref(),
+        other => other,
+    };
     let Expr::BinaryExpr(comparison) = expr else { return None };
     let is_of = |expr: &Expr, schema: &DFSchemaRef| {
         let columns = expr.column_refs();
