@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aquifer_flight::{FlightEnvironment, FlightMetrics, FlightServer};
 use aquifer_http::{HttpEnvironment, HttpMetrics, HttpServer};
 use aquifer_kafka::{AllowAll, KafkaEnvironment, KafkaMetrics, KafkaServer};
 use aquifer_postgres::{PostgresEnvironment, PostgresMetrics, PostgresServer};
@@ -27,6 +28,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let http_metrics = HttpMetrics::register(&mut registry);
     let kafka_metrics = KafkaMetrics::register(&mut registry);
     let postgres_metrics = PostgresMetrics::register(&mut registry);
+    let flight_metrics = FlightMetrics::register(&mut registry);
     let query_metrics = QueryMetrics::register(&mut registry);
     let table_metrics = TableMetrics::register(&mut registry);
     let environment = Environment::real();
@@ -64,6 +66,12 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         clock: clock.clone(),
         random: random.clone(),
         metrics: postgres_metrics,
+        queries: queries.clone(),
+    };
+    let flight_environment = FlightEnvironment {
+        clock: clock.clone(),
+        random: random.clone(),
+        metrics: flight_metrics,
         queries: queries.clone(),
     };
     let environment = HttpEnvironment {
@@ -104,7 +112,21 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
             return Err(failure);
         }
     };
-    announce(&config, &http, kafka.as_ref(), postgres.as_ref())?;
+    let flight = match start_flight(&store, &config, flight_environment).await {
+        Ok(flight) => flight,
+        Err(failure) => {
+            http.stop().await;
+            if let Some(kafka) = kafka {
+                kafka.stop().await;
+            }
+            if let Some(postgres) = postgres {
+                postgres.stop().await;
+            }
+            store.shutdown().await?;
+            return Err(failure);
+        }
+    };
+    announce(&config, &http, kafka.as_ref(), postgres.as_ref(), flight.as_ref())?;
     tokio::select! {
         () = signals.stop() => {}
         () = allocator::give_back() => {}
@@ -121,8 +143,13 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
                 postgres.stop().await;
             }
         };
+        let flight = async {
+            if let Some(flight) = flight {
+                flight.stop().await;
+            }
+        };
         // The doors first: what they answer still needs the store.
-        tokio::join!(http.stop(), kafka, postgres);
+        tokio::join!(http.stop(), kafka, postgres, flight);
         queries.stop().await;
         store.shutdown().await
     };
@@ -174,6 +201,24 @@ async fn start_postgres(
     })
 }
 
+async fn start_flight(
+    store: &StreamStore,
+    config: &Config,
+    environment: FlightEnvironment,
+) -> Result<Option<FlightServer>, Failure> {
+    if !config.flight.enabled {
+        return Ok(None);
+    }
+    let started = FlightServer::start(store.clone(), config.flight.clone(), environment).await;
+    started.map(Some).map_err(|error| {
+        Failure::with_next(
+            format!("Arrow Flight SQL cannot be served: {error}"),
+            "stop what listens there, choose another address with --flight-listen, or switch it \
+             off with --set flight.enabled=false",
+        )
+    })
+}
+
 /// The engine is this program again. It needs the environment for what opens
 /// tier 2, but not the token that opens this server.
 fn engine_command(config: &Config) -> Result<EngineCommand, Failure> {
@@ -205,6 +250,7 @@ fn announce(
     http: &HttpServer,
     kafka: Option<&KafkaServer>,
     postgres: Option<&PostgresServer>,
+    flight: Option<&FlightServer>,
 ) -> Result<(), Failure> {
     let data = std::path::absolute(&config.store.data)?;
     let mut lines = vec![
@@ -216,6 +262,8 @@ fn announce(
     lines.extend(addresses.iter().map(|address| format!("kafka listening on {address}")));
     let address = postgres.map(PostgresServer::address);
     lines.extend(address.iter().map(|address| format!("postgres listening on {address}")));
+    let address = flight.map(FlightServer::address);
+    lines.extend(address.iter().map(|address| format!("flight listening on {address}")));
     for line in lines {
         // Whoever started it may have read enough: that is no reason to stop.
         if output::line(&line).is_err() {
