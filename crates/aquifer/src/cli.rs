@@ -91,6 +91,9 @@ pub(crate) struct ServeArguments {
     /// The address of the PostgreSQL protocol [default: 127.0.0.1:5433]
     #[arg(long, value_name = "ADDR")]
     pub(crate) postgres_listen: Option<SocketAddr>,
+    /// The address of Arrow Flight SQL [default: 127.0.0.1:8815]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) flight_listen: Option<SocketAddr>,
     /// Where Kafka clients are told to come, if not to that address
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) kafka_advertised: Option<String>,
@@ -688,6 +691,9 @@ pub(crate) struct DoctorArguments {
     /// The address of the PostgreSQL protocol [default: 127.0.0.1:5433]
     #[arg(long, value_name = "ADDR")]
     pub(crate) postgres_listen: Option<SocketAddr>,
+    /// The address of Arrow Flight SQL [default: 127.0.0.1:8815]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) flight_listen: Option<SocketAddr>,
     /// The form of the output
     #[arg(long, value_enum, default_value = "table", value_name = "FORM")]
     pub(crate) output: Output,

@@ -5,6 +5,7 @@
 //! have flags and short variables of their own. Unknown fields and variables
 //! are refused by name. docs/configuration.md has them all.
 
+use aquifer_flight::FlightOptions;
 use aquifer_http::{HttpOptions, Token};
 use aquifer_kafka::KafkaOptions;
 use aquifer_objects::ObjectOptions;
@@ -31,6 +32,7 @@ pub(crate) struct Config {
     pub(crate) http: HttpOptions,
     pub(crate) kafka: KafkaOptions,
     pub(crate) postgres: PostgresOptions,
+    pub(crate) flight: FlightOptions,
     pub(crate) query: QueryOptions,
     pub(crate) tables: TableOptions,
     pub(crate) objects: ObjectOptions,
@@ -54,8 +56,8 @@ impl Default for LogOptions {
 }
 
 /// The sections, as they are named in variables.
-const SECTIONS: [&str; 8] =
-    ["store", "http", "kafka", "postgres", "query", "tables", "objects", "log"];
+const SECTIONS: [&str; 9] =
+    ["store", "http", "kafka", "postgres", "flight", "query", "tables", "objects", "log"];
 
 /// Reads everything that `serve` is given.
 pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
@@ -65,6 +67,7 @@ pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
         kafka_listen,
         kafka_advertised,
         postgres_listen,
+        flight_listen,
         token_file,
         insecure,
         log_format,
@@ -83,6 +86,7 @@ pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
         ("kafka.listen", kafka_listen.as_ref().map(|value| text(value))),
         ("kafka.advertised", kafka_advertised.as_ref().map(|value| text(value))),
         ("postgres.listen", postgres_listen.as_ref().map(|value| text(value))),
+        ("flight.listen", flight_listen.as_ref().map(|value| text(value))),
         ("http.token_file", token_file.as_ref().map(|path| text(&path.display()))),
         ("http.access_log", access_log.then_some(Value::Boolean(true))),
         ("http.request_bytes_max", request_bytes_max.as_ref().map(number)),
@@ -127,6 +131,13 @@ pub(crate) fn of_serve(arguments: &ServeArguments) -> Result<Config, Failure> {
             "the PostgreSQL protocol can be reached from other machines and asks for no user",
             "let --postgres-listen be on 127.0.0.1, say --set postgres.security=password, switch \
              it off with --set postgres.enabled=false, or say --insecure if anyone may read",
+        ));
+    }
+    if config.flight.is_exposed() && !insecure {
+        return Err(Failure::with_next(
+            "Arrow Flight SQL can be reached from other machines and asks for no user",
+            "let --flight-listen be on 127.0.0.1, say --set flight.security=password, switch it \
+             off with --set flight.enabled=false, or say --insecure if anyone may read",
         ));
     }
     Ok(config)
@@ -207,6 +218,10 @@ fn finish(mut table: Table, settings: &[String]) -> Result<Config, Failure> {
         .postgres
         .validate()
         .map_err(|(field, why)| Failure::failed(format!("postgres.{field}: {why}")))?;
+    config
+        .flight
+        .validate()
+        .map_err(|(field, why)| Failure::failed(format!("flight.{field}: {why}")))?;
     config
         .query
         .validate()
@@ -320,6 +335,7 @@ mod tests {
         check(&[], &["kafka.listens=1"], "listens");
         check(&[], &["kafka.advertised=nowhere"], "kafka.advertised");
         check(&[], &["postgres.portals_max=0"], "postgres.portals_max");
+        check(&[], &["flight.calls_max=0"], "flight.calls_max");
         check(&[], &["listen=1"], "section.field");
         check(&[], &["http.listen"], "section.field=value");
         check(&[], &["http.batch_bytes_max=1"], "http.batch_bytes_max");

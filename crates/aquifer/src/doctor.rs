@@ -82,6 +82,9 @@ pub(crate) async fn run(arguments: DoctorArguments) -> Result<(), Failure> {
     if let Some(listen) = arguments.postgres_listen {
         config.postgres.listen = listen;
     }
+    if let Some(listen) = arguments.flight_listen {
+        config.flight.listen = listen;
+    }
     let store = config.store.clone();
     let mut findings = tasks::run_blocking(move || examine(&config)).await;
     let place = findings.iter().position(|finding| finding.check == "clock").unwrap_or(0);
@@ -149,6 +152,9 @@ fn examine(config: &Config) -> Vec<Finding> {
     }
     if config.postgres.enabled {
         findings.push(check_postgres_exposure(config));
+    }
+    if config.flight.enabled {
+        findings.push(check_flight_exposure(config));
     }
     findings
 }
@@ -319,9 +325,12 @@ fn check_ports(config: &Config, must_be_free: bool) -> Vec<Finding> {
     let kafka = kafka.iter().map(|of| ("Kafka address", of.listen, "--kafka-listen"));
     let postgres = config.postgres.enabled.then_some(config.postgres.listen);
     let postgres = postgres.map(|listen| ("PostgreSQL address", listen, "--postgres-listen"));
+    let flight = config.flight.enabled.then_some(config.flight.listen);
+    let flight = flight.map(|listen| ("Flight address", listen, "--flight-listen"));
     std::iter::once(http)
         .chain(kafka)
         .chain(postgres)
+        .chain(flight)
         .map(|(check, listen, flag)| check_port(check, listen, flag, must_be_free))
         .collect()
 }
@@ -444,6 +453,18 @@ fn check_postgres_exposure(config: &Config) -> Finding {
     Finding::good(CHECK, "it lets no strangers of other machines in")
 }
 
+fn check_flight_exposure(config: &Config) -> Finding {
+    const CHECK: &str = "Flight exposure";
+    if config.flight.is_exposed() {
+        return Finding::bad(
+            CHECK,
+            "other machines reach it, and it asks for no user",
+            "say flight.security = \"password\", or listen on 127.0.0.1",
+        );
+    }
+    Finding::good(CHECK, "it lets no strangers of other machines in")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -454,6 +475,7 @@ mod tests {
         config.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.kafka.listen = config.http.listen;
         config.postgres.listen = config.http.listen;
+        config.flight.listen = config.http.listen;
         config
     }
 

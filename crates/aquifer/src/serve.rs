@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aquifer_flight::{FlightEnvironment, FlightMetrics, FlightServer};
 use aquifer_http::{HttpEnvironment, HttpMetrics, HttpServer};
 use aquifer_kafka::{AllowAll, KafkaEnvironment, KafkaMetrics, KafkaServer};
 use aquifer_objects::{ObjectEnvironment, ObjectMetrics, Objects};
@@ -28,6 +29,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let http_metrics = HttpMetrics::register(&mut registry);
     let kafka_metrics = KafkaMetrics::register(&mut registry);
     let postgres_metrics = PostgresMetrics::register(&mut registry);
+    let flight_metrics = FlightMetrics::register(&mut registry);
     let query_metrics = QueryMetrics::register(&mut registry);
     let table_metrics = TableMetrics::register(&mut registry);
     let object_metrics = ObjectMetrics::register(&mut registry);
@@ -71,6 +73,12 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
         metrics: postgres_metrics,
         queries: queries.clone(),
     };
+    let flight_environment = FlightEnvironment {
+        clock: clock.clone(),
+        random: random.clone(),
+        metrics: flight_metrics,
+        queries: queries.clone(),
+    };
     let environment = HttpEnvironment {
         clock,
         random,
@@ -110,7 +118,21 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
             return Err(failure);
         }
     };
-    announce(&config, &http, kafka.as_ref(), postgres.as_ref())?;
+    let flight = match start_flight(&store, &config, flight_environment).await {
+        Ok(flight) => flight,
+        Err(failure) => {
+            http.stop().await;
+            if let Some(kafka) = kafka {
+                kafka.stop().await;
+            }
+            if let Some(postgres) = postgres {
+                postgres.stop().await;
+            }
+            store.shutdown().await?;
+            return Err(failure);
+        }
+    };
+    announce(&config, &http, kafka.as_ref(), postgres.as_ref(), flight.as_ref())?;
     tokio::select! {
         () = signals.stop() => {}
         () = allocator::give_back() => {}
@@ -127,9 +149,14 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<(), Failure> {
                 postgres.stop().await;
             }
         };
+        let flight = async {
+            if let Some(flight) = flight {
+                flight.stop().await;
+            }
+        };
         // The doors first: what they answer still needs the store. Uploads have no
         // end of their own.
-        tokio::join!(http.stop(), kafka, postgres, objects.stop());
+        tokio::join!(http.stop(), kafka, postgres, flight, objects.stop());
         queries.stop().await;
         store.shutdown().await
     };
@@ -181,6 +208,24 @@ async fn start_postgres(
     })
 }
 
+async fn start_flight(
+    store: &StreamStore,
+    config: &Config,
+    environment: FlightEnvironment,
+) -> Result<Option<FlightServer>, Failure> {
+    if !config.flight.enabled {
+        return Ok(None);
+    }
+    let started = FlightServer::start(store.clone(), config.flight.clone(), environment).await;
+    started.map(Some).map_err(|error| {
+        Failure::with_next(
+            format!("Arrow Flight SQL cannot be served: {error}"),
+            "stop what listens there, choose another address with --flight-listen, or switch it \
+             off with --set flight.enabled=false",
+        )
+    })
+}
+
 /// The engine is this program again. It needs the environment for what opens
 /// tier 2, but not the token that opens this server.
 fn engine_command(config: &Config) -> Result<EngineCommand, Failure> {
@@ -212,6 +257,7 @@ fn announce(
     http: &HttpServer,
     kafka: Option<&KafkaServer>,
     postgres: Option<&PostgresServer>,
+    flight: Option<&FlightServer>,
 ) -> Result<(), Failure> {
     let data = std::path::absolute(&config.store.data)?;
     let mut lines = vec![
@@ -223,6 +269,8 @@ fn announce(
     lines.extend(addresses.iter().map(|address| format!("kafka listening on {address}")));
     let address = postgres.map(PostgresServer::address);
     lines.extend(address.iter().map(|address| format!("postgres listening on {address}")));
+    let address = flight.map(FlightServer::address);
+    lines.extend(address.iter().map(|address| format!("flight listening on {address}")));
     for line in lines {
         // Whoever started it may have read enough: that is no reason to stop.
         if output::line(&line).is_err() {

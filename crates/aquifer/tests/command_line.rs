@@ -33,6 +33,7 @@ impl Server {
         let mut child = aquifer(&["serve", "--data", data.to_str().unwrap(), "--listen", listen])
             .args(["--set", "store.journal_file_bytes=1048576"])
             .args(["--kafka-listen", "127.0.0.1:0", "--postgres-listen", "127.0.0.1:0"])
+            .args(["--flight-listen", "127.0.0.1:0"])
             .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -100,6 +101,11 @@ fn failures_say_what_and_what_next() {
         &["serve", "--data", data, "--postgres-listen", "0.0.0.0:0"],
         1,
         &["PostgreSQL", "postgres.security", "--insecure"],
+    );
+    check(
+        &["serve", "--data", data, "--flight-listen", "0.0.0.0:0"],
+        1,
+        &["Flight", "flight.security", "--insecure"],
     );
     check(&["serve", "--data", data, "--config", config], 1, &["listens", "configuration.md"]);
     check(&["serve", "--data", data, "--set", "store.unknown=1"], 1, &["unknown"]);
@@ -244,7 +250,7 @@ fn the_doctor_fails_only_where_something_is_wrong() {
     let data = directory.path().to_str().unwrap();
     let doctor = |arguments: &[&str]| {
         let output = aquifer(&["doctor", "--output", "json", "--kafka-listen", "127.0.0.1:0"])
-            .args(["--postgres-listen", "127.0.0.1:0"])
+            .args(["--postgres-listen", "127.0.0.1:0", "--flight-listen", "127.0.0.1:0"])
             .args(arguments)
             .output()
             .unwrap();

@@ -9,6 +9,8 @@ pub(crate) mod client;
 mod clock;
 mod command_line;
 mod enospc;
+mod flight_adbc;
+mod flight_jdbc;
 mod history;
 mod iceberg;
 mod java_program;
@@ -245,6 +247,16 @@ const LONG_SCENARIOS: &[Scenario] = &[
         name: "postgres_jdbc",
         about: "PostgreSQL's JDBC driver: prepared statements, fetch size, metadata, cancel",
         run: postgres_jdbc::run,
+    },
+    Scenario {
+        name: "flight_adbc",
+        about: "ADBC and pyarrow by Flight SQL over TLS: queries, a large result, cancel, catalog",
+        run: flight_adbc::run,
+    },
+    Scenario {
+        name: "flight_jdbc",
+        about: "Arrow's JDBC driver for Flight SQL: queries, prepared statements, metadata",
+        run: flight_jdbc::run,
     },
     Scenario {
         name: "query_isolation",

@@ -19,6 +19,7 @@ const LISTENING: &str = "http listening on ";
 /// The same of the Kafka door; it comes behind that of HTTP.
 const KAFKA_LISTENING: &str = "kafka listening on ";
 const POSTGRES_LISTENING: &str = "postgres listening on ";
+const FLIGHT_LISTENING: &str = "flight listening on ";
 
 /// Listeners of the Kafka door whose addresses are kept.
 const KAFKA_LISTENERS_MAX: usize = 4;
@@ -164,16 +165,26 @@ impl Server {
 
     /// The address of its PostgreSQL door, as the last start logged it.
     pub(crate) fn postgres(&self) -> Result<String> {
+        self.logged(POSTGRES_LISTENING)
+    }
+
+    /// The address of its Flight door, as the last start logged it.
+    pub(crate) fn flight(&self) -> Result<String> {
+        self.logged(FLIGHT_LISTENING)
+    }
+
+    /// What its log last had behind `start`.
+    fn logged(&self, start: &str) -> Result<String> {
         let asked = Instant::now();
         loop {
             let log = std::fs::read_to_string(&self.options.log)?;
             let mut lines = log.lines().rev();
-            let address = lines.find_map(|line| line.strip_prefix(POSTGRES_LISTENING));
+            let address = lines.find_map(|line| line.strip_prefix(start));
             if let Some(address) = address {
                 return Ok(address.trim().to_owned());
             }
             if asked.elapsed() > START_MAX {
-                bail!("no `{POSTGRES_LISTENING}…`\n{}", log_tail(&self.options));
+                bail!("no `{start}…`\n{}", log_tail(&self.options));
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -289,7 +300,7 @@ impl Starting {
             .arg("--data")
             .arg(&options.data)
             .args(["--listen", "127.0.0.1:0", "--kafka-listen", &options.kafka_listen])
-            .args(["--postgres-listen", "127.0.0.1:0"])
+            .args(["--postgres-listen", "127.0.0.1:0", "--flight-listen", "127.0.0.1:0"])
             .args(options.set())
             .args(&options.arguments)
             .envs(options.variables.iter().map(|(name, value)| (name, value)))

@@ -131,7 +131,7 @@ async fn spawn(
         .arg(data)
         .args(["--listen", listen, "--access-log", "--log-format", "json"])
         .args(["--log-filter", "info", "--kafka-listen", &kafka.to_string()])
-        .args(["--postgres-listen", "127.0.0.1:0"])
+        .args(["--postgres-listen", "127.0.0.1:0", "--flight-listen", "127.0.0.1:0"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
