@@ -126,6 +126,10 @@ pub(super) fn too_large(name: &str, bytes_max: u64) -> DataFusionError {
 /// The most that a call with `args` makes for each of `rows` rows.
 pub(super) fn sizes(growth: Growth, args: &[ColumnarValue], rows: usize) -> Result<Vec<u64>> {
     let args = Args::new(args)?;
+    let references = match growth {
+        Growth::RegexpReplace => args.references(2),
+        _ => Vec::new(),
+    };
     let size = |row: usize| match growth {
         Growth::Repeat => product(args.length(0, row), args.count(1, row)),
         Growth::Fill => product(args.count(1, row), ELEMENT_BYTES),
@@ -156,7 +160,10 @@ pub(super) fn sizes(growth: Growth, args: &[ColumnarValue], rows: usize) -> Resu
         }
         Growth::RegexpReplace => {
             let len = args.length(0, row);
-            let (to, references) = (args.length(2, row), args.references(2, row));
+            // Of a constant it is counted once, however many rows there are.
+            let of_row = if references.len() == 1 { 0 } else { row };
+            let references = references.get(of_row).copied().unwrap_or(0);
+            let to = args.length(2, row);
             let is_global = args.arrays.get(3).is_some();
             let places = if is_global { len.saturating_add(1) } else { 1 };
             product(len, references.saturating_add(1)).saturating_add(product(places, to))
@@ -240,18 +247,19 @@ impl Args {
         if row >= array.len() { 0 } else { held(array.slice(row, 1).as_ref()) as u64 }
     }
 
-    /// How often a replacement refers to what was found.
-    fn references(&self, arg: usize, row: usize) -> u64 {
-        let Some(array) = self.arrays.get(arg) else { return 0 };
-        let row = if array.len() == 1 { 0 } else { row };
-        let text = match array.data_type() {
-            _ if row >= array.len() || array.is_null(row) => "",
-            DataType::Utf8 => array.as_string::<i32>().value(row),
-            DataType::LargeUtf8 => array.as_string::<i64>().value(row),
-            DataType::Utf8View => array.as_string_view().value(row),
-            _ => "",
+    /// How often each replacement refers to what was found.
+    fn references(&self, arg: usize) -> Vec<u64> {
+        let Some(array) = self.arrays.get(arg) else { return Vec::new() };
+        let count = |text: Option<&str>| {
+            let bytes = text.unwrap_or_default().bytes();
+            bytes.filter(|byte| matches!(byte, b'\\' | b'$')).count() as u64
         };
-        text.bytes().filter(|byte| matches!(byte, b'\\' | b'$')).count() as u64
+        match array.data_type() {
+            DataType::Utf8 => array.as_string::<i32>().iter().map(count).collect(),
+            DataType::LargeUtf8 => array.as_string::<i64>().iter().map(count).collect(),
+            DataType::Utf8View => array.as_string_view().iter().map(count).collect(),
+            _ => Vec::new(),
+        }
     }
 }
 

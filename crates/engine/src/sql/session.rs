@@ -11,6 +11,7 @@ use datafusion::catalog::memory::{
 };
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider};
 use datafusion::common::config::Dialect;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::execution::{SessionStateDefaults, TaskContext};
@@ -63,7 +64,6 @@ impl Sessions {
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .with_table_function_list(SessionStateDefaults::default_table_functions())
             .with_analyzer_rule(Arc::new(BytesAsText::new(options.function_bytes_max)))
-            .with_optimizer_rule(Arc::new(FilterBeneath))
             .with_query_planner(Arc::new(AsOfPlanner))
             .build();
         functions::register(&mut template, options.function_bytes_max)
@@ -82,6 +82,9 @@ impl Sessions {
         catalogs
             .register_catalog(tenant.to_owned(), Arc::clone(&catalog) as Arc<dyn CatalogProvider>);
         let config = self.template.config().clone().with_default_catalog_and_schema(tenant, PUBLIC);
+        let merging_bytes = for_merging(&config, &runtime);
+        let rows = rows_at_once(&config, &runtime);
+        let config = config.with_sort_spill_reservation_bytes(merging_bytes).with_batch_size(rows);
         let mut state = SessionStateBuilder::new_from_existing(self.template.clone())
             .with_session_id(String::new())
             .with_config(config)
@@ -94,16 +97,58 @@ impl Sessions {
     }
 }
 
+/// What each stream of a sort keeps free from its start, to merge what it spills.
+/// DataFusion's own is for gigabytes: a few sorts with it are refused what a
+/// question has before they have seen a row.
+fn for_merging(config: &SessionConfig, runtime: &RuntimeEnv) -> usize {
+    /// The sorts of a statement that all keep it together have half of its memory.
+    const SORTS: usize = 16;
+    const BYTES_MIN: usize = 64 << 10;
+    const BYTES_MAX: usize = 10 << 20;
+    match runtime.memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => {
+            (bytes / (2 * SORTS * config.target_partitions())).clamp(BYTES_MIN, BYTES_MAX)
+        }
+        _ => BYTES_MAX,
+    }
+}
+
+/// The rows of a batch. What spills holds some batches before it does, in each of
+/// its streams, and a batch is of so many rows however wide they are: with little
+/// memory they are fewer.
+fn rows_at_once(config: &SessionConfig, runtime: &RuntimeEnv) -> usize {
+    /// As many batches of such rows as a stream can hold.
+    const BATCHES: usize = 64;
+    const ROW_BYTES: usize = 512;
+    const ROWS_MIN: usize = 1024;
+    let rows_max = config.batch_size();
+    match runtime.memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => {
+            let rows = bytes / (BATCHES * ROW_BYTES * config.target_partitions());
+            rows.max(ROWS_MIN).min(rows_max)
+        }
+        _ => rows_max,
+    }
+}
+
 /// DataFusion's, behind those that change what they are given.
 fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
     let own: Arc<dyn ExprPlanner> = Arc::new(Operators);
     std::iter::once(own).chain(SessionStateDefaults::default_expr_planners()).collect()
 }
 
-/// DataFusion's, behind the one that makes columns of reads.
+/// DataFusion's, behind the one that makes columns of reads. What it pushes down
+/// to an as-of join goes on beneath it, before anything comes in between.
 fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let own: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(FieldsAsColumns);
-    std::iter::once(own).chain(Optimizer::new().rules).collect()
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(FieldsAsColumns)];
+    for rule in Optimizer::new().rules {
+        let is_push_down = rule.name() == "push_down_filter";
+        rules.push(rule);
+        if is_push_down {
+            rules.push(Arc::new(FilterBeneath));
+        }
+    }
+    rules
 }
 
 /// What one statement is planned and run in.

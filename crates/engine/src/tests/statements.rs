@@ -266,7 +266,7 @@ async fn tables_and_columns_are_listed() {
         ),
         ("SELECT count(*) AS c FROM information_schema.columns WHERE table_name = 'events'", Ok(&[r#"{"c":7}"#])),
         ("SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES WHERE table_type = 'BASE TABLE' ORDER BY 1 LIMIT 1", Ok(&[r#"{"table_name":"Users"}"#])),
-        ("SHOW datafusion.execution.batch_size", Ok(&[r#"{"datafusion.execution.batch_size":"8192"}"#])),
+        ("SHOW datafusion.execution.batch_size", Ok(&[r#"{"datafusion.execution.batch_size":"1024"}"#])),
         ("SHOW nothing", Err(("42704", "sql-setting", "SHOW ALL"))),
         ("SHOW COLUMNS FROM nothing", Err(("42P01", "unknown-table", "nothing"))),
     ])
@@ -371,7 +371,7 @@ async fn limits_hold() {
         ),
         (
             "SELECT n FROM many ORDER BY n % 1000, n LIMIT 40000",
-            Limits { memory_bytes_max: 16 << 20, ..roomy },
+            Limits { memory_bytes_max: 32 << 20, ..roomy },
             None,
         ),
     ];
