@@ -145,7 +145,9 @@ def types(cursor):
         assert expected is None or found == expected, (found, expected)
     assert table.schema.field("_timestamp").type == pyarrow.timestamp("us", "UTC")
     over_http = http_arrow(sql)
-    assert table.schema.types == over_http.schema.types, (table.schema, over_http.schema)
+    # ADBC holds schemas against each other, so Flight's say of nothing that it is never null.
+    types = lambda of: [str(each).replace(" not null", "") for each in of.schema.types]
+    assert types(table) == types(over_http), (table.schema, over_http.schema)
     assert table.to_pylist() == over_http.to_pylist()
     assert cursor.adbc_execute_schema(sql) == table.schema
     shown(f"{len(table.schema.names)} columns have the types and values that HTTP has")
@@ -185,7 +187,7 @@ def parameters(cursor):
     for n in [1, 10, RECORDS + 1]:
         [(count,)] = ask(cursor, "SELECT count(*) FROM audit WHERE _offset < $1", (n,))
         assert count == min(n, RECORDS), (n, count)
-    fails(lambda: ask(cursor, "SELECT $1::bigint", ("x",)), "$1", kind=adbc.ProgrammingError)
+    fails(lambda: ask(cursor, "SELECT $1::bigint", ("x",)), "'x'", kind=adbc.ProgrammingError)
     fails(lambda: ask(cursor, "SELECT $1 + $2", (1,)), "parameter")
     fails(lambda: ask(cursor, "SELECT $1", ([1, 2],)), "cannot be bound")
     shown("parameters of nine kinds, and statements that are prepared once")

@@ -24,5 +24,5 @@ for path in sorted(glob.glob(parquet + "/**/*.parquet", recursive=True)):
 found = duckdb.sql(
     "SELECT count(*), sum(CAST(json_extract(_value, '$.n') AS BIGINT)) "
     f"FROM read_csv('{csv}/**/*.csv', header = true, quote = '\"', escape = '\"', all_varchar = true)"
-).fetchone()
+).fetchall()[0]
 print(json.dumps({"parquet": [rows, total], "csv": [int(found[0]), int(found[1])]}))
