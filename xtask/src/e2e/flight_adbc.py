@@ -327,6 +327,6 @@ with connect() as connection:
     cancels(connection)
     with connection.cursor() as cursor:
         errors(cursor)
-        views(cursor)
+        views(connection.cursor())
     catalog(connection)
 many_at_a_time()
