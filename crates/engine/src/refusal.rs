@@ -167,6 +167,10 @@ pub(crate) fn of(error: &DataFusionError, sql: &str) -> Refusal {
 
 /// What no other rule is about.
 fn unknown(message: &str) -> Refusal {
+    // A join that has no memory for even one batch of its left side says so.
+    if message.contains("produced no data to spill") {
+        return exhausted(message);
+    }
     // DataFusion looks at a window's range when it runs, and calls it a fault of its own.
     if message.contains("Cannot run range queries on datatype") {
         return refusal(
@@ -483,6 +487,12 @@ mod tests {
         );
         check(
             DataFusionError::ResourcesExhausted("Failed to allocate additional 1 MB".into()),
+            "query-memory",
+            "53200",
+            "memory_bytes_max",
+        );
+        check(
+            DataFusionError::Internal("Left side produced no data to spill.\nThis is".into()),
             "query-memory",
             "53200",
             "memory_bytes_max",

@@ -239,6 +239,11 @@ const SCENARIOS: &[Scenario] = &[
         run: upgrade::run,
     },
     Scenario { name: "readme", about: "the README, followed word by word", run: readme::run },
+    Scenario {
+        name: "flight_adbc",
+        about: "ADBC and pyarrow by Flight SQL over TLS: queries, a large result, cancel, catalog",
+        run: flight_adbc::run,
+    },
 ];
 
 /// Scenarios that take long: they run in the full test, and when they are named.
@@ -247,11 +252,6 @@ const LONG_SCENARIOS: &[Scenario] = &[
         name: "postgres_jdbc",
         about: "PostgreSQL's JDBC driver: prepared statements, fetch size, metadata, cancel",
         run: postgres_jdbc::run,
-    },
-    Scenario {
-        name: "flight_adbc",
-        about: "ADBC and pyarrow by Flight SQL over TLS: queries, a large result, cancel, catalog",
-        run: flight_adbc::run,
     },
     Scenario {
         name: "flight_jdbc",
