@@ -104,7 +104,7 @@ async fn encrypt(door: &Door, tls: &Tls, stream: TcpStream) -> io::Result<Box<dy
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS")),
     };
     let encrypted = encrypted.inspect_err(|_| {
-        door.metrics.handshakes_failed.inc();
+        door.metrics.tls.handshakes_failed.inc();
     })?;
     Ok(Box::new(encrypted))
 }

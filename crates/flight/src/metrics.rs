@@ -1,6 +1,6 @@
 //! What the Flight door counts and measures.
 
-use aquifer_doors::TlsMetrics;
+use aquifer_doors::{ConnectionMetrics, TlsMetrics};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -16,9 +16,7 @@ pub(crate) struct ResultLabels {
 /// The metrics of the Flight door. Cloning shares them.
 #[derive(Debug, Clone, Default)]
 pub struct FlightMetrics {
-    pub(crate) connections: Gauge,
-    pub(crate) connections_total: Counter,
-    pub(crate) connections_refused: Counter,
+    pub(crate) connections: ConnectionMetrics,
     pub(crate) logins: Family<ResultLabels, Counter>,
     pub(crate) calls: Counter,
     pub(crate) calls_refused: Counter,
@@ -27,8 +25,7 @@ pub struct FlightMetrics {
     pub(crate) prepared: Gauge,
     pub(crate) rows: Counter,
     pub(crate) bytes_out: Counter,
-    pub(crate) handshakes_failed: Counter,
-    pub(crate) certificates: TlsMetrics,
+    pub(crate) tls: TlsMetrics,
 }
 
 impl FlightMetrics {
@@ -37,13 +34,7 @@ impl FlightMetrics {
         let metrics = Self::default();
         let m = metrics.clone();
         let flight = registry.sub_registry_with_prefix("flight");
-        flight.register("connections", "Open connections", m.connections);
-        flight.register("connections_opened", "Connections opened", m.connections_total);
-        flight.register(
-            "connections_refused",
-            "Connections closed at once, since there were enough",
-            m.connections_refused,
-        );
+        m.connections.register(flight);
         flight.register("logins", "Logins by result", m.logins);
         flight.register("calls", "Calls begun", m.calls);
         flight.register(
@@ -56,18 +47,7 @@ impl FlightMetrics {
         flight.register("prepared_statements", "Prepared statements that are kept", m.prepared);
         flight.register("rows", "Rows sent", m.rows);
         flight.register_with_unit("sent", "Bytes of answers", Unit::Bytes, m.bytes_out);
-        flight.register("tls_handshakes_failed", "TLS handshakes that failed", m.handshakes_failed);
-        flight.register_with_unit(
-            "tls_certificate_expiry",
-            "When the certificate expires, since 1970-01-01 UTC",
-            Unit::Seconds,
-            m.certificates.expiry,
-        );
-        flight.register(
-            "tls_reload_failures",
-            "New certificates that could not be used",
-            m.certificates.failures,
-        );
+        m.tls.register(flight);
         metrics
     }
 }

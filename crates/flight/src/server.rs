@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer_doors::{Addresses, Tls};
-use aquifer_env::{Clock, Random, prepare_connection};
+use aquifer_doors::{Addresses, Listener, Tls, WhenFull};
+use aquifer_env::{Clock, Random};
 use aquifer_query::Queries;
 use aquifer_stream::StreamStore;
 use aquifer_users::Users;
@@ -16,7 +16,7 @@ use arrow_flight::flight_service_server::FlightServiceServer;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use crate::arrival::Budget;
 use crate::connection;
@@ -27,8 +27,6 @@ use crate::service::FlightSql;
 use crate::sessions::{SessionLimits, Sessions};
 use crate::statements::{StatementLimits, Statements};
 
-/// When the process has no file descriptor left, accepting pauses this long.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What is put around a batch of rows.
 const ENVELOPE_BYTES_MAX: usize = 33 << 20;
 
@@ -96,7 +94,7 @@ impl FlightServer {
         let loaded = match options.tls() {
             Some(files) => {
                 let forms = BTreeSet::from([options.tls_client_certificates]);
-                let metrics = environment.metrics.certificates.clone();
+                let metrics = environment.metrics.tls.clone();
                 let loaded = Tls::load(files, forms, metrics).await;
                 Some(loaded.map_err(|error| invalid(format!("TLS: {error}")))?)
             }
@@ -180,53 +178,18 @@ async fn accept(door: Arc<Door>, socket: TcpListener) {
     let service = FlightServiceServer::new(FlightSql::new(door.clone()))
         .max_decoding_message_size(door.options.message_bytes_max)
         .max_encoding_message_size(door.options.batch_bytes_max + ENVELOPE_BYTES_MAX);
-    let places = Arc::new(Semaphore::new(door.options.connections_max));
-    let addresses = Addresses::new(door.options.connections_per_address_max);
-    let mut stopping = door.stopping.clone();
-    let mut tasks = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            _ = stopping.wait_for(|is_stopping| *is_stopping) => break,
-            // Ended connections are taken off the set as they end.
-            Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
-            accepted = socket.accept() => accepted,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a Flight connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let place = (places.clone().try_acquire_owned().ok(), addresses.enter(peer.ip()));
-        let (Some(place), Some(counted)) = place else {
-            // Nothing can be said before the client has: it is just closed.
-            door.metrics.connections_refused.inc();
-            continue;
-        };
-        if let Err(error) = prepare_connection(&stream, door.options.peer_ms_max) {
-            tracing::debug!(%peer, %error, "a connection's options could not be set");
-        }
-        let (door, service) = (door.clone(), service.clone());
-        tasks.spawn(async move {
-            let metrics = door.metrics.clone();
-            metrics.connections_total.inc();
-            metrics.connections.inc();
-            let ended = connection::serve(door, service, stream, peer).await;
-            metrics.connections.dec();
-            // What clients do to their connections is theirs.
-            if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "a Flight connection ended");
-            }
-            drop((place, counted));
-        });
-    }
-    drop(socket);
-    let drain = Duration::from_millis(door.options.drain_ms_max);
-    let drained = tokio::time::timeout(drain, async { while tasks.join_next().await.is_some() {} });
-    if drained.await.is_err() {
-        tracing::warn!(?drain, "Flight calls were still under way and are cut off");
-        tasks.shutdown().await;
-    }
+    let options = &door.options;
+    let listener = Listener {
+        protocol: "Flight",
+        places: Arc::new(Semaphore::new(options.connections_max)),
+        // Nothing can be said before the client has: it is just closed.
+        when_full: WhenFull::TurnAway(|_| ()),
+        addresses: Addresses::new(options.connections_per_address_max),
+        peer_ms_max: options.peer_ms_max,
+        drain: Duration::from_millis(options.drain_ms_max),
+        metrics: door.metrics.connections.clone(),
+        stopping: door.stopping.clone(),
+    };
+    let serve = |stream, peer| connection::serve(door.clone(), service.clone(), stream, peer);
+    listener.run(socket, serve).await;
 }

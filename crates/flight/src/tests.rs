@@ -300,7 +300,7 @@ async fn a_client_is_bounded() {
     let read = tokio::time::timeout(Duration::from_secs(60), refused.read(&mut [0])).await;
     assert!(matches!(read.unwrap(), Ok(0) | Err(_)));
     drop(held);
-    assert!(mounted.metrics.connections_refused.get() > 0);
+    assert!(mounted.metrics.connections.refused.get() > 0);
     client.get_catalogs().await.unwrap();
     mounted.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use aquifer_doors::TlsMetrics;
+use aquifer_doors::{ConnectionMetrics, TlsMetrics};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -34,9 +34,7 @@ pub(crate) struct QuotaLabels {
 /// The metrics of the Kafka door. Cloning shares them.
 #[derive(Debug, Clone)]
 pub struct KafkaMetrics {
-    pub(crate) connections: Gauge,
-    pub(crate) connections_total: Counter,
-    pub(crate) connections_refused: Counter,
+    pub(crate) connections: ConnectionMetrics,
     pub(crate) requests: Family<ApiLabels, Counter>,
     pub(crate) seconds: Family<ApiLabels, Histogram>,
     pub(crate) malformed: Counter,
@@ -53,9 +51,7 @@ impl KafkaMetrics {
     /// Metrics registered in `registry` under the prefix `kafka`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            connections: Gauge::default(),
-            connections_total: Counter::default(),
-            connections_refused: Counter::default(),
+            connections: ConnectionMetrics::default(),
             requests: Family::default(),
             seconds: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(SECONDS_FIRST, 2.0, SECONDS_BUCKETS))
@@ -71,13 +67,7 @@ impl KafkaMetrics {
         };
         let m = metrics.clone();
         let kafka = registry.sub_registry_with_prefix("kafka");
-        kafka.register("connections", "Open connections", m.connections);
-        kafka.register("connections_opened", "Connections opened", m.connections_total);
-        kafka.register(
-            "connections_refused",
-            "Connections closed at once, since their address had enough",
-            m.connections_refused,
-        );
+        m.connections.register(kafka);
         kafka.register("requests", "Requests by API", m.requests);
         kafka.register_with_unit(
             "request_duration",

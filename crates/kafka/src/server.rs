@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aquifer_doors::{Addresses, ClientCertificates, Tls};
-use aquifer_env::{Clock, Random, prepare_connection};
+use aquifer_doors::{Addresses, ClientCertificates, Listener, Tls, WhenFull};
+use aquifer_env::{Clock, Random};
 use aquifer_stream::StreamStore;
 use aquifer_users::sasl::TokenValidator;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use crate::authorizer::Authorizer;
@@ -24,9 +24,6 @@ use crate::metrics::KafkaMetrics;
 use crate::options::{KafkaOptions, ListenerSecurity};
 use crate::session::Session;
 use crate::tls;
-
-/// When the process has no file descriptor left, accepting pauses this long.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the server needs besides its store and options.
 #[derive(Debug)]
@@ -64,7 +61,7 @@ struct Door {
 
 /// What tells a listener from the others.
 #[derive(Debug, Clone, Copy)]
-struct Listener {
+struct KafkaListener {
     number: usize,
     security: ListenerSecurity,
     client_certificates: ClientCertificates,
@@ -113,7 +110,7 @@ impl KafkaServer {
             door.broker.set_address(number, socket.local_addr()?);
             let client_certificates = door.broker.options.client_certificates(listener);
             let security = listener.security;
-            bound.push((Listener { number, security, client_certificates }, socket));
+            bound.push((KafkaListener { number, security, client_certificates }, socket));
         }
         let mut addresses = Vec::with_capacity(bound.len());
         let mut accepting = Vec::with_capacity(bound.len() + 1);
@@ -145,71 +142,35 @@ impl KafkaServer {
     }
 }
 
-async fn accept(door: Arc<Door>, listener: Listener, socket: TcpListener) {
-    let mut stopping = door.broker.stopping.clone();
-    let mut tasks = JoinSet::new();
-    loop {
-        let next = async {
-            // The semaphore is never closed.
-            let permit = door.connections.clone().acquire_owned().await;
-            (permit, socket.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            _ = stopping.wait_for(|is_stopping| *is_stopping) => break,
-            // Ended connections are taken off the set as they end.
-            Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
-            next = next => next,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a Kafka connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Some(counted) = door.addresses.enter(peer.ip()) else {
-            door.broker.metrics.connections_refused.inc();
-            tracing::debug!(%peer, "its address has connections_per_address_max connections");
-            continue;
-        };
-        if let Err(error) = prepare_connection(&stream, door.broker.options.peer_ms_max) {
-            tracing::debug!(%peer, %error, "a connection's options could not be set");
-        }
+async fn accept(door: Arc<Door>, listener: KafkaListener, socket: TcpListener) {
+    let Broker { options, metrics, stopping, .. } = &*door.broker;
+    let accepting = Listener {
+        protocol: "Kafka",
+        places: door.connections.clone(),
+        when_full: WhenFull::Wait,
+        addresses: door.addresses.clone(),
+        peer_ms_max: options.peer_ms_max,
+        drain: Duration::from_millis(options.drain_ms_max),
+        metrics: metrics.connections.clone(),
+        stopping: stopping.clone(),
+    };
+    let serve = |stream, peer| {
         let id = door.sessions.fetch_add(1, Ordering::Relaxed);
-        let door = door.clone();
-        tasks.spawn(async move {
-            let metrics = door.broker.metrics.clone();
-            metrics.connections_total.inc();
-            metrics.connections.inc();
-            let ended = welcome(&door, listener, id, stream, peer).await;
-            metrics.connections.dec();
-            // What clients do to their connections is theirs.
-            if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "a Kafka connection ended");
-            }
-            drop((permit, counted));
-        });
-    }
-    drop(socket);
-    let drain = Duration::from_millis(door.broker.options.drain_ms_max);
-    let drained = tokio::time::timeout(drain, async { while tasks.join_next().await.is_some() {} });
-    if drained.await.is_err() {
-        tracing::warn!(?drain, "Kafka requests were still under way and are cut off");
-        tasks.shutdown().await;
-    }
+        welcome(door.clone(), listener, id, stream, peer)
+    };
+    accepting.run(socket, serve).await;
 }
 
 /// Serves a connection that was accepted, under TLS where the listener is.
 async fn welcome(
-    door: &Door,
-    listener: Listener,
+    door: Arc<Door>,
+    listener: KafkaListener,
     id: u64,
     stream: TcpStream,
     peer: SocketAddr,
 ) -> Result<(), FrameError> {
     let (broker, budgets) = (door.broker.clone(), door.budgets.clone());
-    let Listener { number, security, client_certificates } = listener;
+    let KafkaListener { number, security, client_certificates } = listener;
     let session = |certified| Arc::new(Session::new(id, peer, number, security, certified));
     if !security.is_tls() {
         return connection::serve(stream, broker, session(None), budgets).await;

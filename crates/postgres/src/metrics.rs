@@ -1,10 +1,9 @@
 //! What the PostgreSQL door counts and measures.
 
-use aquifer_doors::TlsMetrics;
+use aquifer_doors::{ConnectionMetrics, TlsMetrics};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -16,9 +15,7 @@ pub(crate) struct ResultLabels {
 /// The metrics of the PostgreSQL door. Cloning shares them.
 #[derive(Debug, Clone, Default)]
 pub struct PostgresMetrics {
-    pub(crate) connections: Gauge,
-    pub(crate) connections_total: Counter,
-    pub(crate) connections_refused: Counter,
+    pub(crate) connections: ConnectionMetrics,
     pub(crate) logins: Family<ResultLabels, Counter>,
     pub(crate) statements: Family<ResultLabels, Counter>,
     pub(crate) cancels: Family<ResultLabels, Counter>,
@@ -34,13 +31,7 @@ impl PostgresMetrics {
         let metrics = Self::default();
         let m = metrics.clone();
         let postgres = registry.sub_registry_with_prefix("postgres");
-        postgres.register("connections", "Open connections", m.connections);
-        postgres.register("connections_opened", "Connections opened", m.connections_total);
-        postgres.register(
-            "connections_refused",
-            "Connections closed at once, since there were enough",
-            m.connections_refused,
-        );
+        m.connections.register(postgres);
         postgres.register("logins", "Logins by result", m.logins);
         postgres.register("statements", "Statements by result", m.statements);
         postgres.register("cancels", "Requests to cancel, by whether they fit", m.cancels);

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aquifer_doors::{Addresses, Tls};
-use aquifer_env::{Clock, Random, prepare_connection};
+use aquifer_doors::{Addresses, Listener, Tls, WhenFull};
+use aquifer_env::{Clock, Random};
 use aquifer_query::Queries;
 use aquifer_stream::StreamStore;
 use aquifer_users::Users;
@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use crate::cancels::Cancels;
 use crate::error::{Problem, sqlstate};
@@ -24,9 +24,6 @@ use crate::frames::Budget;
 use crate::metrics::PostgresMetrics;
 use crate::options::PostgresOptions;
 use crate::{reply, startup};
-
-/// When the process has no file descriptor left, accepting pauses this long.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the server needs besides its store and options.
 #[derive(Debug)]
@@ -136,55 +133,18 @@ impl PostgresServer {
 }
 
 async fn accept(door: Arc<Door>, socket: TcpListener) {
-    let places = Arc::new(Semaphore::new(door.options.connections_max));
-    let addresses = Addresses::new(door.options.connections_per_address_max);
-    let mut stopping = door.stopping.clone();
-    let mut tasks = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            _ = stopping.wait_for(|is_stopping| *is_stopping) => break,
-            // Ended connections are taken off the set as they end.
-            Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
-            accepted = socket.accept() => accepted,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a PostgreSQL connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let place = (places.clone().try_acquire_owned().ok(), addresses.enter(peer.ip()));
-        let (Some(place), Some(counted)) = place else {
-            door.metrics.connections_refused.inc();
-            turn_away(&stream);
-            continue;
-        };
-        if let Err(error) = prepare_connection(&stream, door.options.peer_ms_max) {
-            tracing::debug!(%peer, %error, "a connection's options could not be set");
-        }
-        let door = door.clone();
-        tasks.spawn(async move {
-            let metrics = door.metrics.clone();
-            metrics.connections_total.inc();
-            metrics.connections.inc();
-            let ended = startup::welcome(door, stream, peer).await;
-            metrics.connections.dec();
-            // What clients do to their connections is theirs.
-            if let Err(error) = ended {
-                tracing::debug!(%peer, %error, "a PostgreSQL connection ended");
-            }
-            drop((place, counted));
-        });
-    }
-    drop(socket);
-    let drain = Duration::from_millis(door.options.drain_ms_max);
-    let drained = tokio::time::timeout(drain, async { while tasks.join_next().await.is_some() {} });
-    if drained.await.is_err() {
-        tracing::warn!(?drain, "PostgreSQL statements were still under way and are cut off");
-        tasks.shutdown().await;
-    }
+    let options = &door.options;
+    let listener = Listener {
+        protocol: "PostgreSQL",
+        places: Arc::new(Semaphore::new(options.connections_max)),
+        when_full: WhenFull::TurnAway(turn_away),
+        addresses: Addresses::new(options.connections_per_address_max),
+        peer_ms_max: options.peer_ms_max,
+        drain: Duration::from_millis(options.drain_ms_max),
+        metrics: door.metrics.connections.clone(),
+        stopping: door.stopping.clone(),
+    };
+    listener.run(socket, |stream, peer| startup::welcome(door.clone(), stream, peer)).await;
 }
 
 /// Says that there are enough connections, without waiting for anything.

@@ -110,9 +110,9 @@ async fn an_address_has_so_many_connections() {
     assert!(is_answered(&mut first).await && is_answered(&mut second).await);
     let mut third = server.client().await;
     assert!(is_closed(&mut third).await);
-    assert_eq!(server.metrics.connections_refused.get(), 1);
+    assert_eq!(server.metrics.connections.refused.get(), 1);
     drop(first);
-    eventually("it is gone", || server.metrics.connections.get() == 1).await;
+    eventually("it is gone", || server.metrics.connections.open.get() == 1).await;
     let mut fourth = server.client().await;
     assert!(is_answered(&mut fourth).await && is_answered(&mut second).await);
     server.stop().await;
@@ -154,7 +154,7 @@ async fn who_takes_no_answers_is_given_up() {
     let request = frame(0, 1, &ApiVersionsRequest::default());
     let flood = async { while stream.write_all(&request).await.is_ok() {} };
     assert!(tokio::time::timeout(PATIENCE, flood).await.is_ok());
-    eventually("it is given up", || server.metrics.connections.get() == 0).await;
+    eventually("it is given up", || server.metrics.connections.open.get() == 0).await;
     server.stop().await;
 }
 
@@ -312,7 +312,7 @@ async fn who_takes_a_fetch_slowly_leaves_room_for_others_and_is_given_up() {
     // A little at a time is not enough.
     let given_up = async {
         let mut bytes = [0; 64];
-        while server.metrics.connections.get() > 1 {
+        while server.metrics.connections.open.get() > 1 {
             for client in &mut slow {
                 let _ = client.stream.read(&mut bytes).await;
             }
