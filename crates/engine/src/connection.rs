@@ -69,6 +69,7 @@ where
             answered = &mut task.task => break answered,
             () = &mut pumping => return task.let_go().await,
             () = &mut late => {
+                task.end();
                 let last = FromEngine::Failed(time_max(ms));
                 let _ = tokio::join!(link.tell(&last), pumping);
                 return task.let_go().await;

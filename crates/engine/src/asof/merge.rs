@@ -1,7 +1,7 @@
 //! The merge of an as-of join: each side is walked once.
 //!
-//! Of either side one batch is held at a time, and of the right one the last row
-//! of the batch before. Rows that were matched leave as soon as one of the
+//! Of either side one batch is held at a time, and of the right one the batch
+//! before too, for its last row. Rows that were matched leave as soon as one of the
 //! batches goes, so that nothing holds more than these.
 
 use std::sync::Arc;
@@ -56,6 +56,8 @@ struct Carried {
     row: RecordBatch,
     key: Option<OwnedRow>,
     is_null: bool,
+    /// Of the whole batch: the row is a slice of it.
+    bytes: usize,
 }
 
 /// Where matched rows of the right side lie.
@@ -225,6 +227,7 @@ impl Merge {
         self.carried = Some(Carried {
             key: before.keys.as_ref().map(|keys| keys.row(last).owned()),
             is_null: before.is_null(last),
+            bytes: held_bytes(&before.batch),
             row: before.batch.slice(last, 1),
         });
     }
@@ -357,7 +360,7 @@ impl Merge {
     /// Counts what is held.
     fn account(&mut self) -> Result<()> {
         let of = |side: &Side| side.batch.as_ref().map_or(0, |sorted| sorted.bytes);
-        let carried = self.carried.as_ref().map_or(0, |carried| held_bytes(&carried.row));
+        let carried = self.carried.as_ref().map_or(0, |carried| carried.bytes);
         let bytes = of(&self.left) + of(&self.right) + carried + self.out.size();
         self.memory.try_resize(bytes)
     }

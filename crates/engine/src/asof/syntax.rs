@@ -40,7 +40,9 @@ pub(super) const MARK: &str = "asof_condition";
 /// The word that stands for them is there already.
 pub(crate) fn mark_tokens(tokens: &mut [TokenWithSpan], text: &str) -> Result<(), Refusal> {
     for at in 0..tokens.len() {
-        let Some(behind) = behind_join(tokens, at) else { continue };
+        let Some(behind) = behind_join(tokens, at).filter(|_| is_behind_table(tokens, at)) else {
+            continue;
+        };
         match keyword(tokens.get(at)) {
             Keyword::GLOBAL => {
                 let start = tokens.get(at).map(|token| token.span.start);
@@ -48,9 +50,7 @@ pub(crate) fn mark_tokens(tokens: &mut [TokenWithSpan], text: &str) -> Result<()
                 let position = start.map(|start| position(text, start.line, start.column));
                 return Err(Refusal { position, ..refusal });
             }
-            Keyword::ASOF
-                if is_behind_table(tokens, at) && !has_match_condition(tokens, behind) =>
-            {
+            Keyword::ASOF if !has_match_condition(tokens, behind) => {
                 if let Some(token) = tokens.get_mut(at) {
                     token.token = Token::make_keyword("GLOBAL");
                 }
@@ -69,7 +69,9 @@ pub(crate) fn written(statement: &impl Display) -> String {
     let tokens: Vec<_> =
         tokens.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
     let marked = (0..tokens.len()).filter(|at| {
-        keyword(tokens.get(*at)) == Keyword::GLOBAL && behind_join(&tokens, *at).is_some()
+        keyword(tokens.get(*at)) == Keyword::GLOBAL
+            && behind_join(&tokens, *at).is_some()
+            && is_behind_table(&tokens, *at)
     });
     let places: Vec<u64> = marked
         .filter_map(|at| tokens.get(at))
@@ -308,6 +310,12 @@ mod tests {
             "SELECT asof FROM asof JOIN b ON asof.x = b.x",
             Ok("SELECT asof FROM asof JOIN b ON asof.x = b.x"),
         );
+        for plain in [
+            "SELECT * FROM global JOIN b ON global.x = b.x",
+            "SELECT * FROM a AS global JOIN b ON global.x = b.x",
+        ] {
+            check(plain, Ok(plain));
+        }
         check("SELECT * FROM a ASOF JOIN b USING(t)", Err("it takes ON"));
     }
 

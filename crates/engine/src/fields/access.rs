@@ -1,6 +1,7 @@
 //! What an expression reads out of a column: a field of an object, or a path of
 //! the JSON in `_value`.
 
+use aquifer_types::StreamSchema;
 use datafusion::arrow::array::{Array, AsArray};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -170,7 +171,9 @@ fn path(steps: &[Expr]) -> Option<Vec<String>> {
         }
         steps => steps.iter().map(literal_text).collect::<Option<_>>()?,
     };
-    (!path.is_empty()).then_some(path)
+    // Nothing else is a field; and with a dot in a name two paths would be named alike.
+    let are_names = path.iter().all(|name| StreamSchema::is_name(name));
+    (are_names && !path.is_empty()).then_some(path)
 }
 
 /// The expression over the table's columns as the table calls them.
@@ -210,6 +213,7 @@ mod tests {
         check(as_text(vec![value(), lit(1_i64)]), None);
         check(as_text(vec![value(), col("a")]), None);
         check(as_text(vec![col("_key"), lit("a")]), None);
+        check(as_text(vec![value(), lit("a.b")]), None);
         check(as_text(vec![value()]), None);
         let aliased = || Box::new(as_text(vec![value(), lit("a")]).alias("x"));
         check(Expr::TryCast(TryCast::new(aliased(), DataType::Int64)), Some("_value Int64 a"));

@@ -28,7 +28,10 @@ const DECIMAL_SCALE: i8 = 9;
 /// and fields of structs, which are called as they are written. It has to be
 /// asked before DataFusion's own planners.
 #[derive(Debug)]
-pub(crate) struct Operators;
+pub(crate) struct Operators {
+    /// One call makes at most so many bytes out of a batch.
+    pub(crate) bytes_max: u64,
+}
 
 impl ExprPlanner for Operators {
     fn plan_binary_op(
@@ -54,15 +57,15 @@ impl ExprPlanner for Operators {
     }
 
     fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
-        Ok(over_text(datafusion::functions::unicode::substr(), args))
+        Ok(over_text(datafusion::functions::unicode::substr(), args, self.bytes_max))
     }
 
     fn plan_position(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
-        Ok(over_text(datafusion::functions::unicode::strpos(), args))
+        Ok(over_text(datafusion::functions::unicode::strpos(), args, self.bytes_max))
     }
 
     fn plan_overlay(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
-        Ok(over_text(datafusion::functions::core::overlay(), args))
+        Ok(over_text(datafusion::functions::core::overlay(), args, self.bytes_max))
     }
 
     fn plan_compound_identifier(
@@ -79,10 +82,13 @@ impl ExprPlanner for Operators {
     }
 }
 
-/// A call of a function that SQL has words of its own for. Its result is no
-/// longer than what it is given.
-fn over_text(function: Arc<ScalarUDF>, args: Vec<Expr>) -> PlannerResult<Vec<Expr>> {
-    let func = Arc::new(of_bytes(function, u64::MAX));
+/// A call of a function that SQL has words of its own for.
+fn over_text(
+    function: Arc<ScalarUDF>,
+    args: Vec<Expr>,
+    bytes_max: u64,
+) -> PlannerResult<Vec<Expr>> {
+    let func = Arc::new(of_bytes(function, bytes_max));
     PlannerResult::Planned(Expr::ScalarFunction(ScalarFunction { func, args }))
 }
 

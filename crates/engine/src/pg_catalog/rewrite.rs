@@ -8,6 +8,7 @@
 //! | `x::pg_catalog.text`, `x::name`, `x::oid` | a cast to what there is |
 //! | `x = ANY(list)`, `x <> ALL(list)` | `array_has`, or `IN` of what the list has |
 //! | `current_schema`, `session_user` without parentheses | calls |
+//! | `array_upper(list, 1)` | its length |
 //! | a SELECT from a catalog that never has rows | no rows, of the same columns |
 //! | `ARRAY(SELECT …)` from catalogs, a subquery over the search path | null; the search path |
 //!
@@ -269,7 +270,7 @@ impl Rewriter<'_> {
         Ok(match expr {
             Expr::Function(function) => {
                 self.unqualify(&mut function.name);
-                None
+                upper_bound(function)
             }
             Expr::Identifier(name) if name.quote_style.is_none() => {
                 let special = ["current_schema", "session_user", "current_role"];
@@ -474,6 +475,22 @@ fn array_query(function: &Function) -> Option<&Query> {
         }
         _ => None,
     }
+}
+
+/// Lists begin at 1: the upper bound of one is its length.
+fn upper_bound(function: &Function) -> Option<Expr> {
+    if !function.name.to_string().eq_ignore_ascii_case("array_upper") {
+        return None;
+    }
+    let mut length = function.clone();
+    length.name = ObjectName::from(vec![Ident::new("array_length")]);
+    Some(Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(Expr::Function(length)),
+        data_type: DataType::BigInt(None),
+        array: false,
+        format: None,
+    })
 }
 
 /// `OPERATOR(pg_catalog.~)` and its like as operators.
@@ -683,6 +700,10 @@ mod tests {
         check(
             "SELECT n = ANY(current_schemas(false)) FROM audit",
             "SELECT array_has(current_schemas(false), n) FROM audit",
+        );
+        check(
+            "SELECT * FROM generate_series(1, array_upper(current_schemas(false), 1)) AS s(r)",
+            "SELECT * FROM generate_series(1, CAST(array_length(current_schemas(false), 1) AS BIGINT)) AS s (r)",
         );
         for kept in [
             "SELECT ARRAY(SELECT verb FROM audit)",

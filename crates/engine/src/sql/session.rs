@@ -51,7 +51,7 @@ impl Sessions {
         settings.optimizer.skip_failed_rules = false;
         let mut template = SessionStateBuilder::new()
             .with_config(config)
-            .with_expr_planners(expr_planners())
+            .with_expr_planners(expr_planners(options.function_bytes_max))
             .with_optimizer_rules(optimizer_rules())
             .with_scalar_functions(
                 SessionStateDefaults::default_scalar_functions()
@@ -132,8 +132,8 @@ fn rows_at_once(config: &SessionConfig, runtime: &RuntimeEnv) -> usize {
 }
 
 /// DataFusion's, behind those that change what they are given.
-fn expr_planners() -> Vec<Arc<dyn ExprPlanner>> {
-    let own: Arc<dyn ExprPlanner> = Arc::new(Operators);
+fn expr_planners(bytes_max: u64) -> Vec<Arc<dyn ExprPlanner>> {
+    let own: Arc<dyn ExprPlanner> = Arc::new(Operators { bytes_max });
     std::iter::once(own).chain(SessionStateDefaults::default_expr_planners()).collect()
 }
 

@@ -120,6 +120,9 @@ async fn every_read_is_answered_as_the_value_would_answer_it() {
                 })
                 .collect();
         check_same(&fixture, "SELECT * FROM s ORDER BY _partition, _offset").await;
+        let of_dots = "SELECT _value->>'user.login' AS x, _value->'user'->>'login' AS y FROM s \
+                       ORDER BY _partition, _offset";
+        check_same(&fixture, of_dots).await;
         for read in READS {
             for sql in [
                 format!("SELECT {read} AS x FROM s ORDER BY _partition, _offset"),

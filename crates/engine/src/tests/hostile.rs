@@ -53,6 +53,7 @@ fn corpus() -> Vec<String> {
         "SELECT concat_ws(repeat('x', 1000000), n, n) FROM many".to_owned(),
         "SELECT repeat('x', 1000000) || n FROM many".to_owned(),
         "SELECT overlay(CAST(n AS text), repeat('x', 1000000), 1) FROM many".to_owned(),
+        "SELECT overlay(CAST(n AS text) PLACING repeat('x', 1000000) FROM 1) FROM many".to_owned(),
         "SELECT array_repeat(repeat('x', 1000000), 1000000)".to_owned(),
         "SELECT array_resize([1], 100000, repeat('x', 1000000))".to_owned(),
         "SELECT to_char(now(), repeat('%c', 1000000)) FROM many".to_owned(),
