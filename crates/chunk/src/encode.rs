@@ -21,9 +21,6 @@ use crate::{ChunkSpec, ChunkStats, Error, FieldWalk, Rows, Shredder, checksum, m
 const CREATED_BY: &str = "aquifer version 1.0 (build chunk-1)";
 /// Records become rows in runs of at most about this many bytes.
 const BLOCK_BYTES: usize = 1 << 20;
-/// As many cells of fields are made at once, so that a wide schema over small
-/// records does not take many times their memory.
-const CELLS_AT_ONCE_MAX: usize = 1 << 21;
 /// Statistics of keys and texts are cut to this many bytes.
 const STATISTICS_BYTES_MAX: usize = 64;
 /// Parquet's row groups have a 16-bit number.
@@ -108,8 +105,6 @@ struct FieldColumns {
     schema: StreamSchema,
     arrow: SchemaRef,
     shredder: Shredder,
-    /// Rows that are shredded at once.
-    rows_max: usize,
     /// What looks for fields that the schema has not.
     walk: Option<FieldWalk>,
     /// Whether it has found some: then nothing is encoded any more.
@@ -353,8 +348,9 @@ impl ChunkEncoder {
         let Some(fields) = &mut self.fields else {
             return self.writer.write(rows.record_batch()).map_err(Error::encode);
         };
-        for start in (0..rows.len()).step_by(fields.rows_max.max(1)) {
-            let (batch, unfit) = fields.with_columns(&rows.slice(start, fields.rows_max))?;
+        let rows_max = fields.shredder.rows_max();
+        for start in (0..rows.len()).step_by(rows_max) {
+            let (batch, unfit) = fields.with_columns(&rows.slice(start, rows_max))?;
             self.stats.unfit = self.stats.unfit.map(|sum| sum + unfit);
             self.writer.write(&batch).map_err(Error::encode)?;
         }
@@ -364,17 +360,10 @@ impl ChunkEncoder {
 
 impl FieldColumns {
     fn new(schema: &StreamSchema, walk: Option<FieldWalk>) -> Self {
-        let shredder = Shredder::new(schema);
-        let rows_max = if shredder.columns().is_empty() {
-            usize::MAX
-        } else {
-            CELLS_AT_ONCE_MAX / schema.fields().len()
-        };
         Self {
             schema: schema.clone(),
             arrow: schema_with(schema),
-            shredder,
-            rows_max,
+            shredder: Shredder::new(schema),
             is_outgrown: walk.is_some() && schema.version() == 0,
             walk,
             clock: None,

@@ -11,9 +11,6 @@ use crate::schema::{COLUMNS, VALUE};
 use crate::window::{Segments, Window};
 use crate::{ChunkSpec, ChunkStats, Error, Footer, ReadOptions, Shredder};
 
-/// As many cells of fields are decoded at once.
-const CELLS_AT_ONCE_MAX: usize = 1 << 21;
-
 /// What a sound chunk holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -47,7 +44,7 @@ pub fn verify(object: impl Into<Arc<str>>, file: &Bytes) -> Result<Report, Error
     let mut stats = ChunkStats::default();
     let mut fields = footer.schema().map(FieldCheck::new);
     if let Some(fields) = &fields {
-        options.rows_max = options.rows_max.min(fields.rows_max);
+        options.rows_max = options.rows_max.min(fields.shredder.rows_max());
         stats.unfit = Some(0);
     }
     let mut last = None;
@@ -82,13 +79,11 @@ pub fn verify(object: impl Into<Arc<str>>, file: &Bytes) -> Result<Report, Error
 /// Holds the columns of fields against the values.
 struct FieldCheck {
     shredder: Shredder,
-    rows_max: usize,
 }
 
 impl FieldCheck {
     fn new(schema: &StreamSchema) -> Self {
-        let rows_max = CELLS_AT_ONCE_MAX / schema.fields().len().max(1);
-        Self { shredder: Shredder::new(schema), rows_max }
+        Self { shredder: Shredder::new(schema) }
     }
 
     /// How many rows of a window have something that does not fit.

@@ -151,7 +151,7 @@ impl Metrics {
             schemas_closed: gauge(
                 r,
                 "schemas_closed",
-                "Streams whose schema is full: further fields are in the values alone",
+                "Streams to whose schema no field is added any more",
             ),
             chunks_compacted: counter(r, "chunks_compacted", "Chunks that compaction replaced"),
             compaction_records_removed: counter(

@@ -330,6 +330,8 @@ impl StreamStore {
         let result = self.append_inner(request, checksum, beside).await;
         let metrics = &self.inner.metrics;
         match &result {
+            // Documents alone are no append.
+            Ok(answer) if answer.appends.is_empty() => {}
             Ok(answer) => {
                 metrics.appends.inc();
                 let records = answer.appends.iter().map(|a| u64::from(a.count)).sum();
@@ -400,19 +402,16 @@ impl StreamStore {
             }
         })?;
         self.inner.metrics.append_bytes.inc_by(bytes);
-        let mut is_duplicate = !committed.outcomes.is_empty();
-        let appends: Vec<Appended> = committed
-            .outcomes
+        let outcomes = &committed.outcomes;
+        let has_new = outcomes.iter().any(|outcome| matches!(outcome, Outcome::Appended(_)));
+        let appends: Vec<Appended> = outcomes
             .iter()
             .filter_map(|outcome| match outcome {
-                Outcome::Appended(appended) => {
-                    is_duplicate = false;
-                    Some(*appended)
-                }
-                Outcome::Duplicate(appended) => Some(*appended),
+                Outcome::Appended(appended) | Outcome::Duplicate(appended) => Some(*appended),
                 _ => None,
             })
             .collect();
+        let is_duplicate = !appends.is_empty() && !has_new;
         Ok(AppendAnswer { appends, is_duplicate, appended: committed.at })
     }
 

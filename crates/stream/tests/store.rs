@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use aquifer_stream::{
-    AppendRequest, Environment, Error, Form, Isolation, NewStream, Options, PartitionAppend,
-    Position, ReadRequest, StreamStore, StreamUpdate, Truncation,
+    AppendRequest, DocumentExpectation, DocumentKey, DocumentKind, Environment, Error, Form,
+    Isolation, NewStream, Operation, Options, PartitionAppend, Position, ReadRequest, StreamStore,
+    StreamUpdate, Truncation,
 };
 use aquifer_types::{
     BatchBuilder, ErrorKind, Offset, PartitionIndex, Record, StreamClass, StreamConfig,
@@ -188,6 +189,15 @@ async fn a_repeated_request_is_answered_as_the_first_time() {
     let again = store.append(request(&values(0..2))).await.unwrap();
     assert_eq!(first.appends, again.appends);
     assert!(again.is_duplicate && !first.is_duplicate);
+    // Documents alone repeat no append.
+    let document = Operation::PutDocument {
+        key: DocumentKey::new(TenantName::default_tenant(), DocumentKind::User, "ann"),
+        value: "{}".into(),
+        expected: DocumentExpectation::Any,
+    };
+    let nothing = AppendRequest { path: path("i"), appends: Vec::new(), idempotency_key: None };
+    let alone = store.append_with_documents(nothing, vec![document]).await.unwrap();
+    assert!(alone.appends.is_empty() && !alone.is_duplicate);
     assert!(matches!(store.append(request(&values(0..3))).await, Err(Error::Invalid(_))));
     store.shutdown().await.unwrap();
     drop(store);

@@ -22,8 +22,8 @@ use crate::{FieldKind, NewField, SCHEMA_DEPTH_MAX, SCHEMA_FIELDS_MAX, StreamSche
 
 /// The longest JSON Schema, in bytes.
 pub const JSON_SCHEMA_BYTES_MAX: usize = 256 << 10;
-/// Schemas that are looked at for one document; references may lead to each
-/// many times.
+/// Schemas, and what is looked through in them, for one document; references
+/// may lead to each many times.
 const STEPS_MAX: usize = 100_000;
 /// References that lie within each other.
 const REFERENCES_MAX: usize = 64;
@@ -294,6 +294,8 @@ impl<'a> Walk<'a> {
         if self.path.len() >= SCHEMA_DEPTH_MAX {
             return Ok(());
         }
+        // What can be no column is looked at as well.
+        self.steps += properties.len();
         let mut names = HashSet::new();
         for (name, schema) in properties {
             if !StreamSchema::is_name(name) || !names.insert(lower_case(name)) {
@@ -332,14 +334,21 @@ impl<'a> Walk<'a> {
         loop {
             self.steps += 1;
             if self.steps > STEPS_MAX {
-                return Err(format!("its references lead to more than {STEPS_MAX} schemas"));
+                return Err(format!(
+                    "its references lead to more than {STEPS_MAX} schemas and parts of them"
+                ));
             }
             let Json::Object(members) = schema else { return Ok(Meaning::Nothing) };
+            // Looking one up is a search.
+            self.steps += members.len();
             let properties = match member(members, "properties") {
                 Some(Json::Object(properties)) if !properties.is_empty() => Some(properties),
                 _ => None,
             };
             if let Some(types) = member(members, "type") {
+                if let Json::List(names) = types {
+                    self.steps += names.len();
+                }
                 return Ok(match (kind_of(types, member(members, "format")), properties) {
                     (Some(FieldKind::Object), Some(properties)) => Meaning::Object(properties),
                     (Some(FieldKind::Object) | None, _) => Meaning::Nothing,
@@ -362,7 +371,7 @@ impl<'a> Walk<'a> {
                     self.active.push(reference);
                     target
                 }
-                _ => match only_part(members) {
+                _ => match only_part(members, &mut self.steps) {
                     Some(part) => part,
                     None => return Ok(Meaning::Nothing),
                 },
@@ -400,10 +409,12 @@ fn kind_of(types: &Json, format: Option<&Json>) -> Option<FieldKind> {
     }
 }
 
-/// The one schema of a choice or a conjunction that is not `null`.
-fn only_part(members: &Members) -> Option<&Json> {
-    let is_null = |schema: &&Json| match schema {
+/// The one schema of a choice or a conjunction that is not `null`. `steps` grows
+/// by what is looked through in its parts.
+fn only_part<'a>(members: &'a Members, steps: &mut usize) -> Option<&'a Json> {
+    let mut is_null = |schema: &Json| match schema {
         Json::Object(members) => {
+            *steps += members.len();
             matches!(member(members, "type"), Some(Json::Text(name)) if name == "null")
         }
         _ => false,
@@ -632,6 +643,24 @@ mod tests {
         );
         let error = shown(&text).unwrap_err();
         assert!(error.contains("fields") || error.contains("schemas"), "{error}");
+        // One whose few schemas are long, and which references lead to often.
+        let many = |part: &str| {
+            let parts = (0..2000).map(|at| part.replace('N', &at.to_string()));
+            parts.collect::<Vec<_>>().join(",")
+        };
+        let references = |at: usize| format!(r##""n{at}":{{"$ref":"#/$defs/long"}}"##);
+        let references = (0..1000).map(references).collect::<Vec<_>>().join(",");
+        for long in [
+            many(r#""kN":1"#),
+            format!(r#""anyOf":[{}]"#, many(r#"{"type":"null"}"#)),
+            format!(r#""type":[{}]"#, many(r#""null""#)),
+            format!(r#""properties":{{{}}}"#, many(r#""_N":true"#)),
+        ] {
+            let text =
+                format!(r#"{{"properties":{{{references}}},"$defs":{{"long":{{{long}}}}}}}"#);
+            let error = shown(&text).unwrap_err();
+            assert!(error.contains("schemas"), "{error}");
+        }
     }
 
     #[test]

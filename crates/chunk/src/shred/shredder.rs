@@ -19,6 +19,9 @@ use crate::fields::is_object;
 /// A row whose unfit paths are more bytes than this has the empty path alone, so
 /// that no value is many times as large in columns.
 const UNFIT_BYTES_MAX: usize = 4096;
+/// As many cells of fields are made at once, so that a wide schema over small
+/// records does not take many times their memory.
+const CELLS_AT_ONCE_MAX: usize = 1 << 21;
 
 /// Takes the fields of a schema out of values. Its memory is kept from one call
 /// to the next.
@@ -49,6 +52,8 @@ struct Place {
     names: Names,
     /// The last value that had it.
     seen: u64,
+    /// The last value that had it twice.
+    twice: u64,
 }
 
 /// What did not fit.
@@ -88,6 +93,14 @@ impl Shredder {
     #[must_use]
     pub fn columns(&self) -> &[Field] {
         &self.columns
+    }
+
+    /// The most rows to shred at once, at least 1: a schema has few enough fields.
+    pub(crate) fn rows_max(&self) -> usize {
+        match self.columns.is_empty() {
+            true => usize::MAX,
+            false => CELLS_AT_ONCE_MAX / self.places.len(),
+        }
     }
 
     /// The columns of these values, in the order of [`field_columns`]: none where
@@ -133,10 +146,10 @@ impl Shredder {
         if is_json && self.unfit.fields.is_empty() {
             return;
         }
+        self.unfit.fields.sort_unstable();
+        self.unfit.fields.dedup();
         let is_named = is_json && self.unfit_bytes() <= UNFIT_BYTES_MAX;
         if is_named {
-            self.unfit.fields.sort_unstable();
-            self.unfit.fields.dedup();
             for field in &self.unfit.fields {
                 if let Some(place) = self.places.get(*field as usize) {
                     self.unfit.paths.push_plain(&place.path);
@@ -191,8 +204,12 @@ impl Shredder {
             return json.skip(nesting);
         }
         if place.seen == self.value {
-            self.take_back(field, row);
-            self.unfit.fields.push(field);
+            // Once a value, however often it is there.
+            if place.twice != self.value {
+                place.twice = self.value;
+                self.take_back(field, row);
+                self.unfit.fields.push(field);
+            }
             return json.skip(nesting);
         }
         place.seen = self.value;
@@ -296,6 +313,7 @@ impl Place {
             column: Column::new(field.kind),
             names: Names::default(),
             seen: 0,
+            twice: 0,
         }
     }
 }

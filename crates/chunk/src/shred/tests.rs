@@ -264,6 +264,8 @@ fn what_fits_is_in_its_column_and_the_rest_is_told() {
     // Twice is not at all, whatever it was, and nothing below it is told.
     check(r#"{"i":1,"i":1,"t":"x"}"#, &[("t", "x")], Some(&["i"]));
     check(r#"{"i":null,"i":1,"i":2}"#, &[], Some(&["i"]));
+    let often = format!("{{{}\"t\":\"x\"}}", "\"i\":1,".repeat(5000));
+    check(&often, &[("t", "x")], Some(&["i"]));
     check(r#"{"o":{"x":"no","p":{"y":"z"}},"t":"x","o":{"x":1}}"#, &[("t", "x")], Some(&["o"]));
     check(
         r#"{"o":{"x":1,"p":{"y":1},"x":2}}"#,
@@ -410,6 +412,17 @@ fn names_that_are_data_are_no_fields() {
     check(&values(2000, 1));
     check(&values(20_000, 3));
     check(&values(50, 100));
+    // Where they take all room at first, there is some again.
+    let value = |record: usize| {
+        let ids: Vec<String> = (0..700).map(|id| format!("\"id{record}_{id}\":1")).collect();
+        let late = if record < 6 { "" } else { ",\"late\":1" };
+        Some(format!("{{\"by_id\":{{{}}}{late}}}", ids.join(",")).into_bytes())
+    };
+    let late: Vec<_> = (1..=10).map(value).collect();
+    let schema = walked(&StreamSchema::default(), &late);
+    let kinds: Vec<_> = schema.fields().iter().map(|f| (f.name.as_str(), f.kind)).collect();
+    assert_eq!(kinds, [("by_id", FieldKind::Opaque), ("late", FieldKind::Int64)]);
+    assert!(!schema.is_closed());
     // Few objects with many names each are what they are.
     let schema = walked(&StreamSchema::default(), &values(2, 40));
     assert_eq!(schema.fields().len(), 2 + 2 * 80);
@@ -424,6 +437,10 @@ fn what_is_passed_over_closes_the_schema() {
     let schema = walk.extend(&StreamSchema::default());
     assert!(schema.is_closed());
     assert_eq!(walked(&schema, &[Some(b"{\"other\":1}".to_vec())]), schema);
+    // What is no JSON has nothing that could be passed over.
+    let broken = value.trim_end_matches('}').as_bytes().to_vec();
+    let schema = walked(&StreamSchema::default(), &[Some(broken), Some(b"{\"a\":1}".to_vec())]);
+    assert_eq!((schema.fields().len(), schema.is_closed()), (1, false));
     // Another walk had the same object for one with fields.
     let data: Vec<_> =
         (0..500).map(|at| Some(format!("{{\"o\":{{\"n{at}\":1}}}}").into_bytes())).collect();

@@ -46,6 +46,9 @@ pub struct FieldWalk {
     nodes: Vec<Node>,
     /// What the value that is being looked at has.
     seen: Vec<(u32, Shape)>,
+    /// The nodes below which that value had no room, and whether an earlier one
+    /// had none there. A node may be in it several times.
+    cut: Vec<(u32, bool)>,
     scratch: Vec<u8>,
     /// Whether nothing is looked for, because nothing can be added.
     is_closed: bool,
@@ -91,7 +94,13 @@ impl FieldWalk {
             let parent = field.parent.and_then(above).map_or(TOP, |at| at as u32 + 1);
             add_node(&mut nodes, parent, &field.name, Some(field.kind));
         }
-        Self { nodes, seen: Vec::new(), scratch: Vec::new(), is_closed: schema.is_closed() }
+        Self {
+            nodes,
+            seen: Vec::new(),
+            cut: Vec::new(),
+            scratch: Vec::new(),
+            is_closed: schema.is_closed(),
+        }
     }
 
     /// Looks at one value. What is no JSON object is passed over.
@@ -99,6 +108,7 @@ impl FieldWalk {
         let Some(bytes) = value.filter(|bytes| !self.is_closed && is_object(bytes)) else { return };
         let known = self.nodes.len();
         self.seen.clear();
+        self.cut.clear();
         let mut json = Json::new(bytes);
         let is_json = std::str::from_utf8(bytes).is_ok()
             && json.expect(b'{').is_some()
@@ -106,6 +116,11 @@ impl FieldWalk {
             && json.is_at_end();
         if !is_json {
             // What is no JSON has no fields.
+            for (at, was_cut) in self.cut.drain(..).rev() {
+                if let Some(node) = self.nodes.get_mut(at as usize) {
+                    node.is_cut = was_cut;
+                }
+            }
             while self.nodes.len() > known {
                 let parent = self.nodes.pop().map(|node| node.parent);
                 if let Some(parent) = parent.and_then(|parent| self.nodes.get_mut(parent as usize))
@@ -120,7 +135,10 @@ impl FieldWalk {
                 node.counts[*shape as usize] += 1;
             }
         }
-        if self.nodes.len() > known {
+        // Without room no node is added any more, but names turn out to be data.
+        // The room is for later values: what this one had none for was passed
+        // over, and stays so.
+        if self.nodes.len() > known || !self.cut.is_empty() {
             self.forget_data();
         }
     }
@@ -342,7 +360,11 @@ impl FieldWalk {
         let name = std::str::from_utf8(&self.scratch).ok();
         let name = name.filter(|name| StreamSchema::is_name(name))?;
         if self.nodes.len() > PATHS_MAX {
-            self.nodes.get_mut(parent as usize)?.is_cut = true;
+            let node = self.nodes.get_mut(parent as usize)?;
+            if self.cut.last().is_none_or(|(at, _)| *at != parent) {
+                self.cut.push((parent, node.is_cut));
+            }
+            node.is_cut = true;
             return None;
         }
         Some(add_node(&mut self.nodes, parent, name, None))

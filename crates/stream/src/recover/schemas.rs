@@ -1,11 +1,11 @@
 //! The schemas of streams whose chunks follow a later one than the manifest has,
 //! or none: from the chunks' footers. Reads only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use aquifer_env::store::TierStore;
-use aquifer_types::{StreamPath, StreamSchema};
+use aquifer_types::{StreamId, StreamPath, StreamSchema};
 
 use super::found::read_schema;
 use crate::Error;
@@ -20,6 +20,9 @@ pub(super) async fn restore(
     manifest: &mut Manifest,
 ) -> Result<Vec<String>, Error> {
     let mut documents: HashMap<DocumentKey, Arc<Document>> = manifest.documents.drain(..).collect();
+    // A schema goes with its stream, also where that does not come back.
+    let live: HashSet<StreamId> = manifest.streams.iter().map(|stream| stream.id).collect();
+    documents.retain(|key, _| key.stream_of_schema().is_none_or(|id| live.contains(&id)));
     let mut warnings = Vec::new();
     for stream in &manifest.streams {
         let key = DocumentKey::of_schema(&stream.path.tenant, stream.id);
@@ -66,4 +69,39 @@ async fn newest(
 fn without(path: &StreamPath, chunk: &ChunkMeta, why: &str) -> String {
     let (version, object) = (chunk.schema_version, &chunk.object_path);
     format!("{path}: version {version} of its schema, of {object}, cannot be read: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use aquifer_types::{ProducerId, TenantName, Timestamp};
+
+    use super::*;
+    use crate::ledger::document::DocumentKind;
+
+    #[tokio::test]
+    async fn a_schema_goes_with_a_stream_that_does_not_come_back() {
+        let document = |kind: DocumentKind, name: &str| {
+            let key = DocumentKey::new(TenantName::default_tenant(), kind, name);
+            (key, Arc::new(Document { value: "{}".into(), version: 1 }))
+        };
+        let user = document(DocumentKind::User, "ann");
+        let lost = document(DocumentKind::Schema, "00112233-4455-6677-8899-aabbccddeeff");
+        assert!(lost.0.stream_of_schema().is_some());
+        let mut manifest = Manifest {
+            written: Timestamp(1),
+            streams: Vec::new(),
+            tombstones: Vec::new(),
+            garbage: Vec::new(),
+            groups: Vec::new(),
+            answers: Vec::new(),
+            transactional: Vec::new(),
+            next_producer: ProducerId(0),
+            users: Vec::new(),
+            documents: vec![user.clone(), lost],
+            documents_version: 1,
+        };
+        let warnings = restore(&TierStore::in_memory(), &mut manifest).await.unwrap();
+        assert!(warnings.is_empty());
+        assert_eq!(manifest.documents, [user]);
+    }
 }
