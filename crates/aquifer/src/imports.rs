@@ -70,7 +70,15 @@ struct File {
     path: Option<PathBuf>,
     name: String,
     version: String,
+    /// Absent: what has no length, such as a pipe.
     bytes: Option<u64>,
+}
+
+impl File {
+    /// What a pipe has handed on is gone: a second try would miss it.
+    const fn can_be_read_again(&self) -> bool {
+        self.bytes.is_some()
+    }
 }
 
 /// The files that are meant, in their order; those of a folder by name.
@@ -190,7 +198,7 @@ async fn send(
         };
         // The server may not have seen yet that the last try broke off.
         let is_busy = matches!(&error, RequestError::Refused(status, ..) if status.as_u16() == 409);
-        let can_retry = (error.is_retriable() || is_busy) && file.path.is_some();
+        let can_retry = (error.is_retriable() || is_busy) && file.can_be_read_again();
         if !can_retry || waited >= retry {
             return Err(error.into());
         }
@@ -340,5 +348,9 @@ mod tests {
         assert!(local(&["/no/such/file".to_owned()], None).is_err());
         let stdin = local(&["-".to_owned()], Some("x")).unwrap();
         assert_eq!((stdin[0].name.as_str(), stdin[0].path.is_some()), ("x", false));
+        // What is named, and is no regular file, is read once.
+        let device = local(&["/dev/null".to_owned()], None).unwrap();
+        let again = [&one[0], &stdin[0], &device[0]].map(File::can_be_read_again);
+        assert_eq!((device[0].path.is_some(), again), (true, [true, false, false]));
     }
 }

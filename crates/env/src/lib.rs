@@ -49,5 +49,6 @@ pub use socket::prepare_connection;
 #[cfg(feature = "faulty")]
 pub use store::{Fault, FaultRates, FaultyStore};
 pub use store::{
-    StoreEntry, StoreError, StoreErrorKind, TierStore, file_url, open_store, open_store_to_read,
+    StoreEntry, StoreError, StoreErrorKind, TierStore, file_path, file_url, open_shared_store,
+    open_store, open_store_to_read,
 };

@@ -36,7 +36,9 @@ pub use error::{StoreError, StoreErrorKind};
 #[cfg(feature = "faulty")]
 pub use faulty::{Fault, FaultRates, FaultyStore};
 pub(crate) use open::remote_store;
-pub use open::{file_url, open_store, open_store_to_read, reader_settings};
+pub use open::{
+    file_path, file_url, open_shared_store, open_store, open_store_to_read, reader_settings,
+};
 
 /// Objects larger than this are not read whole by [`TierStore::get`]: 1 GiB.
 pub const OBJECT_READ_BYTES_MAX: u64 = 1 << 30;
@@ -89,6 +91,16 @@ impl TierStore {
         root: &Path,
     ) -> Result<TierStore, StoreError> {
         Ok(TierStore::of(file::FileBackend::open(disk, random, root)?))
+    }
+
+    /// As [`TierStore::in_directory`], where others may be writing: nothing is
+    /// removed. Blocks.
+    pub fn in_shared_directory(
+        disk: Arc<dyn Disk>,
+        random: Arc<dyn Random>,
+        root: &Path,
+    ) -> Result<TierStore, StoreError> {
+        Ok(TierStore::of(file::FileBackend::open_shared(disk, random, root)?))
     }
 
     /// The store that another process keeps in the directory `root` of `disk`.

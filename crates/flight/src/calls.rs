@@ -92,6 +92,13 @@ pub(crate) async fn answer(
     mut request: Request<Incoming>,
 ) -> Response<Body> {
     let under_way = UnderWay::new(door.clone(), peer.clone());
+    // Before it takes a place: whoever fails to log in waits long, and would keep
+    // others out.
+    let admitted = match login::admit(&door, peer.address.ip(), request.headers()).await {
+        Ok(admitted) => admitted,
+        Err(problem) => return Status::from(problem).into_http(),
+    };
+    peer.is_let_in.store(true, Ordering::Release);
     let Ok(place) = door.calls.clone().try_acquire_owned() else {
         door.metrics.calls_refused.inc();
         let max = door.options.calls_max;
@@ -99,11 +106,6 @@ pub(crate) async fn answer(
         return Status::from(Problem::limit(message)).into_http();
     };
     door.metrics.calls.inc();
-    let admitted = match login::admit(&door, peer.address.ip(), request.headers()).await {
-        Ok(admitted) => admitted,
-        Err(problem) => return Status::from(problem).into_http(),
-    };
-    peer.is_let_in.store(true, Ordering::Release);
     let limit = Duration::from_millis(door.options.statement_ms_max);
     let limit = timeout(request.headers()).map_or(limit, |wait| wait.min(limit));
     request.extensions_mut().insert(admitted.caller);

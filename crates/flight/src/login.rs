@@ -29,6 +29,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+/// Logins under way at a time, those that have to wait included; more are refused.
+pub(crate) const LOGINS_MAX: usize = 512;
 /// What is given where nobody is asked: clients want a token for their handshake.
 const NO_TOKEN: &str = "anybody";
 
@@ -120,6 +122,11 @@ async fn prove(
     user: &str,
     password: String,
 ) -> Result<(), Problem> {
+    let Ok(_place) = door.logins.try_acquire() else {
+        door.metrics.calls_refused.inc();
+        let message = format!("{LOGINS_MAX} logins are under way: try again later");
+        return Err(Problem::limit(message));
+    };
     let wait = door.attempts.lock().begin(address, door.now());
     tokio::time::sleep(wait).await;
     let is_right = match (UserName::new(user), Password::new(password)) {

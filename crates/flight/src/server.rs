@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::arrival::Budget;
 use crate::connection;
+use crate::login::LOGINS_MAX;
 use crate::metrics::FlightMetrics;
 use crate::options::FlightOptions;
 use crate::runs::Runs;
@@ -66,6 +67,8 @@ pub(crate) struct Door {
     pub(crate) budget: Budget,
     /// Places for calls.
     pub(crate) calls: Arc<Semaphore>,
+    /// Places for logins, which take none of those for calls.
+    pub(crate) logins: Semaphore,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) stopping: watch::Receiver<bool>,
     clock: Arc<dyn Clock>,
@@ -164,6 +167,7 @@ fn door(
         runs: Runs::default(),
         budget: Budget::new(options.messages_bytes_max),
         calls: Arc::new(Semaphore::new(options.calls_max)),
+        logins: Semaphore::new(LOGINS_MAX),
         options,
         random,
         metrics,

@@ -334,6 +334,37 @@ async fn calls_have_places() {
 }
 
 #[tokio::test]
+async fn whoever_fails_to_log_in_keeps_nobody_out() {
+    let mounted = mount(FlightOptions {
+        security: FlightSecurity::Password,
+        login_delay_ms_max: 200,
+        calls_max: 16,
+        ..FlightOptions::default()
+    })
+    .await;
+    let name = UserName::new("alice").unwrap();
+    let password = Password::new("pencil").unwrap();
+    let tenant = TenantName::default_tenant();
+    mounted.users.create(&tenant, &name, password, Some(4096), Creation::New).await.unwrap();
+    let mut client = mounted.client().await;
+    client.handshake("alice", "pencil").await.unwrap();
+    let mut failing = Vec::new();
+    for _ in 0..32 {
+        let mut other = mounted.client().await;
+        let login = async move { other.handshake("alice", "pen").await.is_err() };
+        failing.push(tokio::spawn(login));
+    }
+    // Twice as many wait to be told that they are wrong as there are places.
+    while failing.iter().any(|login| !login.is_finished()) {
+        client.get_catalogs().await.unwrap();
+    }
+    for login in failing {
+        assert!(login.await.unwrap());
+    }
+    mounted.stop().await;
+}
+
+#[tokio::test]
 async fn a_stop_ends_idle_connections() {
     let mounted = mount(FlightOptions::default()).await;
     let mut client = mounted.client().await;

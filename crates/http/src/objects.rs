@@ -273,6 +273,12 @@ impl From<aquifer_objects::Error> for Problem {
                      on_error=skip: it goes on at the row.",
                 )
             }
+            E::Broken { object, row, .. } => {
+                Self::new(kind, text).member("object", object).member("row", row).next(
+                    "What is before the row is imported. Send the object as it should be, as \
+                     another version of it: all of that is imported.",
+                )
+            }
             E::NotAllowed(_) => Self::new(kind, text).next(
                 "Ask whoever operates the server to list the address under objects.allowed, or \
                  send the object itself to POST /v1/streams/{stream}/import.",

@@ -3,12 +3,16 @@
 //! The server opens what a client names, with the server's rights: so it opens
 //! nothing but what its operator allowed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aquifer_env::source::{SourceRules, SourceStore};
 use aquifer_env::store::TierStore;
 
+use crate::imported::beginning;
 use crate::{Error, ObjectOptions};
+
+/// Of the digest of an address's query.
+const QUERY_DIGEST_BYTES: usize = 9;
 
 /// Opens an address for reading.
 ///
@@ -36,31 +40,54 @@ pub(crate) fn open_destination(url: &str, options: &ObjectOptions) -> Result<Tie
     if url.starts_with("http") {
         return Err(Error::Invalid("records are exported to file, s3, gs or az".into()));
     }
-    Ok(aquifer_env::open_store(url, &store_options(url, options))?)
+    Ok(aquifer_env::open_shared_store(url, &store_options(url, options))?)
 }
 
 /// A directory to write into need not exist; what exists of its path must not
 /// lead out of what is allowed.
-fn check_destination(url: &str, directory: &std::path::Path) -> Result<(), Error> {
+fn check_destination(url: &str, directory: &Path) -> Result<(), Error> {
     let not_allowed = || Error::NotAllowed(shown(url));
-    let path = url.strip_prefix("file://").map(decoded).ok_or_else(not_allowed)?;
-    let real = |path: &std::path::Path| std::fs::canonicalize(path).ok();
-    let directory = real(directory).ok_or_else(not_allowed)?;
-    let mut existing = PathBuf::from(path);
-    loop {
-        if let Some(found) = real(&existing) {
-            return found.starts_with(&directory).then_some(()).ok_or_else(not_allowed);
-        }
-        if !existing.pop() {
-            return Err(not_allowed());
-        }
+    // The very path that is opened: the address may have more than that.
+    let path = aquifer_env::file_path(url).ok_or_else(not_allowed)?;
+    let directory = std::fs::canonicalize(directory).map_err(|_| not_allowed())?;
+    match linked(&path).starts_with(&directory) {
+        true => Ok(()),
+        false => Err(not_allowed()),
+    }
+}
+
+/// A path with all links followed in what exists of it. This blocks.
+fn linked(path: &Path) -> PathBuf {
+    let existing =
+        path.ancestors().find_map(|above| Some((above, std::fs::canonicalize(above).ok()?)));
+    match existing {
+        Some((above, real)) => real.join(path.strip_prefix(above).unwrap_or(Path::new(""))),
+        None => path.to_owned(),
+    }
+}
+
+/// Whether one of two addresses lies in the other, however they are written.
+/// This blocks where they are directories.
+pub(crate) fn is_within(one: &str, other: &str) -> bool {
+    let (one, other) = (place(one), place(other));
+    one.starts_with(&other) || other.starts_with(&one)
+}
+
+/// An address as a path: of a file where it really is, else of scheme, bucket
+/// and names.
+fn place(url: &str) -> PathBuf {
+    match aquifer_env::file_path(url) {
+        Some(path) => linked(&path),
+        None => PathBuf::from(decoded(shown(url).trim())),
     }
 }
 
 /// The entry that allows an address.
 fn allowed_by<'a>(url: &str, options: &'a ObjectOptions) -> Result<&'a str, Error> {
     crate::spec::check_url(url)?;
-    let has_parents = url.split('/').any(|part| matches!(part, ".." | "%2e%2e" | "%2E%2E"));
+    // What the parser of addresses, or a file system, takes for the folder above:
+    // a query ends a name, and blanks at the end are cut off.
+    let has_parents = decoded(url).split(['/', '\\', '?', '#']).any(|part| part.trim_end() == "..");
     let matching = options.allowed.iter().find(|allowed| covers(allowed, url));
     match matching {
         Some(allowed) if !has_parents => Ok(allowed),
@@ -83,8 +110,8 @@ fn directory_of(allowed: &str) -> Option<PathBuf> {
     allowed.strip_prefix("file://").map(|path| PathBuf::from(decoded(path)))
 }
 
-/// A path without percent encoding; one that is not UTF-8 then is left as it
-/// is, and will not be found.
+/// A text without percent encoding, which is undone once, as what opens an
+/// address does. What is not UTF-8 then becomes U+FFFD.
 fn decoded(path: &str) -> String {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
@@ -102,7 +129,7 @@ fn decoded(path: &str) -> String {
             }
         }
     }
-    String::from_utf8(bytes).unwrap_or_else(|_| path.to_owned())
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The options for the scheme of an address.
@@ -117,6 +144,19 @@ fn store_options(url: &str, options: &ObjectOptions) -> Vec<(String, String)> {
         key.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     });
     of_scheme.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// What an object is known by: its address and, of a web server, a digest of the
+/// query. That may be what tells objects apart, and may hold a signature, so it
+/// is not shown.
+pub(crate) fn identity(opened: &str, object: &str) -> String {
+    let bare = opened.split('#').next().unwrap_or_default();
+    match bare.split_once('?') {
+        Some((_, query)) if bare.starts_with("http") && !query.is_empty() => {
+            format!("{object}#{}", beginning(query, QUERY_DIGEST_BYTES))
+        }
+        _ => object.to_owned(),
+    }
 }
 
 /// An address as it may be shown: without what stands before an `@`, and
@@ -157,10 +197,93 @@ mod tests {
         check(&["file:///data"], "file:///database/a", false);
         check(&["file:///data/"], "file:///data/../etc/passwd", false);
         check(&["file:///data/"], "file:///data/%2e%2e/etc/passwd", false);
+        for inside in ["a..b", "..a/b", "%252e%252e/b", "a%2Fb", "...", "a?b#c"] {
+            check(&["file:///data/"], &format!("file:///data/{inside}"), true);
+        }
+        for outside in [
+            ".%2e/x",
+            "%2e./x",
+            "%2E%2e/x",
+            "x%2F..%2F..%2Fetc",
+            "x\\..\\..\\etc",
+            "x%5C..%5C..%5Cetc",
+            "nope/.%2e/.%2e/etc/x",
+            "%ff/.%2E/.%2E/x",
+            "..?x",
+            "..#x",
+            ".. ",
+        ] {
+            check(&["file:///data/"], &format!("file:///data/{outside}"), false);
+        }
+        check(&["s3://mine/in/"], "s3://mine/in/.%2e/secret/", false);
+        check(&["s3://mine/in/"], "s3://mine/in/%ff/.%2E/x", false);
+        check(&["https://host/in/"], "https://host/in/\\..\\x", false);
         check(&["s3://mine/in/"], "s3://mine/in/a", true);
         check(&["s3://mine/in/"], "s3://mine/inner/a", false);
         check(&["s3://mine"], "s3://mine2/a", false);
         check(&["s3://"], "s3://any/a\nb", false);
+    }
+
+    #[test]
+    fn what_is_written_stays_where_it_may_lie() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().canonicalize().unwrap();
+        for directory in ["in", "out"] {
+            std::fs::create_dir(root.join(directory)).unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("out"), root.join("in/link")).unwrap();
+        let check = |url: String, expected: bool| {
+            assert_eq!(check_destination(&url, &root.join("in")).is_ok(), expected, "{url}");
+        };
+        let inside = format!("file://{}/in", root.display());
+        check(inside.clone(), true);
+        check(format!("{inside}/new/a%20b"), true);
+        check(format!("{inside}/%ff/new"), true);
+        check(format!("file://{}/other", root.display()), false);
+        // A link leads out, whatever stands behind its name.
+        for link in ["link", "link/new", "link?x", "link#x", "link ", "link\\new", "l%69nk"] {
+            check(format!("{inside}/{link}"), false);
+        }
+        check("s3://bucket/in".to_owned(), false);
+    }
+
+    #[test]
+    fn addresses_within_each_other_are_found() {
+        let parent = tempfile::tempdir().unwrap();
+        let root = parent.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("tier2")).unwrap();
+        std::os::unix::fs::symlink(root.join("tier2"), root.join("link")).unwrap();
+        let url = |path: &str| format!("file://{}/{path}", root.display());
+        for (path, expected) in [
+            ("tier2", true),
+            ("/tier2", true),
+            ("tier%32", true),
+            ("tier2/default?x", true),
+            ("link/default", true),
+            ("", true),
+            ("tier2-export", false),
+            ("other/", false),
+        ] {
+            assert_eq!(is_within(&url(path), &url("tier2/")), expected, "{path}");
+        }
+        for (url, expected) in [
+            ("file:///data", true),
+            ("file:///data/tier2/default", true),
+            ("file:///data/tier2-export", false),
+            ("s3://data/tier2", false),
+        ] {
+            assert_eq!(is_within(url, "file:///data/tier2"), expected, "{url}");
+        }
+        for (url, expected) in [
+            ("s3://bucket", true),
+            ("s3://bucket/tier%32/a", true),
+            ("s3://id:secret@bucket/./tier2?x", true),
+            ("s3://bucket/tier2-export", false),
+            ("s3://bucket2/tier2", false),
+            ("gs://bucket/tier2", false),
+        ] {
+            assert_eq!(is_within(url, "s3://bucket/tier2"), expected, "{url}");
+        }
     }
 
     #[test]
@@ -173,6 +296,19 @@ mod tests {
         ] {
             assert_eq!(shown(url), expected);
         }
+    }
+
+    #[test]
+    fn a_query_tells_objects_apart_and_is_not_shown() {
+        let of = |opened: &str| identity(opened, "https://host/a");
+        assert_eq!(of("https://host/a"), "https://host/a");
+        assert_eq!(of("https://host/a?#f?x"), "https://host/a");
+        let (one, two) = (of("https://host/a?id=secret1"), of("https://host/a?id=secret2#f"));
+        assert!(one.starts_with("https://host/a#") && one != two, "{one} {two}");
+        assert!(!one.contains("secret"), "{one}");
+        assert_eq!(one, of("https://host/a?id=secret1#f"));
+        // A bucket and a directory have no queries.
+        assert_eq!(identity("s3://bucket/a?x", "s3://bucket/a"), "s3://bucket/a");
     }
 
     #[test]

@@ -53,6 +53,17 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A row of an object, and whatever is behind it, cannot be read. What is
+    /// before it is imported, and the object is not whole.
+    #[error("{object}, row {row}: {why}; nothing can be read from there on")]
+    Broken {
+        /// The object's address.
+        object: String,
+        /// The first row that cannot be had, from 1.
+        row: u64,
+        /// What is wrong.
+        why: String,
+    },
     /// The same object is being imported into the same stream.
     #[error("{0} is being imported already")]
     Busy(String),
@@ -90,7 +101,7 @@ impl Error {
                 StoreErrorKind::Full => ErrorKind::StorageFull,
                 StoreErrorKind::Other => ErrorKind::InvalidRequest,
             },
-            Self::Invalid(_) | Self::Row { .. } => ErrorKind::InvalidRequest,
+            Self::Invalid(_) | Self::Row { .. } | Self::Broken { .. } => ErrorKind::InvalidRequest,
             Self::NotAllowed(_) => ErrorKind::Forbidden,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Limit { .. } => ErrorKind::Throttled,

@@ -113,6 +113,7 @@ impl Target {
 ///
 /// # Errors
 /// [`Error::Row`] where a row is bad and the import is to stop there;
+/// [`Error::Broken`] where the object cannot be read to its end;
 /// [`Error::Objects`], [`Error::Store`]; [`Error::Stopped`]. What was committed
 /// before stays, and is known.
 pub(crate) async fn import(
@@ -157,6 +158,7 @@ pub(crate) async fn import(
     match decoded {
         Decoded::Whole => Ok(Imported::Whole(commits.progress)),
         Decoded::Bad(BadRow { row, why }) => Err(Error::Row { object: url, row, why }),
+        Decoded::Broken(BadRow { row, why }) => Err(Error::Broken { object: url, row, why }),
         Decoded::Source(error) => Err(error.into()),
         Decoded::Stopped => Err(Error::Stopped),
     }
@@ -194,6 +196,7 @@ async fn opened(spec: &ImportSpec, name: &str, content: Content) -> Result<Opene
 enum Decoded {
     Whole,
     Bad(BadRow),
+    Broken(BadRow),
     Source(StoreError),
     Stopped,
 }
@@ -224,7 +227,7 @@ fn decode(
             let failure = body.failure();
             let run = |rows: &mut Rows| format::decode(&mut body, name, spec, ratio_max, rows);
             let decoded = ended(caught(&mut rows, run), &failure, rows);
-            if matches!(decoded, Decoded::Bad(_)) {
+            if matches!(decoded, Decoded::Bad(_) | Decoded::Broken(_)) {
                 // Who still sends would not read what is answered.
                 let _ = std::io::copy(&mut body.take(DRAIN_BYTES_MAX), &mut std::io::sink());
             }
@@ -236,8 +239,8 @@ fn decode(
     ended(caught(&mut rows, run), &failure, rows)
 }
 
-/// Takes a panic of a library at what somebody else wrote for a row that cannot
-/// be had: rows before it were handed on whole.
+/// Takes a panic of a library at what somebody else wrote for the end of what can
+/// be read: rows before it were handed on whole.
 fn caught(rows: &mut Rows, run: impl FnOnce(&mut Rows) -> Result<(), Halt>) -> Option<Halt> {
     match catch_unwind(AssertUnwindSafe(|| run(&mut *rows))) {
         Ok(result) => result.err(),
@@ -260,6 +263,7 @@ fn ended(
         (halt, _) => match rows.finish(halt) {
             Ok(()) => Decoded::Whole,
             Err(Halt::Bad(bad)) => Decoded::Bad(bad),
+            Err(Halt::Broken(bad)) => Decoded::Broken(bad),
             Err(Halt::Stopped) => Decoded::Stopped,
         },
     }
@@ -278,7 +282,8 @@ struct Commits<'a> {
 
 impl Commits<'_> {
     async fn commit(&mut self, part: Part, is_last: bool) -> Result<(), Error> {
-        if !is_last && part.records.is_empty() && part.rows == self.progress.rows {
+        // What ended before the rows that were dealt with takes none of them back.
+        if !is_last && part.records.is_empty() && part.rows <= self.progress.rows {
             return Ok(());
         }
         self.watcher.bad(&self.progress.url, &part.errors);

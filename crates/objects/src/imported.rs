@@ -68,7 +68,8 @@ pub(crate) enum Known {
     From(Progress, DocumentExpectation),
 }
 
-fn beginning(text: &str, bytes: usize) -> String {
+/// The beginning of a text's digest.
+pub(crate) fn beginning(text: &str, bytes: usize) -> String {
     let digest = digest(&SHA256, text.as_bytes());
     URL_SAFE_NO_PAD.encode(digest.as_ref().get(..bytes).unwrap_or_default())
 }
@@ -196,9 +197,10 @@ fn expectation(document: Option<&Arc<Document>>) -> DocumentExpectation {
 
 /// The version of an address among entries.
 fn find<'v>(entries: &'v str, address: &str) -> Option<&'v str> {
-    let mut entries =
-        entries.lines().filter_map(|entry| entry.split_at_checked(ADDRESS_CHARACTERS));
-    entries.find(|(found, _)| *found == address).map(|(_, version)| version)
+    // All entries are of one length: a walk that looks at no more than the address.
+    let mut each = entries.as_bytes().chunks_exact(ENTRY_BYTES);
+    let begin = each.position(|entry| entry.starts_with(address.as_bytes()))? * ENTRY_BYTES;
+    entries.get(begin + ADDRESS_CHARACTERS..begin + ENTRY_CHARACTERS)
 }
 
 /// Entries with one that is new or has another version.
@@ -244,6 +246,9 @@ mod tests {
         assert_eq!(find(&entries, &a), Some(version("2").as_str()));
         assert_eq!(find(&entries, &b), Some(version("1").as_str()));
         assert_eq!(find(&entries, &address("s3://b/c")), None);
+        assert_eq!(find("", &a), None);
+        // What ends early is no entry.
+        assert_eq!(find(&entries[..ENTRY_BYTES - 1], &b), None);
     }
 
     #[test]

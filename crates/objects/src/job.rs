@@ -1,6 +1,8 @@
 //! An import, a watch or an export as a document: what it is to do, how far it
 //! is, and how it ended.
 
+use std::collections::BTreeMap;
+
 use aquifer_env::{Random, uuid_v4};
 use aquifer_stream::{DocumentExpectation, DocumentKey, DocumentKind, Operation, StreamStore};
 use aquifer_types::{Offset, PartitionIndex, TenantName};
@@ -8,9 +10,10 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
-use crate::Error;
 use crate::export::ExportSpec;
+use crate::rows::BadRow;
 use crate::spec::ImportSpec;
+use crate::{Error, ObjectOptions};
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +50,46 @@ pub struct RowError {
     pub row: u64,
     /// What is wrong with it.
     pub why: String,
+}
+
+/// The first bad rows of an object, as they are named.
+#[derive(Debug)]
+pub(crate) struct BadRows {
+    count_max: usize,
+    errors: Mutex<Vec<RowError>>,
+}
+
+impl BadRows {
+    pub(crate) fn new(options: &ObjectOptions) -> Self {
+        Self { count_max: options.errors_max, errors: Mutex::default() }
+    }
+
+    pub(crate) fn note(&self, url: &str, rows: &[BadRow]) {
+        let mut errors = self.errors.lock();
+        let room = self.count_max.saturating_sub(errors.len());
+        errors.extend(rows.iter().take(room).map(|bad| RowError {
+            object: url.to_owned(),
+            row: bad.row,
+            why: bad.why.clone(),
+        }));
+    }
+
+    /// Names them among others, as far as there is room.
+    pub(crate) fn name(&self, named: &mut Vec<RowError>) {
+        let room = self.count_max.saturating_sub(named.len());
+        named.extend(self.errors.lock().iter().take(room).cloned());
+    }
+
+    pub(crate) fn into_errors(self) -> Vec<RowError> {
+        self.errors.into_inner()
+    }
+}
+
+/// A version of an object that cannot be read to its end.
+#[derive(Debug, Clone)]
+pub(crate) struct BrokenObject {
+    pub(crate) version: String,
+    pub(crate) error: Error,
 }
 
 /// What an export has still to write of a partition.
@@ -164,6 +207,9 @@ pub(crate) struct Job {
     pub(crate) key: DocumentKey,
     store: StreamStore,
     pub(crate) live: Mutex<Live>,
+    /// Objects by address that are not tried again before they change, or
+    /// somebody asks: as many as the last look found at most.
+    pub(crate) broken: Mutex<BTreeMap<String, BrokenObject>>,
     /// True when it was deleted, or the server stops.
     pub(crate) stopping: watch::Sender<bool>,
     /// Told when it is resumed.
@@ -176,6 +222,7 @@ impl Job {
             key,
             store: store.clone(),
             live: Mutex::default(),
+            broken: Mutex::default(),
             stopping: watch::Sender::new(false),
             resumed: Notify::new(),
         }
@@ -237,10 +284,12 @@ impl Job {
         Err(Error::Busy(self.key.name.clone()))
     }
 
-    /// Stops it and forgets it.
+    /// Forgets it and stops it.
     pub(crate) async fn delete(&self) -> Result<(), Error> {
-        self.stopping.send_replace(true);
+        // Not before it is forgotten: where that fails the job goes on, as its
+        // document says.
         self.store.delete_document(self.key.clone(), DocumentExpectation::Any).await?;
+        self.stopping.send_replace(true);
         Ok(())
     }
 }

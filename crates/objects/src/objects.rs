@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use aquifer_env::source::blocking_body;
+use aquifer_env::source::{READ_MS_MAX, blocking_body};
 use aquifer_env::store::StoreError;
 use aquifer_env::{Clock, Random};
 use aquifer_stream::{DocumentKey, DocumentKind, Operation, StreamStore};
@@ -19,7 +20,7 @@ use crate::export::ExportSpec;
 use crate::format;
 use crate::import::{Content, Imported, Input, Target, Watcher, import};
 use crate::imported::{Progress, forget_deleted};
-use crate::job::{Job, JobDocument, JobState, JobStatus, RowError, Work, noun};
+use crate::job::{BadRows, Job, JobDocument, JobState, JobStatus, RowError, Work, noun};
 use crate::rows::BadRow;
 use crate::spec::{Format, ImportSpec};
 use crate::{Error, ObjectMetrics, ObjectOptions, export, run};
@@ -307,6 +308,8 @@ impl Objects {
             document.state = if is_paused { JobState::Paused } else { JobState::Running };
         };
         job.change(changed).await?;
+        // Who resumes it may have mended what a version cannot tell of.
+        job.broken.lock().clear();
         job.resumed.notify_one();
         job.status()
     }
@@ -323,8 +326,9 @@ impl Objects {
     /// again imports nothing, and after a failure only what is missing.
     ///
     /// # Errors
-    /// [`Error::Row`], [`Error::Store`], [`Error::Invalid`]; [`Error::Busy`]
-    /// where the same object is being sent; [`Error::Limit`].
+    /// [`Error::Row`], [`Error::Broken`], [`Error::Store`], [`Error::Invalid`];
+    /// [`Error::Busy`] where the same object is being sent; [`Error::Limit`];
+    /// [`Error::Objects`] where nothing comes for [`READ_MS_MAX`].
     pub async fn upload(
         &self,
         tenant: &TenantName,
@@ -343,11 +347,12 @@ impl Objects {
         })?;
         let target = Target::new(shared, tenant, Arc::new(spec))?;
         let url = format!("upload:{name}");
+        let mut stopping = shared.stopping.subscribe();
         if target.key(&url).is_done(&shared.store, &version) {
             // A client that is still sending does not look for an answer: one that
             // came before the end would be a broken connection to it.
             let mut rest = body;
-            while let Some(Ok(_)) = rest.next().await {}
+            while let Ok(Some(Ok(_))) = next(&mut rest, &url, &mut stopping).await {}
             let (rows, records, bad_rows, errors) = (0, 0, 0, Vec::new());
             return Ok(UploadAnswer { before: true, rows, records, bad_rows, errors });
         }
@@ -356,20 +361,23 @@ impl Objects {
             .map(move |piece| piece.map_err(|why| StoreError::broken_off(address.as_str(), why)))
             .boxed();
         let content = match format::told(&target.spec, &name) {
-            Some(Format::Parquet) => Content::Memory(whole(shared, body).await?),
-            _ => Content::Body(blocking_body(&url, body)),
+            Some(Format::Parquet) => {
+                Content::Memory(whole(shared, body, &url, &mut stopping).await?)
+            }
+            _ => Content::Body(blocking_body(&url, None, body)),
         };
         let input = Input { url, name, version, content };
-        let watcher = Uploading::default();
-        let mut stopping = shared.stopping.subscribe();
+        let watcher = Uploading { bad: BadRows::new(&shared.options) };
         let imported = import(shared, &target, input, &watcher, &mut stopping).await?;
-        let errors = watcher.errors.into_inner();
+        let errors = watcher.bad.into_errors();
+        // Somebody else may have finished it meanwhile.
+        let before = matches!(imported, Imported::Before);
         let progress = match imported {
             Imported::Before => Progress::default(),
             Imported::Whole(progress) => progress,
         };
         let Progress { rows, records, bad, .. } = progress;
-        Ok(UploadAnswer { before: false, rows, records, bad_rows: bad, errors })
+        Ok(UploadAnswer { before, rows, records, bad_rows: bad, errors })
     }
 
     /// Ends what is running at its next commit; the next start goes on with it.
@@ -384,14 +392,33 @@ impl Objects {
     }
 }
 
+/// The next piece of what a client sends: waited for no longer than in any other
+/// read, and not beyond the server's end.
+async fn next<T>(
+    body: &mut BoxStream<'static, T>,
+    url: &str,
+    stopping: &mut watch::Receiver<bool>,
+) -> Result<Option<T>, Error> {
+    let limit = Duration::from_millis(READ_MS_MAX);
+    tokio::select! {
+        piece = tokio::time::timeout(limit, body.next()) => piece.map_err(|_| {
+            let why = format!("nothing came for {} s", limit.as_secs());
+            Error::from(StoreError::broken_off(url, why))
+        }),
+        _ = stopping.wait_for(|is_stopping| *is_stopping) => Err(Error::Stopped),
+    }
+}
+
 /// A body that has to be there as a whole.
 async fn whole(
     shared: &Shared,
     mut body: BoxStream<'static, Result<Bytes, StoreError>>,
+    url: &str,
+    stopping: &mut watch::Receiver<bool>,
 ) -> Result<Bytes, Error> {
     let limit = shared.options.upload_bytes_max;
     let mut bytes = BytesMut::new();
-    while let Some(piece) = body.next().await {
+    while let Some(piece) = next(&mut body, url, stopping).await? {
         let piece = piece?;
         if bytes.len() + piece.len() > limit {
             return Err(Error::Invalid(format!(
@@ -405,25 +432,16 @@ async fn whole(
 }
 
 /// Collects the bad rows of an upload.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Uploading {
-    errors: Mutex<Vec<RowError>>,
+    bad: BadRows,
 }
-
-/// The most bad rows that an answer names.
-const ERRORS_MAX: usize = 1_000;
 
 impl Watcher for Uploading {
     fn at(&self, _: &Progress, _: Option<&str>) {}
 
     fn bad(&self, url: &str, rows: &[BadRow]) {
-        let mut errors = self.errors.lock();
-        let room = ERRORS_MAX.saturating_sub(errors.len());
-        errors.extend(rows.iter().take(room).map(|bad| RowError {
-            object: url.to_owned(),
-            row: bad.row,
-            why: bad.why.clone(),
-        }));
+        self.bad.note(url, rows);
     }
 
     fn finishing(&self, _: &Progress) -> Result<Vec<Operation>, Error> {

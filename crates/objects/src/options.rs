@@ -30,7 +30,8 @@ pub struct ObjectOptions {
     pub watches_max: usize,
     /// The most addresses of one import.
     pub urls_max: usize,
-    /// The most objects below one address.
+    /// The most objects below one address, and the most that one look of an
+    /// import finds to be imported.
     pub listed_max: usize,
     /// About how many bytes of records are appended at a time.
     pub part_bytes: usize,

@@ -45,8 +45,11 @@ pub(crate) struct Part {
 pub(crate) enum Halt {
     /// Nobody wants more.
     Stopped,
-    /// The row, and whatever is behind it, cannot be had.
+    /// The row is no record, and the import is to stop at such.
     Bad(BadRow),
+    /// The row, and whatever is behind it, cannot be had: nobody knows how many
+    /// rows those are, so they are not left out.
+    Broken(BadRow),
 }
 
 /// Takes the rows of an object in their order.
@@ -151,22 +154,20 @@ impl Rows {
 
     /// All that follows cannot be read.
     pub(crate) fn broken(&mut self, why: impl Into<String>) -> Halt {
-        Halt::Bad(BadRow { row: self.part.rows + 1, why: cut(why.into()) })
+        Halt::Broken(BadRow { row: self.part.rows + 1, why: cut(why.into()) })
     }
 
     /// Hands on what is left; `halt` is why the decoder ended, if it did so
     /// before the object.
     pub(crate) fn finish(mut self, halt: Option<Halt>) -> Result<(), Halt> {
         match halt {
-            Some(Halt::Stopped) => return Err(Halt::Stopped),
-            Some(Halt::Bad(bad)) if self.on_error == OnError::Skip => self.note(bad),
-            Some(Halt::Bad(bad)) => {
+            Some(Halt::Stopped) => Err(Halt::Stopped),
+            Some(halt) => {
                 self.send()?;
-                return Err(Halt::Bad(bad));
+                Err(halt)
             }
-            None => {}
+            None => self.send(),
         }
-        self.send()
     }
 
     /// Whether the next row was imported before; it is counted then.
@@ -386,10 +387,11 @@ pub(crate) mod tests {
         assert_eq!((values(&parts), parts[0].rows), (vec!["1".to_owned()], 1));
         let skipping = ImportSpec { on_error: OnError::Skip, ..spec() };
         let (parts, result) = collect(&skipping, LIMITS, 0, decode);
-        assert_eq!(result, Ok(()));
+        // What follows the end that cannot be read is never taken for left out.
+        assert_eq!(result, Err(Halt::Broken(BadRow { row: 9, why: "the end".into() })));
         assert_eq!(values(&parts), ["1", "2"]);
         let [part] = &parts[..] else { panic!("{parts:?}") };
-        assert_eq!((part.rows, part.bad), (8, 7));
+        assert_eq!((part.rows, part.bad), (8, 6));
         let named: Vec<_> = part.errors.iter().map(|bad| bad.row).collect();
         assert_eq!(named, [2, 3, 4]);
     }

@@ -2,22 +2,27 @@
 //!
 //! What fails for a while is tried again with growing pauses; what cannot
 //! succeed ends an import or an export, and lets a watch rest until somebody
-//! resumes it.
+//! resumes it; but for objects that cannot be read to their end, which are
+//! named, and left until they change.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aquifer_env::source::{SourceObject, SourceStore};
 use aquifer_stream::Operation;
-use parking_lot::Mutex;
 
-use crate::address::open_source;
+use crate::address::{identity, open_source};
 use crate::import::{Content, Input, Target, Watcher, import};
 use crate::imported::Progress;
-use crate::job::{Job, JobDocument, JobState, RowError, Work};
+use crate::job::{BadRows, BrokenObject, Job, JobDocument, JobState, Work};
 use crate::objects::Shared;
 use crate::rows::BadRow;
-use crate::spec::{ImportSpec, is_wanted};
+use crate::spec::{ImportSpec, OnError, is_wanted};
 use crate::{Error, export};
+
+/// After so many objects of a list others get their turn.
+const LISTED_AT_ONCE: usize = 1024;
 
 /// Runs a job until it ends or is stopped.
 pub(crate) async fn run(shared: Arc<Shared>, job: Arc<Job>) {
@@ -53,7 +58,6 @@ async fn attempts(shared: &Arc<Shared>, job: &Job) {
         let error = match outcome {
             Ok(()) if document.work.is_watch() => {
                 attempt = 0;
-                job.live.lock().last_error = None;
                 let pause = Duration::from_millis(shared.options.watch_poll_ms);
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
@@ -118,42 +122,32 @@ async fn once(shared: &Arc<Shared>, job: &Job, document: &JobDocument) -> Result
     }
 }
 
-/// Imports what is there and not imported yet.
+/// What a look found.
+#[derive(Default)]
+struct Found {
+    /// All of it.
+    count: u64,
+    /// What is to be imported.
+    inputs: Vec<(SourceStore, SourceObject)>,
+    /// What is known not to be readable to its end.
+    broken: BTreeMap<String, BrokenObject>,
+}
+
+/// Imports what is there and not imported yet. An object that cannot be read to
+/// its end is no reason to leave others: a watch, and an import that leaves out
+/// bad rows, go on with the next, and name it at their end.
 async fn look(shared: &Arc<Shared>, job: &Job, spec: &ImportSpec) -> Result<(), Error> {
     let is_watch = job.document()?.work.is_watch();
     let target = Target::new(shared, &job.key.tenant, Arc::new(spec.clone()))?;
-    let mut inputs = Vec::new();
-    let mut found = 0;
-    for url in &spec.urls {
-        let store = open_source(url, &shared.options)?;
-        let objects = match store.list(shared.options.listed_max).await.map_err(Error::from) {
-            Ok(objects) => objects,
-            // What a watch waits for may be yet to come.
-            Err(error) if is_watch && error.kind() == aquifer_types::ErrorKind::NotFound => {
-                Vec::new()
-            }
-            Err(error) => return Err(error),
-        };
-        let is_folder = objects.len() > 1
-            || objects.iter().any(|object| !url.ends_with(last_part(&object.url)));
-        let settled = shared.clock.now_ms() - shared.options.watch_settle_ms as i64;
-        for object in objects {
-            let is_young = is_watch && url.starts_with("file:") && object.modified_ms > settled;
-            if (is_folder && !is_wanted(&object.name)) || is_young {
-                continue;
-            }
-            found += 1;
-            if !target.key(&object.url).is_done(&shared.store, &object.version) {
-                inputs.push((store.clone(), object));
-            }
-        }
-    }
+    let Found { count, inputs, broken } = find(shared, job, spec, &target, is_watch).await?;
     {
         let mut live = job.live.lock();
-        (live.found, live.looked) = (found, Some(shared.clock.now_ms()));
+        (live.found, live.looked) = (count, Some(shared.clock.now_ms()));
     }
-    let mut behind = inputs.len() as u64;
+    let mut behind = (inputs.len() + broken.len()) as u64;
     settle_gauge(shared, job, behind);
+    *job.broken.lock() = broken;
+    let goes_on = is_watch || spec.on_error == OnError::Skip;
     let mut stopping = job.stopping.subscribe();
     for (store, object) in inputs {
         if job.document()?.state != JobState::Running {
@@ -167,18 +161,90 @@ async fn look(shared: &Arc<Shared>, job: &Job, spec: &ImportSpec) -> Result<(), 
             version: object.version.clone(),
             content: Content::Source(store, object),
         };
+        let (url, version) = (input.url.clone(), input.version.clone());
         {
             let mut live = job.live.lock();
-            (live.object, live.rows) = (Some(input.url.clone()), 0);
+            (live.object, live.rows) = (Some(url.clone()), 0);
         }
-        let watcher = Watching::new(shared, job);
+        let watcher = Watching { job, bad: BadRows::new(&shared.options) };
         let imported = import(shared, &target, input, &watcher, &mut stopping).await;
         job.live.lock().object = None;
-        imported?;
-        behind -= 1;
+        match imported {
+            Ok(_) => behind -= 1,
+            Err(error @ Error::Broken { .. }) if goes_on => {
+                tracing::warn!(id = job.key.name, %error, "an object cannot be imported whole");
+                // What fails as a whole is counted where that is found.
+                shared.metrics.failures.inc_by(u64::from(is_watch));
+                job.broken.lock().insert(url, BrokenObject { version, error });
+            }
+            Err(error) => return Err(error),
+        }
         settle_gauge(shared, job, behind);
     }
-    Ok(())
+    let first = job.broken.lock().values().next().map(|broken| broken.error.clone());
+    if is_watch {
+        job.live.lock().last_error = first.map(|error| error.to_string());
+        return Ok(());
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// Lists what the addresses name.
+async fn find(
+    shared: &Shared,
+    job: &Job,
+    spec: &ImportSpec,
+    target: &Target,
+    is_watch: bool,
+) -> Result<Found, Error> {
+    let limit = shared.options.listed_max;
+    let mut found = Found::default();
+    let mut seen = HashSet::new();
+    for url in spec.urls.iter().filter(|url| seen.insert(url.as_str())) {
+        let store = open_source(url, &shared.options)?;
+        let objects = match store.list(limit).await.map_err(Error::from) {
+            Ok(objects) => objects,
+            // What a watch waits for may be yet to come.
+            Err(error) if is_watch && error.kind() == aquifer_types::ErrorKind::NotFound => {
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+        // What stands behind `?` of a web server's address is no name.
+        let is_folder = !url.starts_with("http")
+            && (objects.len() > 1
+                || objects.iter().any(|object| !url.ends_with(last_part(&object.url))));
+        let settled = shared.clock.now_ms() - shared.options.watch_settle_ms as i64;
+        for (place, mut object) in objects.into_iter().enumerate() {
+            if place % LISTED_AT_ONCE == LISTED_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+            let is_young = is_watch && url.starts_with("file:") && object.modified_ms > settled;
+            if (is_folder && !is_wanted(&object.name)) || is_young {
+                continue;
+            }
+            found.count += 1;
+            object.url = identity(store.url(), &object.url);
+            if target.key(&object.url).is_done(&shared.store, &object.version) {
+                continue;
+            }
+            if found.inputs.len() + found.broken.len() >= limit {
+                return Err(Error::Limit {
+                    what: "the objects of one import",
+                    limit: limit as u64,
+                    limit_name: "objects.listed_max",
+                });
+            }
+            let known = job.broken.lock().get(&object.url).cloned();
+            match known.filter(|broken| broken.version == object.version) {
+                Some(broken) => {
+                    found.broken.insert(object.url, broken);
+                }
+                None => found.inputs.push((store.clone(), object)),
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn last_part(url: &str) -> &str {
@@ -196,14 +262,7 @@ fn settle_gauge(shared: &Shared, job: &Job, behind: u64) {
 /// Keeps a job's status, and counts each object in it as a part of its end.
 struct Watching<'a> {
     job: &'a Job,
-    errors_max: usize,
-    errors: Mutex<Vec<RowError>>,
-}
-
-impl<'a> Watching<'a> {
-    fn new(shared: &Shared, job: &'a Job) -> Self {
-        Self { job, errors_max: shared.options.errors_max, errors: Mutex::default() }
-    }
+    bad: BadRows,
 }
 
 impl Watcher for Watching<'_> {
@@ -214,13 +273,7 @@ impl Watcher for Watching<'_> {
     }
 
     fn bad(&self, url: &str, rows: &[BadRow]) {
-        let mut errors = self.errors.lock();
-        let room = self.errors_max.saturating_sub(errors.len());
-        errors.extend(rows.iter().take(room).map(|bad| RowError {
-            object: url.to_owned(),
-            row: bad.row,
-            why: bad.why.clone(),
-        }));
+        self.bad.note(url, rows);
     }
 
     fn finishing(&self, progress: &Progress) -> Result<Vec<Operation>, Error> {
@@ -229,8 +282,7 @@ impl Watcher for Watching<'_> {
             document.records += progress.records;
             document.bytes += progress.bytes;
             document.bad_rows += progress.bad;
-            let room = self.errors_max.saturating_sub(document.errors.len());
-            document.errors.extend(self.errors.lock().iter().take(room).cloned());
+            self.bad.name(&mut document.errors);
         };
         Ok(vec![self.job.changing(change)?])
     }

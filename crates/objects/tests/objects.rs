@@ -223,13 +223,7 @@ async fn restarts_lose_and_repeat_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path()).await;
     server.create("s", 2).await;
-    let zipped = {
-        use std::io::Write as _;
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(lines(0..4000).as_bytes()).unwrap();
-        encoder.finish().unwrap()
-    };
-    server.write("in/a.json.gz", zipped);
+    server.write("in/a.json.gz", zipped(&lines(0..4000)));
     for number in 0..20 {
         server
             .write(&format!("in/b{number:02}.json"), lines(4000 + number * 10..4010 + number * 10));
@@ -288,6 +282,46 @@ async fn a_bad_row_stops_or_is_left_out() {
     server.stop().await;
 }
 
+fn zipped(text: &str) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_to_its_end_is_not_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path()).await;
+    server.create("s", 1).await;
+    let whole = zipped(&lines(0..2000));
+    server.write("in/a.json.gz", &whole[..whole.len() / 2]);
+    server.write("in/b.json", lines(2000..2010));
+    let skipping = || ImportSpec { on_error: OnError::Skip, ..server.spec("s", "in/") };
+    let job = server.import(skipping()).await;
+    assert_eq!((job.document.state, job.document.objects), (JobState::Failed, 1), "{job:?}");
+    let failure = job.document.failure.unwrap();
+    assert!(failure.contains("a.json.gz, row "), "{failure}");
+    let before = server.end("s");
+    assert!((11..2010).contains(&before), "{before}");
+    // A watch names it, and goes on with what comes.
+    let watch = server.objects.create(&tenant(), Work::Watch(skipping())).await.unwrap().id;
+    let status = || server.objects.get(&tenant(), DocumentKind::Watch, &watch).unwrap();
+    server.write("in/c.json", lines(2010..2020));
+    let named =
+        server.until(|| status().now.last_error.filter(|_| server.end("s") >= before + 10)).await;
+    assert!(named.contains("a.json.gz, row "), "{named}");
+    assert_eq!(status().document.state, JobState::Running);
+    server.until(|| (status().now.behind == 1).then_some(())).await;
+    assert_eq!(server.end("s"), before + 10, "rows are not imported again");
+    // Whole, it is another version.
+    server.write("in/a.json.gz", whole);
+    server.until(|| (server.end("s") >= before + 10 + 2000).then_some(())).await;
+    server.until(|| status().now.last_error.is_none().then_some(())).await;
+    assert_eq!(server.end("s"), before + 10 + 2000);
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_allowed_is_refused() {
     let directory = tempfile::tempdir().unwrap();
@@ -303,6 +337,20 @@ async fn what_is_not_allowed_is_refused() {
     check(urls("s3://bucket/a"), "objects.allowed").await;
     check(urls(&server.url("../data/LOCK")), "objects.allowed").await;
     check(Work::Import(server.spec("absent", "a")), "absent does not exist").await;
+    let export = ExportSpec {
+        stream: StreamName::new("absent").unwrap(),
+        url: server.url("made"),
+        format: ExportFormat::Records,
+        compression: ExportCompression::None,
+        partitions: Vec::new(),
+        from: ExportBound::default(),
+        to: ExportBound::default(),
+        object_bytes: None,
+    };
+    check(Work::Export(export.clone()), "absent does not exist").await;
+    assert!(!server.root.join("files/made").exists(), "nothing is made for what is refused");
+    let tier2 = format!("file://{}/tier%32", server.root.join("data").display());
+    check(Work::Export(ExportSpec { url: tier2, ..export }), "lies in tier 2").await;
     check(Work::Import(ImportSpec { urls: Vec::new(), ..server.spec("s", "") }), "no address")
         .await;
     let partition = ImportSpec { partition: Some(1), ..server.spec("s", "a") };
@@ -371,6 +419,10 @@ async fn an_upload_goes_on_where_it_broke_off() {
     assert!(error.to_string().contains("broke off"), "{error}");
     let before = server.end("s");
     assert!((1..1100).contains(&before), "{before}");
+    // One that breaks off earlier takes nothing back.
+    let less = pieces(text.len() / 10, Some("it broke off"));
+    server.upload(spec(), "a.json", "1", less).await.unwrap_err();
+    assert_eq!(server.end("s"), before);
     let answer = server.upload(spec(), "a.json", "1", pieces(text.len(), None)).await.unwrap();
     assert_eq!((answer.before, answer.records), (false, 2000));
     let answer = server.upload(spec(), "a.json", "1", pieces(text.len(), None)).await.unwrap();

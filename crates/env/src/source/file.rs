@@ -137,7 +137,7 @@ impl FileSource {
                 false => Ok(Some((Bytes::from(piece), (file, object, left)))),
             }
         });
-        Ok(blocking_body(&object.url, pieces.boxed()))
+        Ok(blocking_body(&object.url, Some(object.bytes), pieces.boxed()))
     }
 
     pub(super) async fn read_range(

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{self, HeaderMap};
+use reqwest::header::{self, HeaderMap, HeaderName};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use url::{Host, Url};
@@ -50,6 +50,8 @@ impl HttpSource {
             }
         });
         let client = Client::builder()
+            // A proxy would resolve names itself, and nobody would look at what they are.
+            .no_proxy()
             .connect_timeout(Duration::from_millis(CONNECT_MS_MAX))
             .read_timeout(Duration::from_millis(READ_MS_MAX))
             .redirect(policy)
@@ -65,17 +67,8 @@ impl HttpSource {
             let why = "the server does not tell the object's length";
             return Err(StoreError::refused(self.url.as_str(), why));
         };
-        let text = |name| {
-            let value = answer.headers().get(name)?.to_str().ok()?;
-            Some(value.to_owned())
-        };
-        let e_tag = text(header::ETAG);
-        let modified = text(header::LAST_MODIFIED);
-        let version = match (&e_tag, &modified) {
-            (Some(tag), _) => format!("{bytes}#{tag}"),
-            (None, Some(modified)) => format!("{bytes}@{modified}"),
-            (None, None) => bytes.to_string(),
-        };
+        let version = version(answer.headers(), bytes);
+        let e_tag = text(answer.headers(), header::ETAG).map(str::to_owned);
         let name = self.url.path_segments().and_then(|mut parts| parts.next_back());
         Ok(SourceObject {
             url: self.shown(),
@@ -109,12 +102,13 @@ impl HttpSource {
 
     pub(super) async fn read(&self, object: &SourceObject) -> Result<SourceBody, StoreError> {
         let answer = self.send(self.get(object)).await?;
-        if content_length(answer.headers()).is_some_and(|bytes| bytes != object.bytes) {
+        let is_other = content_length(answer.headers()).is_some_and(|bytes| bytes != object.bytes);
+        if is_other || version(answer.headers(), object.bytes) != object.version {
             return Err(changed(object));
         }
         let url = object.url.clone();
         let pieces = answer.bytes_stream().map_err(move |error| of_transport(&url, &error));
-        Ok(blocking_body(&object.url, pieces.boxed()))
+        Ok(blocking_body(&object.url, Some(object.bytes), pieces.boxed()))
     }
 
     pub(super) async fn read_range(
@@ -129,6 +123,15 @@ impl HttpSource {
         if answer.status() != StatusCode::PARTIAL_CONTENT {
             let why = "the server does not answer parts of an object, which Parquet needs";
             return Err(StoreError::refused(object.url.as_str(), why));
+        }
+        // The length of an answer is that of the part: of the whole, the range tells.
+        let told = content_range(answer.headers());
+        let is_other = told.is_some_and(|(_, of)| of.is_some_and(|bytes| bytes != object.bytes));
+        if is_other || version(answer.headers(), object.bytes) != object.version {
+            return Err(changed(object));
+        }
+        if told.is_some_and(|(start, _)| start != range.start) {
+            return Err(StoreError::refused(object.url.as_str(), "another part was answered"));
         }
         let wanted = range.end.saturating_sub(range.start);
         if content_length(answer.headers()).is_some_and(|bytes| bytes > wanted) {
@@ -173,8 +176,30 @@ impl HttpSource {
 
 const PRIVATE: &str = "the host's address is a private one (objects.private_hosts)";
 
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
 fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    text(headers, header::CONTENT_LENGTH)?.parse().ok()
+}
+
+/// Where the part that was answered begins, and how long the whole is, where
+/// that is said (RFC 9110, 14.4).
+fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
+    let (part, whole) =
+        text(headers, header::CONTENT_RANGE)?.strip_prefix("bytes ")?.split_once('/')?;
+    let (start, _) = part.split_once('-')?;
+    Some((start.parse().ok()?, whole.parse().ok()))
+}
+
+/// What tells an object of so many bytes from what it was before.
+fn version(headers: &HeaderMap, bytes: u64) -> String {
+    match (text(headers, header::ETAG), text(headers, header::LAST_MODIFIED)) {
+        (Some(tag), _) => format!("{bytes}#{tag}"),
+        (None, Some(modified)) => format!("{bytes}@{modified}"),
+        (None, None) => bytes.to_string(),
+    }
 }
 
 /// What went wrong on the way, with the innermost cause; the library's own text
@@ -272,7 +297,91 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+    use crate::source::{SourceRules, SourceStore};
+    use crate::tasks;
+
+    const LISTED: &str =
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nETag: \"1\"\r\nContent-Length: 4\r\n\r\n";
+
+    /// A web server that gives each connection the next of `answers`, and a
+    /// source of it.
+    async fn serving(answers: Vec<String>) -> SourceStore {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/a", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    asked.push(stream.read_u8().await.unwrap());
+                }
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        });
+        let private_hosts = vec!["127.0.0.1".to_owned()];
+        SourceStore::open(&url, SourceRules { private_hosts, ..SourceRules::default() }).unwrap()
+    }
+
+    /// What of the listed object is read from an answer with these headers.
+    async fn read(headers: &str, body: &str) -> Result<String, StoreErrorKind> {
+        let answer = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{headers}\r\n{body}");
+        let store = serving(vec![LISTED.to_owned(), answer]).await;
+        let object = store.list(1).await.unwrap().remove(0);
+        assert_eq!((object.bytes, object.version.as_str()), (4, "4#\"1\""));
+        let mut body = store.read(&object).await.map_err(|error| error.kind)?;
+        let failure = body.failure();
+        let read = move || {
+            let mut text = String::new();
+            body.read_to_string(&mut text).map(|_| text).map_err(drop)
+        };
+        let unknown = StoreErrorKind::Other;
+        tasks::run_blocking(read)
+            .await
+            .map_err(|()| failure.lock().as_ref().map_or(unknown, |error| error.kind))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_read_is_what_was_listed() {
+        let changed = Err(StoreErrorKind::Precondition);
+        for (headers, body, expected) in [
+            ("ETag: \"1\"\r\nContent-Length: 4\r\n", "text", Ok("text".to_owned())),
+            // Of an answer without a length, the connection's end is the body's.
+            ("ETag: \"1\"\r\n", "text", Ok("text".to_owned())),
+            ("ETag: \"1\"\r\n", "tex", changed.clone()),
+            ("ETag: \"1\"\r\n", "texts", changed.clone()),
+            ("ETag: \"1\"\r\nContent-Length: 5\r\n", "texts", changed.clone()),
+            ("ETag: \"2\"\r\nContent-Length: 4\r\n", "othe", changed.clone()),
+            ("Content-Length: 4\r\n", "othe", changed),
+        ] {
+            assert_eq!(read(headers, body).await, expected, "{headers}{body}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_part_is_of_what_was_listed() {
+        for (headers, expected) in [
+            ("ETag: \"1\"\r\nContent-Range: bytes 1-2/4\r\n", Ok(Bytes::from_static(b"ex"))),
+            ("ETag: \"1\"\r\n", Ok(Bytes::from_static(b"ex"))),
+            ("ETag: \"2\"\r\n", Err(StoreErrorKind::Precondition)),
+            ("ETag: \"1\"\r\nContent-Range: bytes 1-2/5\r\n", Err(StoreErrorKind::Precondition)),
+            ("ETag: \"1\"\r\nContent-Range: bytes 0-1/4\r\n", Err(StoreErrorKind::Other)),
+        ] {
+            let part = format!(
+                "HTTP/1.1 206 Partial Content\r\nConnection: close\r\nContent-Length: 2\r\n\
+                 {headers}\r\nex"
+            );
+            let store = serving(vec![LISTED.to_owned(), part]).await;
+            let object = store.list(1).await.unwrap().remove(0);
+            let found: Result<Bytes, _> = store.read_range(&object, 1..3).await;
+            assert_eq!(found.map_err(|error| error.kind), expected, "{headers}");
+        }
+    }
 
     #[test]
     fn only_the_internet_is_public() {

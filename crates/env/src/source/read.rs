@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::READ_MS_MAX;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 
 /// An object's bytes, one piece after the other. Reading blocks: it is for a
 /// thread of the blocking pool and panics on one of the runtime's.
@@ -19,6 +19,8 @@ pub struct SourceBody {
     runtime: Handle,
     pieces: BoxStream<'static, Result<Bytes, StoreError>>,
     current: Bytes,
+    /// Bytes that are still to come, where that is known.
+    left: Option<u64>,
     url: String,
     failure: Arc<Mutex<Option<StoreError>>>,
 }
@@ -29,19 +31,22 @@ impl std::fmt::Debug for SourceBody {
     }
 }
 
-/// A body out of pieces that arrive on the present runtime.
+/// A body out of pieces that arrive on the present runtime. One of another
+/// length than `bytes` fails with [`StoreErrorKind::Precondition`].
 ///
 /// # Panics
 /// Outside a Tokio runtime.
 #[must_use]
 pub fn blocking_body(
     url: &str,
+    bytes: Option<u64>,
     pieces: BoxStream<'static, Result<Bytes, StoreError>>,
 ) -> SourceBody {
     SourceBody {
         runtime: Handle::current(),
         pieces,
         current: Bytes::new(),
+        left: bytes,
         url: url.to_owned(),
         failure: Arc::default(),
     }
@@ -53,6 +58,22 @@ impl SourceBody {
     #[must_use]
     pub fn failure(&self) -> Arc<Mutex<Option<StoreError>>> {
         self.failure.clone()
+    }
+
+    /// Counts what has come; an end has no bytes.
+    fn count(&mut self, bytes: usize, is_end: bool) -> io::Result<()> {
+        let Some(left) = &mut self.left else { return Ok(()) };
+        match left.checked_sub(bytes as u64) {
+            Some(rest) if !is_end || rest == 0 => {
+                *left = rest;
+                Ok(())
+            }
+            rest => {
+                let which = if rest.is_some() { "fewer" } else { "more" };
+                let why = format!("{which} bytes came than it had when it was listed");
+                Err(self.fail(StoreError::new(StoreErrorKind::Precondition, &self.url, why)))
+            }
+        }
     }
 
     fn fail(&self, error: StoreError) -> io::Error {
@@ -70,9 +91,15 @@ impl io::Read for SourceBody {
             let next =
                 self.runtime.block_on(async { tokio::time::timeout(limit, pieces.next()).await });
             match next {
-                Ok(Some(Ok(piece))) => self.current = piece,
+                Ok(Some(Ok(piece))) => {
+                    self.count(piece.len(), false)?;
+                    self.current = piece;
+                }
                 Ok(Some(Err(error))) => return Err(self.fail(error)),
-                Ok(None) => return Ok(0),
+                Ok(None) => {
+                    self.count(0, true)?;
+                    return Ok(0);
+                }
                 Err(_) => {
                     let why = format!("nothing came for {} s", limit.as_secs());
                     return Err(self.fail(StoreError::unavailable(self.url.as_str(), why)));

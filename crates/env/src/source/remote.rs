@@ -71,7 +71,8 @@ impl RemoteSource {
 
     fn object(&self, meta: &ObjectMeta, name: String) -> SourceObject {
         let modified_ms = meta.last_modified.timestamp_millis();
-        let version = match &meta.e_tag {
+        let e_tag = meta.e_tag.as_deref().map(quoted);
+        let version = match &e_tag {
             Some(tag) => format!("{}#{tag}", meta.size),
             None => format!("{}@{modified_ms}", meta.size),
         };
@@ -81,7 +82,7 @@ impl RemoteSource {
             bytes: meta.size,
             version,
             modified_ms,
-            e_tag: meta.e_tag.clone(),
+            e_tag,
             location: meta.location.to_string(),
         }
     }
@@ -109,7 +110,7 @@ impl RemoteSource {
         let url = object.url.clone();
         let pieces =
             found.into_stream().map_err(move |error| StoreError::from_remote(&url, error)).boxed();
-        Ok(blocking_body(&object.url, pieces))
+        Ok(blocking_body(&object.url, Some(object.bytes), pieces))
     }
 
     pub(super) async fn read_range(
@@ -122,6 +123,15 @@ impl RemoteSource {
     }
 }
 
+/// An entity tag as a header has it: some stores leave the quotes out of their
+/// lists, and the version would be another one than that of the object alone.
+fn quoted(tag: &str) -> String {
+    match tag.contains('"') {
+        true => tag.to_owned(),
+        false => format!("\"{tag}\""),
+    }
+}
+
 async fn within<T>(
     url: &str,
     call: impl Future<Output = object_store::Result<T>>,
@@ -131,6 +141,20 @@ async fn within<T>(
         Ok(result) => result.map_err(|error| StoreError::from_remote(url, error)),
         Err(_) => {
             Err(StoreError::unavailable(url, format!("no answer within {} s", limit.as_secs())))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_has_one_version_however_it_is_found() {
+        for (tag, expected) in
+            [("0x8D", "\"0x8D\""), ("\"0x8D\"", "\"0x8D\""), ("W/\"0\"", "W/\"0\"")]
+        {
+            assert_eq!(quoted(tag), expected);
         }
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! An object is written to `.aquifer-tmp/<uuid>` in the root, synced, renamed
 //! to its name and the name's directory synced, and only then counts. A crash
-//! leaves at most the temporary file, which the next opening removes, or an
-//! object that is whole but whose name is not yet durable: so everything that
-//! tells of an object's existence syncs its directory first.
+//! leaves at most the temporary file, which the next opening removes where the
+//! store is the opener's alone, or an object that is whole but whose name is not
+//! yet durable: so everything that tells of an object's existence syncs its
+//! directory first.
 //!
 //! The temporary directory is also the sign that the store is there at all: a
 //! root without it is a mount that went away, and not a store without objects.
@@ -49,9 +50,22 @@ impl FileBackend {
         random: Arc<dyn Random>,
         root: &Path,
     ) -> Result<FileBackend, StoreError> {
+        let backend = FileBackend::open_shared(disk, random, root)?;
+        let cleaned = backend.directory.clean();
+        cleaned.map_err(|error| StoreError::from_io(&backend.to_string(), error))?;
+        Ok(backend)
+    }
+
+    /// Makes the store where it is absent. What is half written there may be
+    /// somebody else's, who is about to rename it.
+    pub(super) fn open_shared(
+        disk: Arc<dyn Disk>,
+        random: Arc<dyn Random>,
+        root: &Path,
+    ) -> Result<FileBackend, StoreError> {
         let backend = FileBackend::open_to_read(disk, random, root);
-        let opened = backend.directory.prepare();
-        opened.map_err(|error| StoreError::from_io(&backend.to_string(), error))?;
+        let made = backend.directory.disk.create_dir_all(&backend.directory.temporary);
+        made.map_err(|error| StoreError::from_io(&backend.to_string(), error))?;
         Ok(backend)
     }
 
@@ -171,8 +185,8 @@ impl fmt::Display for Directory {
 }
 
 impl Directory {
-    fn prepare(&self) -> io::Result<()> {
-        self.disk.create_dir_all(&self.temporary)?;
+    /// Removes what a crash has left half written.
+    fn clean(&self) -> io::Result<()> {
         for left_over in self.disk.list(&self.temporary)? {
             match self.disk.remove(&left_over) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -1,7 +1,7 @@
 //! From an address to a store.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,15 @@ pub fn open_store(url: &str, options: &[(String, String)]) -> Result<TierStore, 
     open(url, options, |directory| {
         let random = Arc::new(RealRandom::new());
         TierStore::in_directory(Arc::new(RealDisk::new()), random, directory)
+    })
+}
+
+/// As [`open_store`], where others may be writing at the same time: of what is
+/// half written nothing is removed.
+pub fn open_shared_store(url: &str, options: &[(String, String)]) -> Result<TierStore, StoreError> {
+    open(url, options, |directory| {
+        let random = Arc::new(RealRandom::new());
+        TierStore::in_shared_directory(Arc::new(RealDisk::new()), random, directory)
     })
 }
 
@@ -120,6 +129,13 @@ pub fn reader_settings(url: &str, options: &[(String, String)]) -> Vec<(&'static
 pub fn file_url(directory: &Path) -> Option<String> {
     let url = Url::from_file_path(directory).ok()?;
     Some(url.into())
+}
+
+/// The path that is opened for an address of the scheme `file`; none for others.
+#[must_use]
+pub fn file_path(url: &str) -> Option<PathBuf> {
+    let url = Url::parse(url).ok().filter(|url| url.scheme() == "file")?;
+    url.to_file_path().ok()
 }
 
 /// Without credentials or query.
@@ -281,6 +297,24 @@ mod tests {
         assert!(!absent.exists());
     }
 
+    #[tokio::test]
+    async fn what_others_are_writing_is_left_to_them() {
+        let parent = tempfile::tempdir().expect("a temporary directory");
+        let directory = parent.path().join("new");
+        let url = file_url(&directory).expect("an address");
+        let first = open_shared_store(&url, &[]).expect("a store");
+        let half_written = directory.join(".aquifer-tmp/half");
+        std::fs::write(&half_written, b"half").expect("written");
+        let second = open_shared_store(&url, &[]).expect("a store");
+        assert!(half_written.exists());
+        for (store, name) in [(&first, "a"), (&second, "b")] {
+            store.put_new(name, Bytes::from_static(b"bytes")).await.expect("stored");
+        }
+        assert_eq!(first.get("b").await.expect("read"), "bytes");
+        open_store(&url, &[]).expect("a store");
+        assert!(!half_written.exists(), "a store of one's own is cleaned up");
+    }
+
     #[test]
     fn a_directory_has_an_address_whatever_its_name() {
         let parent = tempfile::tempdir().expect("a temporary directory");
@@ -288,6 +322,9 @@ mod tests {
         let url = file_url(&directory).expect("an address");
         open_store(&url, &[]).expect("a store");
         assert!(directory.is_dir(), "{url}");
+        assert_eq!(file_path(&url), Some(directory));
+        assert_eq!(file_path("file:///a/./b?c"), Some(PathBuf::from("/a/b")));
+        assert_eq!(file_path("s3://a/b"), None);
         assert_eq!(file_url(Path::new("relative")), None);
     }
 }

@@ -198,8 +198,9 @@ mod tests {
         assert_eq!(values(&parts), [r#"{"a":1,"b":2}"#]);
         let rows: Vec<_> = parts[0].errors.iter().map(|bad| bad.row).collect();
         assert_eq!(rows, [1, 2, 3]);
-        let (parts, _) = run(b"a,a\n1,2\n", CsvTypes::Infer);
-        assert!(parts[0].errors[0].why.contains("\"a\" twice"));
+        let (_, result) = run(b"a,a\n1,2\n", CsvTypes::Infer);
+        let Err(Halt::Broken(bad)) = result else { panic!("{result:?}") };
+        assert!(bad.why.contains("\"a\" twice"), "{bad:?}");
     }
 
     #[test]
@@ -209,7 +210,7 @@ mod tests {
         let limits = RowLimits { record_bytes_max: 1000, ..LIMITS };
         let (_, result) =
             collect(&spec(), limits, 0, |rows| decode(&text[..], b',', CsvTypes::Infer, rows));
-        let Err(Halt::Bad(bad)) = result else { panic!("{result:?}") };
+        let Err(Halt::Broken(bad)) = result else { panic!("{result:?}") };
         assert!(bad.why.contains("a row is longer than"), "{bad:?}");
     }
 

@@ -1,8 +1,10 @@
 //! Parquet: any file's rows as JSON objects; Aquifer's own, chunks and exports,
 //! as the records that they were.
 //!
-//! Rows are read a page of each column at a time, never a row group as a whole.
-//! The library is not made for files of somebody who means harm: what it panics
+//! Rows are read some at a time, never a row group as a whole: as many as have
+//! about [`BATCH_BYTES`] on the average. A file that does not say how long its
+//! values are (most writers do) and repeats long ones out of a dictionary can
+//! need up to [`BATCH_ROWS_MAX`] times the longest. The library is not made for files of somebody who means harm: what it panics
 //! at, the caller turns into an error.
 
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::arrow_writer::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{ChunkReader, Length as _};
 
@@ -57,9 +60,7 @@ fn read(file: Ranges, ratio_max: u64, rows: &mut Rows) -> Result<Result<(), Halt
     if builder.schema().fields().is_empty() || total > length.saturating_mul(ratio_max) {
         return Err(format!("it has {total} rows in {length} bytes (objects.ratio_max)"));
     }
-    let bytes: i64 = metadata.row_groups().iter().map(|group| group.total_byte_size()).sum();
-    let row_bytes = u64::try_from(bytes).unwrap_or(u64::MAX) / total.max(1);
-    let batch_rows = (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX);
+    let batch_rows = batch_rows(&metadata);
     let passed = rows.skippable().min(total);
     rows.pass(passed);
     let is_own = is_own(builder.schema());
@@ -87,6 +88,23 @@ fn read(file: Ranges, ratio_max: u64, rows: &mut Rows) -> Result<Result<(), Halt
         }
     }
     Ok(Ok(()))
+}
+
+/// How many rows are decoded together: few where those of any row group are
+/// long.
+fn batch_rows(metadata: &ParquetMetaData) -> u64 {
+    let bytes = |count: i64| u64::try_from(count).unwrap_or(u64::MAX);
+    let row_bytes = metadata.row_groups().iter().map(|group| {
+        // A dictionary has a value once, however many rows it becomes.
+        let columns = group.columns().iter().map(|column| {
+            let values = column.unencoded_byte_array_data_bytes().unwrap_or_default();
+            bytes(values.max(column.uncompressed_size()))
+        });
+        let of_group = columns.fold(0, u64::saturating_add).max(bytes(group.total_byte_size()));
+        of_group / bytes(group.num_rows()).max(1)
+    });
+    let longest = row_bytes.max().unwrap_or_default();
+    (BATCH_BYTES / longest.max(1)).clamp(1, BATCH_ROWS_MAX)
 }
 
 /// The last eight bytes say how long the footer is, and the library would take
@@ -371,11 +389,29 @@ mod tests {
     }
 
     #[test]
+    fn values_of_a_dictionary_count_in_each_row() {
+        let check = |value: &str, expected: u64| {
+            let values: ArrayRef = Arc::new(StringArray::from(vec![value; 500]));
+            let batch = RecordBatch::try_from_iter([("a", values)]).unwrap();
+            let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+            writer.write(&batch).unwrap();
+            let bytes = writer.into_inner().unwrap();
+            assert!(bytes.len() < 1 << 20, "the value is there once");
+            let file = Ranges::of_bytes(Bytes::from(bytes));
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+            assert_eq!(batch_rows(builder.metadata()), expected);
+        };
+        check("x", BATCH_ROWS_MAX);
+        let long = "x".repeat(64 << 10);
+        check(&long, BATCH_BYTES / long.len() as u64);
+    }
+
+    #[test]
     fn what_is_no_parquet_is_refused() {
         for bytes in [vec![], b"PAR1PAR1".to_vec(), vec![0; 100], b"\xff\xff\xff\xffPAR1".to_vec()]
         {
             let (_, result) = run(bytes, 0);
-            assert!(matches!(result, Err(Halt::Bad(_))), "{result:?}");
+            assert!(matches!(result, Err(Halt::Broken(_))), "{result:?}");
         }
     }
 

@@ -139,7 +139,7 @@ fn what_has_no_end_is_refused() {
         put_sized(&mut bytes, block);
         bytes.extend_from_slice(&[0; 16]);
         let (_, result) = run(&bytes, 0);
-        let Err(Halt::Bad(bad)) = result else { panic!("{schema}: {result:?}") };
+        let Err(Halt::Broken(bad)) = result else { panic!("{schema}: {result:?}") };
         assert!(bad.why.contains(part), "{schema}: {bad:?}");
     };
     check("\"null\"", 1 << 40, b"", "more values than bytes");
