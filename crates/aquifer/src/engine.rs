@@ -13,7 +13,10 @@ use aquifer_env::process::{die_with_parent, set_out_of_memory_score};
 use aquifer_env::tasks::{Priority, set_priority, spawn_thread};
 use aquifer_query::Lifeline;
 use tokio::net::UnixListener;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::allocator;
 use crate::failure::Failure;
@@ -85,8 +88,10 @@ fn end_with(lifeline: Lifeline) -> io::Result<()> {
 
 /// The server adds the time, and its own form.
 fn start_log(filter: &str) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let info = Targets::new().with_default(LevelFilter::INFO);
+    let filter = filter.parse().unwrap_or(info);
+    let log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(io::stderr);
+    let log = log.without_time().with_ansi(false).with_level(true).finish();
     // Another one in its place would do as well.
-    let _ = log.without_time().with_ansi(false).with_level(true).try_init();
+    let _ = log.with(filter).try_init();
 }

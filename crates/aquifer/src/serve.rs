@@ -12,7 +12,10 @@ use aquifer_stream::{Environment, StreamStore};
 use aquifer_tables::{TableEnvironment, TableMetrics, Tables};
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::allocator;
 use crate::cli::{LogFormat, ServeArguments};
@@ -281,16 +284,17 @@ fn announce(
 }
 
 fn start_log(options: &LogOptions) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&options.filter).map_err(|error| {
+    let filter: Targets = options.filter.parse().map_err(|error| {
         Failure::failed(format!("log.filter {} is not valid: {error}", options.filter))
     })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE);
+    let log = log.with_writer(std::io::stderr);
     match options.format {
         LogFormat::Text => {
             let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            log.with_ansi(is_terminal).init();
+            log.with_ansi(is_terminal).finish().with(filter).init();
         }
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Json => log.json().flatten_event(true).finish().with(filter).init(),
     }
     Ok(())
 }

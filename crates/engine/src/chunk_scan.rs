@@ -27,8 +27,9 @@ use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::chunks::ChunkReaders;
+use crate::fields::Known;
 use crate::prune::{Bounds, micros, partition_value};
-use crate::schema::{APPENDED, OFFSET, PARTITION, TIMESTAMP};
+use crate::schema::{APPENDED, OFFSET, PARTITION, TIMESTAMP, is_heavy};
 
 /// What plans call tier 2. Nothing is opened through it: the readers are ours.
 pub(crate) const STORE_URL: &str = "aquifer://tier2/";
@@ -136,6 +137,23 @@ impl CutChunk {
     }
 }
 
+/// Says of the columns of `projection` whose rows are not all as wide that they
+/// have at most `bytes` together.
+pub(crate) fn share_bytes(
+    bytes: Precision<usize>,
+    schema: &SchemaRef,
+    projection: &[usize],
+    statistics: &mut Statistics,
+) {
+    let is_wide = |index: &&usize| schema.field(**index).data_type().primitive_width().is_none();
+    let wide: Vec<usize> = projection.iter().filter(is_wide).copied().collect();
+    for index in &wide {
+        if let Some(column) = statistics.column_statistics.get_mut(*index) {
+            column.byte_size = bytes.map(|bytes| bytes / wide.len()).to_inexact();
+        }
+    }
+}
+
 fn time(micros: i64) -> ScalarValue {
     ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into()))
 }
@@ -152,6 +170,8 @@ pub(crate) struct ChunkScan<'a> {
     /// What stands between the table's columns and those of the chunks, where
     /// they are not the same.
     pub(crate) adapters: Option<Arc<dyn PhysicalExprAdapterFactory>>,
+    /// What is known of the fields in all of the chunks.
+    pub(crate) known: Option<&'a Known>,
 }
 
 impl ChunkScan<'_> {
@@ -175,10 +195,21 @@ impl ChunkScan<'_> {
             .with_parquet_file_reader_factory(Arc::new(readers));
         let files: Vec<PartitionedFile> = chunks.iter().map(|chunk| self.file(chunk)).collect();
         let all = chunks.iter().map(|chunk| chunk.statistics(self.schema)).collect::<Vec<_>>();
+        let mut statistics = Statistics::try_merge_iter(&all, self.schema)?;
+        // The bytes are those of whole records. Sides of joins are held against
+        // each other by their rows unless both say how many bytes they have.
+        let is_heavy = |index: &usize| is_heavy(self.schema.field(*index).name());
+        if !self.projection.iter().any(is_heavy) {
+            let bytes = std::mem::take(&mut statistics.total_byte_size);
+            share_bytes(bytes, self.schema, self.projection, &mut statistics);
+        }
+        if let Some(known) = self.known {
+            known.write(self.schema, &mut statistics);
+        }
         let config =
             FileScanConfigBuilder::new(ObjectStoreUrl::parse(STORE_URL)?, Arc::new(source))
                 .with_file_groups(self.split(files))
-                .with_statistics(Statistics::try_merge_iter(&all, self.schema)?)
+                .with_statistics(statistics)
                 .with_projection_indices(Some(self.projection.to_vec()))?
                 .with_limit(self.limit)
                 .with_expr_adapter(self.adapters.clone())

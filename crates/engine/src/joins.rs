@@ -33,6 +33,8 @@ const MEMORY_SHARE: usize = 4;
 const ROW_BYTES_ASSUMED: usize = 64;
 /// The rule behind which the sides of joins are fixed.
 const SIDES_ARE_FIXED_BY: &str = "join_selection";
+/// The rule that moves filters into scans, the first of its name.
+const FILTERS_ARE_MOVED_BY: &str = "FilterPushdown";
 
 /// The rules for the plans of a question that runs in `environment`: those of
 /// DataFusion, and what is said above.
@@ -42,12 +44,27 @@ pub(crate) fn physical_rules(
 ) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     match environment.memory_pool.memory_limit() {
         MemoryLimit::Finite(bytes) => rules_with(bytes / MEMORY_SHARE),
-        _ => PhysicalOptimizer::new().rules,
+        _ => filters_first(),
     }
 }
 
-fn rules_with(build_bytes_max: usize) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+/// DataFusion's rules, with filters moved into scans before the sides of joins
+/// are fixed: what is known of the values of chunks is not known of the tail's,
+/// so that only a filter right above the chunks is estimated by it.
+fn filters_first() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
+    let place = |name| rules.iter().position(|rule| rule.name() == name);
+    if let (Some(sides), Some(filters)) = (place(SIDES_ARE_FIXED_BY), place(FILTERS_ARE_MOVED_BY))
+        && sides < filters
+    {
+        let rule = rules.remove(filters);
+        rules.insert(sides, rule);
+    }
+    rules
+}
+
+fn rules_with(build_bytes_max: usize) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = filters_first();
     // Distribution and order, which a merge needs, are seen to by a later rule.
     let fixed = rules.iter().position(|rule| rule.name() == SIDES_ARE_FIXED_BY);
     rules.insert(fixed.map_or(0, |at| at + 1), Arc::new(SpillingJoins { build_bytes_max }));
@@ -176,7 +193,11 @@ impl SpillingJoins {
         let bytes = match (&statistics.total_byte_size, &statistics.num_rows) {
             (Precision::Exact(bytes) | Precision::Inexact(bytes), _) => Some(*bytes),
             (_, Precision::Exact(rows) | Precision::Inexact(rows)) => {
-                Some(rows.saturating_mul(ROW_BYTES_ASSUMED))
+                // Texts that are wide say so.
+                let known = statistics.column_statistics.iter();
+                let known = known.filter_map(|column| column.byte_size.get_value());
+                let known = known.fold(0, |sum: usize, bytes| sum.saturating_add(*bytes));
+                Some(rows.saturating_mul(ROW_BYTES_ASSUMED).max(known))
             }
             _ => None,
         };

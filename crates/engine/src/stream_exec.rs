@@ -10,12 +10,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Statistics, internal_datafusion_err};
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
+use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr, conjunction};
 use datafusion::physical_plan::execution_plan::{
@@ -141,10 +143,19 @@ impl ExecutionPlan for StreamExec {
         inputs: &[Arc<Statistics>],
         args: &StatisticsArgs,
     ) -> Result<Arc<Statistics>> {
-        match (inputs, self.is_single()) {
-            ([input], true) => Ok(input.clone()),
-            _ => self.union.statistics_from_inputs(inputs, args),
+        if args.partition().is_some() {
+            return match (inputs, self.is_single()) {
+                ([input], true) => Ok(input.clone()),
+                _ => self.union.statistics_from_inputs(inputs, args),
+            };
         }
+        let inputs: Vec<Arc<Statistics>> =
+            inputs.iter().zip(&self.inputs).map(|(of, input)| filtered(of, input)).collect();
+        if let ([input], true) = (inputs.as_slice(), self.is_single()) {
+            return Ok(input.clone());
+        }
+        let union = self.union.statistics_from_inputs(&inputs, args)?;
+        Ok(Arc::new(with_distinct(Arc::unwrap_or_clone(union), &inputs)))
     }
 
     fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
@@ -261,6 +272,46 @@ impl ExecutionPlan for StreamExec {
             false => SortOrderPushdownResult::Inexact { inner },
         })
     }
+}
+
+/// The part of the rows that is taken to pass a filter, as DataFusion assumes it.
+const FILTERED_ASSUMED: f64 = 0.2;
+
+/// The statistics of an input, fewer where its scan decides upon rows itself,
+/// which it does not count in.
+fn filtered(of: &Arc<Statistics>, input: &Arc<dyn ExecutionPlan>) -> Arc<Statistics> {
+    let scan = input.downcast_ref::<DataSourceExec>();
+    let config = scan.and_then(|scan| scan.data_source().downcast_ref::<FileScanConfig>());
+    if config.is_none_or(|config| config.file_source().filter().is_none()) {
+        return of.clone();
+    }
+    let mut statistics = of.as_ref().clone().to_inexact();
+    statistics.num_rows = statistics.num_rows.with_estimated_selectivity(FILTERED_ASSUMED);
+    statistics.total_byte_size =
+        statistics.total_byte_size.with_estimated_selectivity(FILTERED_ASSUMED);
+    Arc::new(statistics)
+}
+
+/// How many different values there can be, where one input knows its bounds and
+/// another does not. Bounds of the one are not said of all: plans rely on them.
+fn with_distinct(mut union: Statistics, inputs: &[Arc<Statistics>]) -> Statistics {
+    let rows = union.num_rows;
+    for (at, column) in union.column_statistics.iter_mut().enumerate() {
+        if column.min_value != Precision::Absent || column.distinct_count != Precision::Absent {
+            continue;
+        }
+        let values = |of: &Arc<Statistics>| {
+            let known = of.column_statistics.get(at)?;
+            let (min, max) = (known.min_value.get_value()?, known.max_value.get_value()?);
+            let values = Interval::try_new(min.clone(), max.clone()).ok()?.cardinality()?;
+            usize::try_from(values).ok()
+        };
+        let values = inputs.iter().filter_map(values).max();
+        if let (Some(values), Some(rows)) = (values, rows.get_value()) {
+            column.distinct_count = Precision::Inexact(values.min(*rows));
+        }
+    }
+    union
 }
 
 /// Whether an input reads the tail, where nothing is saved by looking at small

@@ -41,7 +41,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::chunk_scan::{ChunkScan, CutChunk};
 use crate::chunks::{ChunkAccess, ChunkReaders};
-use crate::fields::{Access, Adapters, Columns, Computed, Derived, Leaves, Part};
+use crate::fields::{Access, Adapters, Columns, Computed, Derived, HasJoins, Known, Leaves, Part};
 use crate::prune::{Bounds, Pruner, partition_value};
 use crate::schema::{OFFSET, PARTITION, is_heavy};
 use crate::stream_exec::StreamExec;
@@ -196,7 +196,12 @@ impl TableProvider for StreamTable {
         let limit = limit.filter(|_| filters.is_empty());
 
         let computed = self.columns.computed(state)?;
-        let planning = Planning { state, projection: &projection, limit, computed: &computed };
+        let known = match state.config().get_extension::<HasJoins>() {
+            Some(_) => self.known(&projection, &chunks).await?,
+            None => Known::default(),
+        };
+        let planning =
+            Planning { state, projection: &projection, limit, computed: &computed, known: &known };
         let mut inputs = self.chunk_plans(&planning, chunks, &counts)?;
         if !tails.is_empty() {
             let streams = state.config_options().execution.target_partitions;
@@ -218,6 +223,8 @@ struct Planning<'a> {
     projection: &'a [usize],
     limit: Option<usize>,
     computed: &'a [Computed],
+    /// What the chunks in which everything fits say of their fields.
+    known: &'a Known,
 }
 
 impl StreamTable {
@@ -251,6 +258,26 @@ impl StreamTable {
         Ok(chunks.into_iter().flatten().collect())
     }
 
+    /// What footers say of fields; nothing where there are too many of them.
+    async fn known(&self, projection: &[usize], chunks: &[CutChunk]) -> Result<Known> {
+        let mut known = Known::new(&self.columns, projection);
+        let is_fitting = |chunk: &&CutChunk| Part::of(&chunk.meta) == Part::Fitting;
+        let fitting: Vec<&CutChunk> = chunks.iter().filter(is_fitting).collect();
+        if known.is_empty() || fitting.len() > PLANNED_FOOTERS_MAX {
+            return Ok(Known::default());
+        }
+        // They are kept, and the question reads these chunks.
+        let mut each = Vec::with_capacity(fitting.len());
+        for chunk in fitting {
+            each.push(self.reads.chunks.open(&chunk.meta, &self.reads.usage));
+        }
+        let mut readers = stream::iter(each).buffered(FOOTERS_AT_ONCE);
+        while let Some(reader) = readers.try_next().await? {
+            known.add(reader.footer().parquet());
+        }
+        Ok(known)
+    }
+
     /// The plans that read chunks, part by part.
     fn chunk_plans(
         &self,
@@ -281,7 +308,7 @@ impl StreamTable {
         chunks: Vec<CutChunk>,
         counts: &ScanCounts,
     ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
-        let Planning { state, projection, limit, computed } = *planning;
+        let Planning { state, projection, limit, computed, known } = *planning;
         let schema = self.columns.schema();
         let is_heavy = |index: &usize| is_heavy(schema.field(*index).name().as_str());
         // Where a filter's columns are themselves made of the value, deciding by
@@ -298,7 +325,8 @@ impl StreamTable {
             Adapters::new(&self.columns, computed, part, projection)
         });
         let config = state.config_options();
-        let scan = ChunkScan { schema, projection, is_late, limit, config, adapters };
+        let known = (part == Some(Part::Fitting)).then_some(known);
+        let scan = ChunkScan { schema, projection, is_late, limit, config, adapters, known };
         let mut plans = Vec::new();
         if !whole.is_empty() {
             plans.push(scan.plan(&whole, readers())?);

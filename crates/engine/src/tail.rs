@@ -42,16 +42,17 @@ use datafusion::physical_plan::{
 };
 use futures::stream;
 
+use crate::chunk_scan::share_bytes;
 use crate::prune::Pruner;
-use crate::schema::{OFFSET, PARTITION, table_schema};
+use crate::schema::{OFFSET, PARTITION, is_heavy, table_schema};
 use crate::table::Reads;
 use crate::tail_cache::Block;
 use crate::tail_columns::TailColumns;
 use crate::usage::ScanCounts;
 use crate::{Error, ScanOptions};
 
-/// About how many bytes one record of a tail has, for estimates.
-const RECORD_BYTES_ASSUMED: u64 = 256;
+/// One of so many rows is taken to pass a filter, as DataFusion assumes it.
+const FILTERED_ASSUMED: u64 = 5;
 
 /// Where the tail of a question's cut is asked for.
 #[async_trait]
@@ -345,16 +346,26 @@ impl ExecutionPlan for TailExec {
         _: &[Arc<Statistics>],
         args: &StatisticsArgs,
     ) -> DataFusionResult<Arc<Statistics>> {
-        let bytes = match args.partition() {
-            Some(stream) => {
-                self.groups.get(stream).into_iter().flatten().map(|range| range.bytes).sum()
-            }
-            None => self.bytes(),
+        let groups = match args.partition() {
+            Some(stream) => self.groups.get(stream..=stream).unwrap_or_default(),
+            None => self.groups.as_slice(),
         };
-        let inexact = |of: u64| Precision::Inexact(usize::try_from(of).unwrap_or(usize::MAX));
-        let statistics = Statistics::new_unknown(&self.schema)
-            .with_num_rows(inexact(bytes / RECORD_BYTES_ASSUMED + 1))
-            .with_total_byte_size(inexact(bytes));
+        let share = if self.filter.is_some() { FILTERED_ASSUMED } else { 1 };
+        let sum = |of: fn(&TailRange) -> u64| {
+            let sum: u64 = groups.iter().flatten().map(of).sum();
+            Precision::Inexact(usize::try_from(sum.div_ceil(share)).unwrap_or(usize::MAX))
+        };
+        let mut statistics = Statistics::new_unknown(&self.schema)
+            .with_num_rows(sum(|range| u64::try_from(range.end.0 - range.from.0).unwrap_or(0)));
+        // The bytes are those of whole records.
+        let bytes = sum(|range| range.bytes);
+        if self.schema.fields().iter().any(|field| is_heavy(field.name())) {
+            statistics.total_byte_size = bytes;
+        } else {
+            let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+            share_bytes(bytes, &self.schema, &all, &mut statistics);
+        }
+        statistics.calculate_total_byte_size(&self.schema);
         Ok(Arc::new(statistics))
     }
 

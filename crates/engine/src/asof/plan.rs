@@ -5,6 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::Result;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::execution::SessionState;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{LogicalPlan, Operator, UserDefinedLogicalNode};
@@ -13,8 +15,9 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, Phy
 
 use super::exec::{AsOfJoinExec, Nearest};
 use super::node::AsOfJoin;
+use crate::fields::HasJoins;
 
-/// DataFusion's planner, that knows as-of joins.
+/// DataFusion's planner, that knows as-of joins, and lets scans know of others.
 #[derive(Debug)]
 pub(crate) struct AsOfPlanner;
 
@@ -26,8 +29,23 @@ impl QueryPlanner for AsOfPlanner {
         session: &dyn Session,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(Joins)]);
-        planner.create_physical_plan(plan, session).await
+        let state = session.as_any().downcast_ref::<SessionState>();
+        let Some(state) = state.filter(|_| has_joins(plan)) else {
+            return planner.create_physical_plan(plan, session).await;
+        };
+        let mut state = state.clone();
+        state.config_mut().set_extension(Arc::new(HasJoins));
+        planner.create_physical_plan(plan, &state).await
     }
+}
+
+fn has_joins(plan: &LogicalPlan) -> bool {
+    let mut has_joins = false;
+    let visited = plan.apply_with_subqueries(|node| {
+        has_joins |= matches!(node, LogicalPlan::Join(_));
+        Ok(if has_joins { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    visited.is_ok() && has_joins
 }
 
 struct Joins;

@@ -178,9 +178,14 @@ async fn every_read_is_answered_as_the_value_would_answer_it() {
 
 /// Chunks of which every one has columns and nothing is unfit.
 async fn regular() -> TestStream {
+    regular_of(40).await
+}
+
+/// The first forty batches in chunks, the rest in the tail.
+async fn regular_of(batches: usize) -> TestStream {
     let shape = Shape {
         partitions: 1,
-        batches: 40,
+        batches,
         batch_rows_max: 200,
         value_bytes_max: 4000,
         gap_every: 0,
@@ -296,4 +301,22 @@ async fn a_tail_keeps_the_fields_that_were_asked_for() {
     assert_eq!(reads.tail_cache.bytes(), grown);
     check_same(&fixture, "SELECT * FROM s ORDER BY _partition, _offset").await;
     assert!(reads.tail_cache.bytes() > grown);
+}
+
+#[tokio::test]
+async fn what_chunks_say_of_fields_in_joins_is_not_taken_for_what_the_tail_has() {
+    let stream = regular_of(60).await;
+    let (most, _) = spent(&stream, "SELECT max(size) AS m FROM s").await;
+    let most = most.trim().trim_start_matches("{\"m\":").trim_end_matches('}');
+    let cut = stream.whole();
+    let fixture = fixture(&stream, &cut, &stream.reads(&cut));
+    let pairs = "FROM (SELECT size, _offset FROM s) AS a JOIN (SELECT _offset AS o FROM s) AS b ON a._offset = b.o";
+    let of_tail = format!("SELECT count(DISTINCT a.size) > 1 AS x {pairs} WHERE a.size >= {most}");
+    assert_eq!(fixture.ask(&of_tail).await.expect("an answer").text(), "{\"x\":true}\n");
+    for filter in
+        [format!("a.size >= {most}"), format!("a.size > {most}"), format!("a.size = {most}")]
+    {
+        let sql = format!("SELECT a.size, a._offset {pairs} WHERE {filter} ORDER BY a.size, 2");
+        check_same(&fixture, &sql).await;
+    }
 }
