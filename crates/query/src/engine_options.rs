@@ -68,7 +68,7 @@ impl Default for EngineOptions {
             spill_directory: PathBuf::new(),
             memory_bytes_max: 512 << 20,
             spill_bytes_max: 10 << 30,
-            tail_cache_bytes_max: 128 << 20,
+            tail_cache_bytes_max: 256 << 20,
             footer_cache_bytes_max: 64 << 20,
             index_cache_bytes_max: 64 << 20,
             target_partitions: 2,

@@ -110,7 +110,7 @@ impl Default for QueryOptions {
             question_retries_max: 1,
             streams_max: 256,
             function_bytes_max: 256 << 20,
-            tail_cache_bytes_max: 128 << 20,
+            tail_cache_bytes_max: 256 << 20,
             footer_cache_bytes_max: 64 << 20,
             index_cache_bytes_max: 64 << 20,
             tail_bytes_max: 64 << 20,
