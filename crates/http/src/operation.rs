@@ -14,8 +14,11 @@ use crate::app::{App, json};
 /// The description of this API in OpenAPI 3.1.
 pub(crate) const OPENAPI: &str = include_str!("openapi.json");
 const CONSOLE: &str = include_str!("console/console.html");
-/// What the page does for statements, and where it goes.
-const SQL_SCRIPT: (&str, &str) = ("{{sql.js}}", include_str!("console/sql.js"));
+/// What the page does for jobs and statements, and where each of it goes.
+const SCRIPTS: [(&str, &str); 2] = [
+    ("{{jobs.js}}", include_str!("console/jobs.js")),
+    ("{{sql.js}}", include_str!("console/sql.js")),
+];
 /// What stands in the page where the nonce goes.
 const NONCE: &str = "{{nonce}}";
 
@@ -85,8 +88,7 @@ pub(crate) async fn console(State(app): State<App>) -> Response {
          connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'"
     );
-    let page = CONSOLE.replace(SQL_SCRIPT.0, SQL_SCRIPT.1).replace(NONCE, &nonce);
-    let mut response = with_type(page, "text/html; charset=utf-8");
+    let mut response = with_type(page(&nonce), "text/html; charset=utf-8");
     let headers = response.headers_mut();
     if let Ok(policy) = HeaderValue::try_from(policy) {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
@@ -94,6 +96,15 @@ pub(crate) async fn console(State(app): State<App>) -> Response {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
+}
+
+/// The status page as it is sent.
+fn page(nonce: &str) -> String {
+    let mut page = CONSOLE.to_owned();
+    for (place, script) in SCRIPTS {
+        page = page.replace(place, script);
+    }
+    page.replace(NONCE, nonce)
 }
 
 fn with_type(body: impl Into<axum::body::Body>, media_type: &'static str) -> Response {
@@ -109,12 +120,31 @@ mod tests {
     #[test]
     fn the_status_page_asks_nobody_else() {
         assert!(CONSOLE.matches(NONCE).count() >= 2, "style and script carry the nonce");
-        assert!(CONSOLE.contains(SQL_SCRIPT.0) && !SQL_SCRIPT.1.contains("</script"));
+        for (place, script) in SCRIPTS {
+            assert!(CONSOLE.contains(place) && !script.contains("</script"), "{place}");
+        }
+        let page = page("0123");
+        assert!(!page.contains("{{"), "everything is in its place");
         for outside in ["http://", "https://", "src=\"//", "@import", "url("] {
-            assert!(!CONSOLE.contains(outside) && !SQL_SCRIPT.1.contains(outside), "{outside}");
+            assert!(!page.contains(outside), "{outside}");
         }
         for inline in [" style=\"", " onclick=\"", " onload=\"", "innerHTML"] {
-            assert!(!CONSOLE.contains(inline) && !SQL_SCRIPT.1.contains(inline), "{inline}");
+            assert!(!page.contains(inline), "{inline}");
         }
+    }
+
+    #[test]
+    fn what_the_scripts_name_is_in_the_page() {
+        let page = page("0123");
+        let mut found = 0;
+        for named in page.split("byId(\"").skip(1) {
+            let Some((id, rest)) = named.split_once('"') else { continue };
+            // Some are put together of a literal and a variable.
+            if rest.starts_with(')') {
+                assert_eq!(CONSOLE.matches(&format!(" id=\"{id}\"")).count(), 1, "{id}");
+                found += 1;
+            }
+        }
+        assert!(found > 50);
     }
 }

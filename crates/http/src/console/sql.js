@@ -10,17 +10,19 @@
 
   // Pages and the address.
   function page(name) {
-    byId("sql-page").hidden = name !== "sql";
-    byId("streams-page").hidden = name !== "streams";
-    byId("page-sql").setAttribute("aria-pressed", String(name === "sql"));
-    byId("page-streams").setAttribute("aria-pressed", String(name === "streams"));
+    for (const each of ["streams", "sql", "jobs"]) {
+      byId(each + "-page").hidden = each !== name;
+      byId("page-" + each).setAttribute("aria-pressed", String(each === name));
+    }
     if (name === "sql") byId("sql").focus();
+    if (name === "jobs") refreshJobs();
   }
   function toAddress() {
     const place = statement() ? "#sql=" + encodeURIComponent(statement()) : "#sql";
     if (location.hash !== place) history.pushState(null, "", place);
   }
   function ofAddress() {
+    if (location.hash === "#jobs") return page("jobs");
     if (!location.hash.startsWith("#sql")) return page("streams");
     let text = "";
     try { text = decodeURIComponent(location.hash.slice(5)); } catch { /* not ours */ }
@@ -34,6 +36,10 @@
     page("streams");
   });
   byId("page-sql").addEventListener("click", () => { toAddress(); page("sql"); });
+  byId("page-jobs").addEventListener("click", () => {
+    if (location.hash !== "#jobs") history.pushState(null, "", "#jobs");
+    page("jobs");
+  });
   byId("query-stream").addEventListener("click", () => {
     const name = /^[A-Za-z_][A-Za-z0-9_]*$/.test(selected) ? selected : '"' + selected + '"';
     byId("sql").value = "SELECT *\nFROM " + name + "\nORDER BY _timestamp DESC\nLIMIT 100";
