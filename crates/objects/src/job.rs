@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
+use crate::address::shown;
 use crate::export::ExportSpec;
 use crate::rows::BadRow;
 use crate::spec::ImportSpec;
@@ -166,7 +167,7 @@ pub struct Live {
 pub struct JobStatus {
     /// Its id.
     pub id: String,
-    /// Its document.
+    /// Its document, but for what may be secret in its addresses.
     #[serde(flatten)]
     pub document: JobDocument,
     /// What it does now.
@@ -184,6 +185,18 @@ impl Work {
 
     pub(crate) const fn is_watch(&self) -> bool {
         matches!(self, Self::Watch(_))
+    }
+
+    /// As others may see it: passwords and signatures of addresses are nobody
+    /// else's.
+    fn shown(mut self) -> Self {
+        match &mut self {
+            Self::Import(spec) | Self::Watch(spec) => {
+                spec.urls.iter_mut().for_each(|url| *url = shown(url));
+            }
+            Self::Export(spec) => spec.url = shown(&spec.url),
+        }
+        self
     }
 }
 
@@ -247,9 +260,10 @@ impl Job {
     }
 
     pub(crate) fn status(&self) -> Result<JobStatus, Error> {
+        let document = self.document()?;
         Ok(JobStatus {
             id: self.key.name.clone(),
-            document: self.document()?,
+            document: JobDocument { work: document.work.shown(), ..document },
             now: self.live.lock().clone(),
         })
     }
@@ -291,5 +305,26 @@ impl Job {
         self.store.delete_document(self.key.clone(), DocumentExpectation::Any).await?;
         self.stopping.send_replace(true);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aquifer_types::StreamName;
+
+    use super::*;
+
+    #[test]
+    fn secrets_of_addresses_are_not_shown() {
+        let stream = StreamName::new("s").unwrap();
+        let urls = vec![
+            "https://ann:secret@host/a.json?X-Sig=secret#secret".to_owned(),
+            "s3://bucket/in/".to_owned(),
+        ];
+        let plain = ["https://host/a.json", "s3://bucket/in/"].map(str::to_owned).to_vec();
+        let expected = ImportSpec::new(stream.clone(), plain);
+        let spec = ImportSpec::new(stream, urls);
+        assert_eq!(Work::Watch(spec.clone()).shown(), Work::Watch(expected.clone()));
+        assert_eq!(Work::Import(spec).shown(), Work::Import(expected));
     }
 }
