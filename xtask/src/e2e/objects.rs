@@ -52,7 +52,14 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     }
     let spec = json!({ "stream": "events", "urls": [format!("s3://{BUCKET}/in/")] });
     let id = begin(&server.client(), "imports", &spec)?;
-    let mut kills = 0;
+    // The first end comes in the middle, the others at any time.
+    let is_running = eventually(PATIENCE, || {
+        let job = get(&server.client(), &format!("/v1/imports/{id}"))?;
+        ensure!(job["objects"] != 0, "nothing is imported yet: {job}");
+        Ok(job["state"] == "running")
+    })?;
+    server.crash()?;
+    let mut kills = u64::from(is_running);
     let job = loop {
         std::thread::sleep(Duration::from_millis(random.random_range(LIFE_MS)));
         let job = get(&server.client(), &format!("/v1/imports/{id}"))?;
