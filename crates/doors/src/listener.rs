@@ -45,13 +45,14 @@ impl ConnectionMetrics {
     }
 }
 
-/// What happens to a connection that finds all places taken.
+/// What happens to a connection that finds all places taken. One whose address
+/// has enough is closed in either case.
 #[derive(Debug, Clone, Copy)]
 pub enum WhenFull {
     /// It waits in the system's queue until one is free.
     Wait,
-    /// It is closed, after this had a chance to say why without waiting. So is
-    /// one whose address has enough.
+    /// It is closed, after this had a chance to say why without waiting; it is
+    /// asked where an address has enough, too.
     TurnAway(fn(&TcpStream)),
 }
 

@@ -13,10 +13,7 @@ let refreshJobs;
   const kindOf = (job) => Object.keys(job.work)[0];
   const specOf = (job) => job.work[kindOf(job)];
   const pathOf = (job) => "/v1/" + PATHS[kindOf(job)] + "/" + encodeURIComponent(job.id);
-  // A user or a signature in an address is nobody's to read off a screen.
-  const shownAddress = (address) =>
-    address.replace(/^([^:]*:\/\/)[^/?#]*@/, "$1").replace(/[?#].*$/s, "?…");
-  const addressesOf = (job) => (specOf(job).urls || [specOf(job).url]).map(shownAddress);
+  const addressesOf = (job) => specOf(job).urls || [specOf(job).url];
   const isWatch = (job) => kindOf(job) === "watch";
   const isRunning = (job) => job.state === "running";
   // A watch that rests or was given up goes on when it is resumed.

@@ -4,8 +4,9 @@
 //! Rows are read some at a time, never a row group as a whole: as many as have
 //! about [`BATCH_BYTES`] on the average. A file that does not say how long its
 //! values are (most writers do) and repeats long ones out of a dictionary can
-//! need up to [`BATCH_ROWS_MAX`] times the longest. The library is not made for files of somebody who means harm: what it panics
-//! at, the caller turns into an error.
+//! need up to [`BATCH_ROWS_MAX`] times the longest. The library is not made for
+//! files of somebody who means harm: what it panics at, the caller turns into an
+//! error.
 
 use std::sync::Arc;
 
