@@ -27,6 +27,7 @@ use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::chunks::ChunkReaders;
+use crate::estimate::share_bytes;
 use crate::fields::Known;
 use crate::prune::{Bounds, micros, partition_value};
 use crate::schema::{APPENDED, OFFSET, PARTITION, TIMESTAMP, is_heavy};
@@ -134,23 +135,6 @@ impl CutChunk {
         };
         statistics.total_byte_size = Precision::Inexact(count(self.meta.raw_bytes));
         statistics
-    }
-}
-
-/// Says of the columns of `projection` whose rows are not all as wide that they
-/// have at most `bytes` together.
-pub(crate) fn share_bytes(
-    bytes: Precision<usize>,
-    schema: &SchemaRef,
-    projection: &[usize],
-    statistics: &mut Statistics,
-) {
-    let is_wide = |index: &&usize| schema.field(**index).data_type().primitive_width().is_none();
-    let wide: Vec<usize> = projection.iter().filter(is_wide).copied().collect();
-    for index in &wide {
-        if let Some(column) = statistics.column_statistics.get_mut(*index) {
-            column.byte_size = bytes.map(|bytes| bytes / wide.len()).to_inexact();
-        }
     }
 }
 

@@ -13,6 +13,7 @@ mod chunks;
 mod connection;
 mod engine;
 mod error;
+mod estimate;
 mod fields;
 mod functions;
 mod interrupt;

@@ -10,14 +10,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Statistics, internal_datafusion_err};
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
-use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr, conjunction};
 use datafusion::physical_plan::execution_plan::{
@@ -37,6 +35,7 @@ use datafusion::physical_plan::{
 };
 
 use crate::chunk_scan::in_offset_order;
+use crate::estimate::{passing, with_distinct};
 use crate::schema::is_heavy;
 use crate::tail::TailExec;
 
@@ -274,9 +273,6 @@ impl ExecutionPlan for StreamExec {
     }
 }
 
-/// The part of the rows that is taken to pass a filter, as DataFusion assumes it.
-const FILTERED_ASSUMED: f64 = 0.2;
-
 /// The statistics of an input, fewer where its scan decides upon rows itself,
 /// which it does not count in.
 fn filtered(of: &Arc<Statistics>, input: &Arc<dyn ExecutionPlan>) -> Arc<Statistics> {
@@ -285,33 +281,7 @@ fn filtered(of: &Arc<Statistics>, input: &Arc<dyn ExecutionPlan>) -> Arc<Statist
     if config.is_none_or(|config| config.file_source().filter().is_none()) {
         return of.clone();
     }
-    let mut statistics = of.as_ref().clone().to_inexact();
-    statistics.num_rows = statistics.num_rows.with_estimated_selectivity(FILTERED_ASSUMED);
-    statistics.total_byte_size =
-        statistics.total_byte_size.with_estimated_selectivity(FILTERED_ASSUMED);
-    Arc::new(statistics)
-}
-
-/// How many different values there can be, where one input knows its bounds and
-/// another does not. Bounds of the one are not said of all: plans rely on them.
-fn with_distinct(mut union: Statistics, inputs: &[Arc<Statistics>]) -> Statistics {
-    let rows = union.num_rows;
-    for (at, column) in union.column_statistics.iter_mut().enumerate() {
-        if column.min_value != Precision::Absent || column.distinct_count != Precision::Absent {
-            continue;
-        }
-        let values = |of: &Arc<Statistics>| {
-            let known = of.column_statistics.get(at)?;
-            let (min, max) = (known.min_value.get_value()?, known.max_value.get_value()?);
-            let values = Interval::try_new(min.clone(), max.clone()).ok()?.cardinality()?;
-            usize::try_from(values).ok()
-        };
-        let values = inputs.iter().filter_map(values).max();
-        if let (Some(values), Some(rows)) = (values, rows.get_value()) {
-            column.distinct_count = Precision::Inexact(values.min(*rows));
-        }
-    }
-    union
+    Arc::new(passing(of.as_ref().clone()))
 }
 
 /// Whether an input reads the tail, where nothing is saved by looking at small

@@ -42,7 +42,7 @@ use datafusion::physical_plan::{
 };
 use futures::stream;
 
-use crate::chunk_scan::share_bytes;
+use crate::estimate::{passing, share_bytes};
 use crate::prune::Pruner;
 use crate::schema::{OFFSET, PARTITION, is_heavy, table_schema};
 use crate::table::Reads;
@@ -50,9 +50,6 @@ use crate::tail_cache::Block;
 use crate::tail_columns::TailColumns;
 use crate::usage::ScanCounts;
 use crate::{Error, ScanOptions};
-
-/// One of so many rows is taken to pass a filter, as DataFusion assumes it.
-const FILTERED_ASSUMED: u64 = 5;
 
 /// Where the tail of a question's cut is asked for.
 #[async_trait]
@@ -350,10 +347,9 @@ impl ExecutionPlan for TailExec {
             Some(stream) => self.groups.get(stream..=stream).unwrap_or_default(),
             None => self.groups.as_slice(),
         };
-        let share = if self.filter.is_some() { FILTERED_ASSUMED } else { 1 };
         let sum = |of: fn(&TailRange) -> u64| {
             let sum: u64 = groups.iter().flatten().map(of).sum();
-            Precision::Inexact(usize::try_from(sum.div_ceil(share)).unwrap_or(usize::MAX))
+            Precision::Inexact(usize::try_from(sum).unwrap_or(usize::MAX))
         };
         let mut statistics = Statistics::new_unknown(&self.schema)
             .with_num_rows(sum(|range| u64::try_from(range.end.0 - range.from.0).unwrap_or(0)));
@@ -366,7 +362,7 @@ impl ExecutionPlan for TailExec {
             share_bytes(bytes, &self.schema, &all, &mut statistics);
         }
         statistics.calculate_total_byte_size(&self.schema);
-        Ok(Arc::new(statistics))
+        Ok(Arc::new(if self.filter.is_some() { passing(statistics) } else { statistics }))
     }
 
     fn supports_limit_pushdown(&self) -> bool {

@@ -78,6 +78,12 @@ impl Mounted {
         Client::new(Endpoint::from_shared(url).unwrap().connect().await.unwrap())
     }
 
+    async fn create_user(&self, name: &str, password: &str) {
+        let (name, password) = (UserName::new(name).unwrap(), Password::new(password).unwrap());
+        let tenant = TenantName::default_tenant();
+        self.users.create(&tenant, &name, password, Some(4096), Creation::New).await.unwrap();
+    }
+
     async fn stop(self) {
         self.server.stop().await;
         self.store.shutdown().await.unwrap();
@@ -219,10 +225,7 @@ async fn a_password_is_asked_for_where_it_has_to_be() {
         ..FlightOptions::default()
     })
     .await;
-    let name = UserName::new("alice").unwrap();
-    let password = Password::new("pencil").unwrap();
-    let tenant = TenantName::default_tenant();
-    mounted.users.create(&tenant, &name, password, Some(4096), Creation::New).await.unwrap();
+    mounted.create_user("alice", "pencil").await;
     let mut client = mounted.client().await;
     let refused = client.get_catalogs().await.map_err(status).unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
@@ -342,10 +345,7 @@ async fn whoever_fails_to_log_in_keeps_nobody_out() {
         ..FlightOptions::default()
     })
     .await;
-    let name = UserName::new("alice").unwrap();
-    let password = Password::new("pencil").unwrap();
-    let tenant = TenantName::default_tenant();
-    mounted.users.create(&tenant, &name, password, Some(4096), Creation::New).await.unwrap();
+    mounted.create_user("alice", "pencil").await;
     let mut client = mounted.client().await;
     client.handshake("alice", "pencil").await.unwrap();
     let mut failing = Vec::new();

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use aquifer_types::{
-    Epoch, Offset, Partition, PartitionIndex, ProducerEpoch, ProducerId, StreamClass, StreamConfig,
-    StreamId, StreamPath, Timestamp,
+    Epoch, Offset, Partition, PartitionIndex, ProducerEpoch, StreamClass, StreamConfig, StreamId,
+    StreamPath, Timestamp,
 };
 
 use super::chain::{Chain, Known, choose};
@@ -32,19 +32,7 @@ pub(super) fn plan(
     };
     let known = found.manifest.take().map(|(_, manifest)| manifest);
     let has_manifest = known.is_some();
-    let mut manifest = known.unwrap_or_else(|| Manifest {
-        written: now,
-        streams: Vec::new(),
-        tombstones: Vec::new(),
-        garbage: Vec::new(),
-        groups: Vec::new(),
-        answers: Vec::new(),
-        transactional: Vec::new(),
-        next_producer: ProducerId(0),
-        users: Vec::new(),
-        documents: Vec::new(),
-        documents_version: 0,
-    });
+    let mut manifest = known.unwrap_or_else(|| Manifest::empty(now));
     if !has_manifest {
         report.warnings.push(
             "there is no manifest that can be read: streams are taken from their chunks alone; \

@@ -73,7 +73,7 @@ fn without(path: &StreamPath, chunk: &ChunkMeta, why: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use aquifer_types::{ProducerId, TenantName, Timestamp};
+    use aquifer_types::{TenantName, Timestamp};
 
     use super::*;
     use crate::ledger::document::DocumentKind;
@@ -87,19 +87,8 @@ mod tests {
         let user = document(DocumentKind::User, "ann");
         let lost = document(DocumentKind::Schema, "00112233-4455-6677-8899-aabbccddeeff");
         assert!(lost.0.stream_of_schema().is_some());
-        let mut manifest = Manifest {
-            written: Timestamp(1),
-            streams: Vec::new(),
-            tombstones: Vec::new(),
-            garbage: Vec::new(),
-            groups: Vec::new(),
-            answers: Vec::new(),
-            transactional: Vec::new(),
-            next_producer: ProducerId(0),
-            users: Vec::new(),
-            documents: vec![user.clone(), lost],
-            documents_version: 1,
-        };
+        let mut manifest =
+            Manifest { documents: vec![user.clone(), lost], ..Manifest::empty(Timestamp(1)) };
         let warnings = restore(&TierStore::in_memory(), &mut manifest).await.unwrap();
         assert!(warnings.is_empty());
         assert_eq!(manifest.documents, [user]);

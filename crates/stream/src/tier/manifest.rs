@@ -165,6 +165,23 @@ impl ManifestKey {
 }
 
 impl Manifest {
+    /// One of a store that holds nothing.
+    pub(crate) const fn empty(written: Timestamp) -> Self {
+        Self {
+            written,
+            streams: Vec::new(),
+            tombstones: Vec::new(),
+            garbage: Vec::new(),
+            groups: Vec::new(),
+            answers: Vec::new(),
+            transactional: Vec::new(),
+            next_producer: ProducerId(0),
+            users: Vec::new(),
+            documents: Vec::new(),
+            documents_version: 0,
+        }
+    }
+
     /// The bytes of the object.
     pub(crate) fn encode(&self, key: ManifestKey) -> Result<Bytes, Error> {
         let internal = |error: &dyn std::fmt::Display| Error::Internal(error.to_string());

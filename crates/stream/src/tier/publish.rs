@@ -19,7 +19,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use aquifer_env::tasks;
-use aquifer_types::{Offset, Partition, ProducerId};
+use aquifer_types::{Offset, Partition};
 
 use super::manifest::{
     self, AnswerEntry, GarbageEntry, GroupEntry, Manifest, ManifestKey, PartitionEntry,
@@ -195,17 +195,10 @@ impl Tier {
 
     fn build(&self, seen: Seen, ceilings: &HashMap<Partition, Offset>) -> Manifest {
         let mut manifest = Manifest {
-            written: self.now(),
             streams: Vec::with_capacity(seen.streams.len()),
             tombstones: self.reader.index.tombstones.lock().values().cloned().collect(),
             garbage: seen.garbage,
-            groups: Vec::new(),
-            answers: Vec::new(),
-            transactional: Vec::new(),
-            next_producer: ProducerId(0),
-            users: Vec::new(),
-            documents: Vec::new(),
-            documents_version: 0,
+            ..Manifest::empty(self.now())
         };
         for (stream, partitions) in seen.streams {
             let partitions = partitions.into_iter().filter_map(|seen| {
