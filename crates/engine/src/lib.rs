@@ -29,6 +29,7 @@ mod run;
 mod schema;
 mod search;
 mod size;
+mod spill;
 mod sql;
 mod stream_exec;
 mod table;

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::common::DataFusionError;
 use datafusion::error::Result;
+use datafusion::execution::TempFileFactory;
 use datafusion::execution::disk_manager::{DiskManager, DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{
     FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
@@ -27,11 +28,13 @@ use datafusion::object_store::memory::InMemory;
 use url::Url;
 
 use crate::chunk_scan::STORE_URL;
+use crate::spill::SpillFiles;
 
 /// What the operators of all questions share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Resources {
     shared: Arc<Shared>,
+    files: Arc<SpillFiles>,
     disk: Arc<DiskManager>,
 }
 
@@ -70,12 +73,11 @@ impl Resources {
         spill_bytes_max: u64,
     ) -> Result<Self> {
         let bytes_max = usize::try_from(memory_bytes_max).unwrap_or(usize::MAX);
-        let disk = DiskManagerBuilder::default()
-            .with_mode(DiskManagerMode::Directories(vec![spill_directory]))
-            .with_max_temp_directory_size(spill_bytes_max)
-            .build()?;
+        let files = Arc::new(SpillFiles::new(spill_directory, spill_bytes_max)?);
+        let factory = Arc::clone(&files) as Arc<dyn TempFileFactory>;
+        let disk = DiskManagerBuilder::default().with_temp_file_factory(factory).build()?;
         let shared = Shared { bytes_max, used: AtomicUsize::new(0) };
-        Ok(Self { shared: Arc::new(shared), disk: Arc::new(disk) })
+        Ok(Self { shared: Arc::new(shared), files, disk: Arc::new(disk) })
     }
 
     /// What one question runs in, with at most `memory_bytes_max` of the
@@ -110,7 +112,7 @@ impl Resources {
     /// The bytes of spilled files at present.
     #[must_use]
     pub fn spilled_bytes(&self) -> u64 {
-        self.disk.used_disk_space()
+        self.files.bytes()
     }
 }
 

@@ -3,6 +3,8 @@
 //! What DataFusion says is mapped here and nowhere else. A message names
 //! columns, functions and SQL's types; never a file, a path or a backtrace.
 
+use std::io;
+
 use aquifer_query::wire::Refusal;
 use aquifer_types::ErrorKind;
 use datafusion::arrow::error::ArrowError;
@@ -142,7 +144,7 @@ pub(crate) fn of(error: &DataFusionError, sql: &str) -> Refusal {
             "0A000",
             format!("not supported: {}", plain(message)),
         ),
-        DataFusionError::ResourcesExhausted(message) => exhausted(message),
+        DataFusionError::ResourcesExhausted(_) => exhausted(),
         DataFusionError::ArrowError(error, _) => of_arrow(error, sql),
         DataFusionError::External(error) => of_external(error.as_ref(), sql),
         DataFusionError::Execution(message) => of_execution(message),
@@ -152,12 +154,8 @@ pub(crate) fn of(error: &DataFusionError, sql: &str) -> Refusal {
         DataFusionError::ParquetError(_) => {
             crate::Error::beneath(error).map_or_else(unreadable, of_reading)
         }
-        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => refusal(
-            ErrorKind::Unavailable,
-            "storage-unavailable",
-            "58030",
-            "tier 2 or the directory for spilled data could not be read or written; try again",
-        ),
+        DataFusionError::IoError(error) => of_io(error),
+        DataFusionError::ObjectStore(_) => storage_unavailable(),
         DataFusionError::ExecutionJoin(_) => {
             internal("a part of the statement's work ended early; the server's log says why")
         }
@@ -169,7 +167,7 @@ pub(crate) fn of(error: &DataFusionError, sql: &str) -> Refusal {
 fn unknown(message: &str) -> Refusal {
     // A join that has no memory for even one batch of its left side says so.
     if message.contains("produced no data to spill") {
-        return exhausted(message);
+        return exhausted();
     }
     // DataFusion looks at a window's range when it runs, and calls it a fault of its own.
     if message.contains("Cannot run range queries on datatype") {
@@ -210,6 +208,33 @@ fn unreadable() -> Refusal {
         "chunk-unreadable",
         "XX001",
         "a chunk of tier 2 is not as it was written; `aquifer verify` names it",
+    )
+}
+
+/// Files that operators spill to, or tier 2.
+fn of_io(error: &io::Error) -> Refusal {
+    if let Some(Refused(refusal)) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        return refusal.clone();
+    }
+    if error.kind() == io::ErrorKind::StorageFull {
+        return refusal(
+            ErrorKind::Unavailable,
+            "query-spill",
+            "53100",
+            "the disk of the directory for spilled data (`query.spill_directory`) is full; make \
+             room, or read less (a time range, fewer columns)",
+        );
+    }
+    tracing::warn!(%error, "a question could not read or write a file");
+    storage_unavailable()
+}
+
+fn storage_unavailable() -> Refusal {
+    refusal(
+        ErrorKind::Unavailable,
+        "storage-unavailable",
+        "58030",
+        "tier 2 or the directory for spilled data could not be read or written; try again",
     )
 }
 
@@ -255,14 +280,9 @@ fn of_arrow(error: &ArrowError, sql: &str) -> Refusal {
             "0A000",
             format!("not supported: {}", plain(message)),
         ),
-        ArrowError::MemoryError(message) => exhausted(message),
+        ArrowError::MemoryError(_) => exhausted(),
         ArrowError::ParquetError(_) => unreadable(),
-        ArrowError::IoError(..) => refusal(
-            ErrorKind::Unavailable,
-            "storage-unavailable",
-            "58030",
-            "tier 2 or the directory for spilled data could not be read or written; try again",
-        ),
+        ArrowError::IoError(_, error) => of_io(error),
         other => internal(format!("the engine failed: {}", plain(&other.to_string()))),
     }
 }
@@ -275,17 +295,19 @@ fn of_regex(message: &str) -> Option<Refusal> {
     })
 }
 
-/// Memory, or the space for what does not fit into it.
-fn exhausted(message: &str) -> Refusal {
-    if message.contains("disk space") || message.contains("spill") && message.contains("exceed") {
-        return refusal(
-            ErrorKind::TooLarge,
-            "query-spill",
-            "53100",
-            "the statement needs more space for spilled data than `query.spill_bytes_max` gives; \
-             read less (a time range, fewer columns) or raise it",
-        );
-    }
+/// The space for what does not fit into memory.
+pub(crate) fn spill_exhausted() -> Refusal {
+    refusal(
+        ErrorKind::TooLarge,
+        "query-spill",
+        "53100",
+        "the statement needs more space for spilled data than `query.spill_bytes_max` gives; read \
+         less (a time range, fewer columns) or raise it",
+    )
+}
+
+/// Memory.
+fn exhausted() -> Refusal {
     refusal(
         ErrorKind::TooLarge,
         "query-memory",

@@ -32,6 +32,7 @@ mod private_directory;
 pub mod process;
 mod random;
 mod real_disk;
+mod scratch;
 mod socket;
 pub mod source;
 pub mod store;
@@ -45,6 +46,7 @@ pub use faulty_disk::{CrashChoice, FaultyDisk};
 pub use private_directory::{PrivateSocket, create_private_directory, empty_private_directory};
 pub use random::{Random, RealRandom, SeededRandom, uuid_v4};
 pub use real_disk::RealDisk;
+pub use scratch::{ScratchDirectory, ScratchFile, ScratchReader, ScratchWriter};
 pub use socket::prepare_connection;
 #[cfg(feature = "faulty")]
 pub use store::{Fault, FaultRates, FaultyStore};

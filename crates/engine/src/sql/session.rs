@@ -10,7 +10,7 @@ use datafusion::catalog::memory::{
     MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
 };
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider};
-use datafusion::common::config::Dialect;
+use datafusion::common::config::{Dialect, SpillCompression};
 use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
@@ -48,6 +48,7 @@ impl Sessions {
         settings.sql_parser.dialect = Dialect::PostgreSQL;
         settings.sql_parser.collect_spans = true;
         settings.execution.time_zone = Some("UTC".to_owned());
+        settings.execution.spill_compression = SpillCompression::Lz4Frame;
         settings.optimizer.skip_failed_rules = false;
         let mut template = SessionStateBuilder::new()
             .with_config(config)
