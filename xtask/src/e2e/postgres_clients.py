@@ -12,6 +12,7 @@ import sys
 import threading
 
 import psycopg
+import psycopg.types
 
 HOST, PORT, RECORDS, USER, PASSWORD, CA = sys.argv[1:]
 RECORDS = int(RECORDS)
@@ -200,6 +201,133 @@ def catalogs(connection):
     shown("catalogs, by name and by object id")
 
 
+def names(cursor):
+    return [column.name for column in cursor.description]
+
+
+def dashboards(connection):
+    """What a dashboard asks: probes, tables, columns, and series of time."""
+    cursor = connection.cursor()
+    cursor.execute("-- only to see who answers")
+    assert one(cursor, "SELECT current_setting('server_version_num')::int / 100") == (906,)
+    timescale = "SELECT e.extversion FROM pg_extension AS e WHERE e.extname = 'timescaledb'"
+    assert cursor.execute(timescale).fetchall() == []
+    path = "string_to_array(current_setting('search_path'), ',')"
+    tables = (
+        "SELECT quote_ident(t.table_name) FROM information_schema.tables AS t "
+        "WHERE quote_ident(t.table_schema) IN (SELECT trim(part[n]) "
+        f"FROM generate_series(1, array_upper({path}, 1)) AS n, {path} AS part) ORDER BY 1"
+    )
+    assert ("audit",) in cursor.execute(tables).fetchall()
+    columns = (
+        "SELECT c.column_name, c.data_type, c.udt_name, c.numeric_precision, c.datetime_precision "
+        "FROM information_schema.columns AS c WHERE c.table_name = %s AND c.ordinal_position < 4 "
+        "ORDER BY c.ordinal_position"
+    )
+    rows = cursor.execute(columns, ("audit",)).fetchall()
+    assert rows[1:] == [
+        ("_offset", "bigint", "int8", 64, None),
+        ("_timestamp", "timestamp with time zone", "timestamptz", None, 6),
+    ], rows
+    now = datetime.datetime.now(datetime.UTC)
+    hour = datetime.timedelta(hours=1)
+    series = (
+        "SELECT floor(extract(epoch FROM _timestamp) / 60) * 60 AS \"time\", "
+        "_value->>'verb' AS metric, count(*) AS value FROM audit "
+        f"WHERE _timestamp BETWEEN '{now - hour:%Y-%m-%dT%H:%M:%SZ}' AND "
+        f"'{now + hour:%Y-%m-%dT%H:%M:%S.%fZ}' GROUP BY 1, 2 ORDER BY 1, 2"
+    )
+    rows = cursor.execute(series).fetchall()
+    assert names(cursor) == ["time", "metric", "value"], names(cursor)
+    assert sum(value for _, _, value in rows) == RECORDS, rows
+    assert all(time % 60 == 0 and metric == "get" for time, metric, _ in rows), rows
+    (variance,) = one(cursor, "SELECT VARIANCE((_value->>'n')::bigint) FROM audit")
+    assert abs(variance - RECORDS * (RECORDS + 1) / 12) < 1, variance
+    hours = cursor.execute("SELECT hour FROM generate_series(7, 9) AS hour").fetchall()
+    assert hours == [(7,), (8,), (9,)], hours
+    shown("a dashboard's probes, tables, columns and series")
+
+
+def trees(connection):
+    """What tools that show a tree of objects ask."""
+    cursor = connection.cursor()
+    query = (
+        "SELECT t.oid, t.*, d.description FROM pg_class AS t LEFT JOIN pg_description AS d "
+        "ON d.objoid = t.oid AND d.classoid = 'pg_class'::regclass "
+        "WHERE t.relnamespace = %s AND t.relname = %s"
+    )
+    row = one(cursor, query, (2200, "audit"))
+    found = dict(zip(names(cursor), row, strict=True))
+    assert len(found) == len(row) and found["relkind"] == "r", found
+    for catalog in ["pg_database", "pg_namespace", "pg_roles", "pg_tablespace", "pg_type"]:
+        rows = cursor.execute(f"SELECT x.oid, x.* FROM pg_catalog.{catalog} x ORDER BY x.oid")
+        assert len(rows.fetchall()) >= 1 and names(cursor).count("oid") == 1, catalog
+    for catalog in ["pg_am", "pg_collation", "pg_foreign_server", "pg_language", "pg_extension"]:
+        rows = cursor.execute(f"SELECT x.oid, x.* FROM pg_catalog.{catalog} x ORDER BY x.oid")
+        assert rows.fetchall() == [] and names(cursor)[0] == "oid", catalog
+    granted = "SELECT relname, (aclexplode(relacl)).grantee AS whom FROM pg_class"
+    assert cursor.execute(granted).fetchall() == []
+    granted = (
+        "SELECT p.privilege_type FROM information_schema.table_privileges AS p "
+        "WHERE p.table_name = 'audit' AND p.grantee = current_user"
+    )
+    assert cursor.execute(granted).fetchall() == [("SELECT",)]
+    rights = "SELECT has_table_privilege('audit', 'SELECT'), has_table_privilege('audit', 'INSERT')"
+    assert one(cursor, rights) == (True, False)
+    triggers = (
+        "SELECT (SELECT count(*) FROM pg_trigger AS g WHERE g.tgrelid = t.oid LIMIT 1) AS triggers "
+        "FROM pg_class AS t WHERE t.relname = 'audit'"
+    )
+    assert one(cursor, triggers) == (0,)
+    cursor.execute("CREATE OR REPLACE VIEW late AS SELECT _offset FROM audit WHERE _offset > 10")
+    (definition,) = one(cursor, "SELECT pg_get_viewdef('late'::regclass::oid, true)")
+    cursor.execute("DROP VIEW late")
+    assert "audit" in definition, definition
+    assert one(cursor, "SELECT to_regclass('public.audit') > 0, to_regclass('nothing')") == (True, None)
+    words = (
+        "SELECT count(*) FROM pg_catalog.pg_get_keywords() AS k "
+        "WHERE k.catcode = 'R' AND k.word <> ALL('{select,from}'::text[])"
+    )
+    assert one(cursor, words)[0] > 50
+    cursor.execute("SELECT version(), current_database()")
+    assert names(cursor) == ["version", "current_database"], names(cursor)
+    shown("trees of databases, schemas, tables and types; rights; a view's words")
+
+
+def reports(connection):
+    """What reporting tools and object mappers ask."""
+    cursor = connection.cursor()
+    schemas = (
+        "SELECT s.nspname FROM pg_namespace s "
+        "WHERE s.nspname NOT LIKE 'pg/_' || '%' ESCAPE '/' ORDER BY 1"
+    )
+    assert cursor.execute(schemas).fetchall() == [("information_schema",), ("public",)]
+    keys = (
+        "SELECT C.CONSTRAINT_NAME, K.COLUMN_NAME, K.ORDINAL_POSITION "
+        "FROM INFORMATION_SCHEMA.TABLE_CONSTRAINTS C JOIN INFORMATION_SCHEMA.KEY_COLUMN_USAGE K "
+        "ON K.CONSTRAINT_NAME = C.CONSTRAINT_NAME WHERE C.TABLE_NAME = 'audit'"
+    )
+    assert cursor.execute(keys).fetchall() == []
+    column = (
+        "SELECT format('%I.%s', c.udt_schema, c.udt_name), c.is_updatable, c.is_identity "
+        "FROM information_schema.columns c WHERE c.table_name = 'audit' AND c.column_name = '_offset'"
+    )
+    assert one(cursor, column) == ("pg_catalog.int8", "NO", "NO")
+    element = (
+        "SELECT whole.typname, part.typname FROM pg_type AS whole "
+        "JOIN pg_type AS part ON part.oid = whole.typelem WHERE whole.oid = 1009"
+    )
+    assert one(cursor, element) == ("_text", "text")
+    members = (
+        "SELECT t.relname FROM pg_class AS t WHERE t.relname = 'audit' AND t.relnamespace = "
+        "ANY(ARRAY(SELECT s.oid FROM pg_namespace AS s WHERE s.nspname = 'public'))"
+    )
+    assert cursor.execute(members).fetchall() == [("audit",)]
+    assert psycopg.types.TypeInfo.fetch(connection, "timestamptz").oid == 1184
+    assert psycopg.types.TypeInfo.fetch(connection, "hstore") is None
+    shown("schemas, keys, columns and types as reporting tools ask for them")
+
+
 logins()
 with connect(autocommit=True) as connection:
     types(connection)
@@ -208,3 +336,6 @@ with connect(autocommit=True) as connection:
     errors(connection)
     cancels(connection)
     catalogs(connection)
+    dashboards(connection)
+    trees(connection)
+    reports(connection)

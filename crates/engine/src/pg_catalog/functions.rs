@@ -18,7 +18,8 @@ use datafusion::logical_expr::{
     Volatility,
 };
 
-use super::names::{Oids, identifiers, type_words};
+use super::names::{Oids, identifiers, namespace, type_of_name, type_words};
+use super::words;
 use crate::sql::{Listing, PUBLIC};
 
 /// Answers for one row, of its arguments as text; null where one is.
@@ -126,6 +127,7 @@ fn text_list() -> DataType {
 /// The functions of one session.
 pub(super) fn all(session: &PostgresSession, listing: &Listing, oids: Oids) -> Vec<ScalarUDF> {
     let mut functions = constants(session, listing);
+    functions.extend(privileges());
     functions.extend(nulls());
     functions.extend(settings(session));
     functions.extend(objects(listing, oids));
@@ -154,38 +156,58 @@ fn constants(session: &PostgresSession, listing: &Listing) -> Vec<ScalarUDF> {
     constant(&["pg_backend_pid"], ScalarValue::Int32(Some(session.process.cast_signed())));
     constant(&["pg_encoding_to_char", "pg_client_encoding", "getdatabaseencoding"], text("UTF8"));
     constant(
-        &["pg_is_in_recovery", "pg_relation_is_publishable", "row_security_active"],
+        &[
+            "pg_is_in_recovery",
+            "pg_is_wal_replay_paused",
+            "pg_is_xlog_replay_paused",
+            "pg_relation_is_publishable",
+            "row_security_active",
+        ],
         ScalarValue::Boolean(Some(false)),
     );
     constant(
         &[
-            "has_table_privilege",
             "has_schema_privilege",
             "has_database_privilege",
-            "has_any_column_privilege",
-            "has_column_privilege",
+            "has_foreign_data_wrapper_privilege",
             "has_function_privilege",
+            "has_language_privilege",
+            "has_sequence_privilege",
+            "has_server_privilege",
             "has_tablespace_privilege",
-            "pg_has_role",
-            "pg_table_is_visible",
-            "pg_type_is_visible",
+            "has_type_privilege",
+            "pg_collation_is_visible",
+            "pg_conversion_is_visible",
             "pg_function_is_visible",
+            "pg_has_role",
+            "pg_opclass_is_visible",
+            "pg_operator_is_visible",
+            "pg_opfamily_is_visible",
+            "pg_statistics_obj_is_visible",
+            "pg_table_is_visible",
+            "pg_ts_config_is_visible",
+            "pg_ts_dict_is_visible",
+            "pg_ts_parser_is_visible",
+            "pg_ts_template_is_visible",
+            "pg_type_is_visible",
         ],
         ScalarValue::Boolean(Some(true)),
     );
     constant(&["pg_is_other_temp_schema"], ScalarValue::Boolean(Some(false)));
     constant(
-        &[
-            "pg_relation_size",
-            "pg_total_relation_size",
-            "pg_table_size",
-            "pg_indexes_size",
-            "pg_database_size",
-            "pg_stat_get_numscans",
-            "pg_my_temp_schema",
-            "txid_current",
-        ],
+        &["pg_stat_get_numscans", "pg_my_temp_schema", "txid_current"],
         ScalarValue::Int64(Some(0)),
+    );
+    // Bytes are counted of streams as a whole, and not told here.
+    constant(
+        &[
+            "pg_database_size",
+            "pg_indexes_size",
+            "pg_relation_size",
+            "pg_table_size",
+            "pg_total_relation_size",
+        ],
+        ScalarValue::Int64(None),
     );
     functions.push(function("current_schemas", text_list(), |arguments| {
         match arguments.first().cloned().flatten().as_deref() {
@@ -196,17 +218,32 @@ fn constants(session: &PostgresSession, listing: &Listing) -> Vec<ScalarUDF> {
     functions
 }
 
+/// Streams and views are read here, and nothing more is done with them.
+fn privileges() -> Vec<ScalarUDF> {
+    let may = |arguments: &[Option<String>]| {
+        let asked = arguments.last().cloned().flatten();
+        let is_read = |one: &str| one.trim().eq_ignore_ascii_case("select");
+        ScalarValue::Boolean(asked.map(|asked| asked.split(',').any(is_read)))
+    };
+    ["has_any_column_privilege", "has_column_privilege", "has_table_privilege"]
+        .map(|name| function(name, DataType::Boolean, may))
+        .to_vec()
+}
+
 fn nulls() -> Vec<ScalarUDF> {
     let names = [
         "col_description",
         "inet_client_addr",
         "inet_server_addr",
         "obj_description",
+        "pg_describe_object",
         "pg_get_constraintdef",
         "pg_get_expr",
+        "pg_get_function_arg_default",
         "pg_get_function_arguments",
         "pg_get_function_identity_arguments",
         "pg_get_function_result",
+        "pg_get_functiondef",
         "pg_get_indexdef",
         "pg_get_partkeydef",
         "pg_get_ruledef",
@@ -246,6 +283,14 @@ fn objects(listing: &Listing, oids: Oids) -> Vec<ScalarUDF> {
             let name = arguments.first().cloned().flatten();
             ScalarValue::Int64(name.and_then(|name| by_name.class(&name)))
         }),
+        function("to_regtype", DataType::Int64, |arguments| {
+            let name = arguments.first().cloned().flatten();
+            ScalarValue::Int64(name.and_then(|name| type_of_name(&name)))
+        }),
+        function("to_regnamespace", DataType::Int64, |arguments| {
+            let name = arguments.first().cloned().flatten();
+            ScalarValue::Int64(name.map(|name| namespace(&name)).filter(|id| *id != 0))
+        }),
         function("regclass_name", DataType::Utf8, move |arguments| {
             let id = id(arguments);
             let name = id.map(|id| by_id.name(id).unwrap_or_else(|| id.to_string()));
@@ -282,32 +327,36 @@ fn objects(listing: &Listing, oids: Oids) -> Vec<ScalarUDF> {
 }
 
 fn names() -> Vec<ScalarUDF> {
-    let quote = |text: &str, is_plain: bool, quote: char| match is_plain {
-        true => text.to_owned(),
-        false => format!("{quote}{}{quote}", text.replace(quote, &format!("{quote}{quote}"))),
-    };
+    let first = |arguments: &[Option<String>]| arguments.first().cloned().flatten();
     let quote_ident = move |arguments: &[Option<String>]| {
-        let quoted = |name: String| {
-            let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-            let is_plain = !name.is_empty()
-                && name.chars().all(is_word)
-                && !name.starts_with(|c: char| c.is_ascii_digit());
-            quote(&name, is_plain, '"')
-        };
-        ScalarValue::Utf8(arguments.first().cloned().flatten().map(quoted))
+        ScalarValue::Utf8(first(arguments).map(|name| words::quote_ident(&name)))
     };
     let quote_literal = move |arguments: &[Option<String>]| {
-        let text = arguments.first().cloned().flatten();
-        ScalarValue::Utf8(text.map(|text| quote(&text, false, '\'')))
+        ScalarValue::Utf8(first(arguments).map(|text| words::quote_literal(&text)))
     };
-    let parse_ident = |arguments: &[Option<String>]| {
-        let parts = identifiers(arguments.first().cloned().flatten().unwrap_or_default().as_str());
+    let parse_ident = move |arguments: &[Option<String>]| {
+        let parts = identifiers(&first(arguments).unwrap_or_default());
         texts(&parts.iter().map(String::as_str).collect::<Vec<_>>())
     };
+    let format = |arguments: &[Option<String>]| match arguments {
+        [Some(pattern), values @ ..] => ScalarValue::Utf8(words::format(pattern, values)),
+        _ => ScalarValue::Utf8(None),
+    };
+    let like_pattern = |arguments: &[Option<String>]| match arguments {
+        [Some(pattern), Some(escape)] => text(words::like_pattern(pattern, escape)),
+        _ => ScalarValue::Utf8(None),
+    };
+    let size_pretty = move |arguments: &[Option<String>]| {
+        let bytes = first(arguments).and_then(|bytes| bytes.parse().ok());
+        ScalarValue::Utf8(bytes.map(words::size_pretty))
+    };
     vec![
+        function("pg_size_pretty", DataType::Utf8, size_pretty),
         function("quote_ident", DataType::Utf8, quote_ident),
         function("quote_literal", DataType::Utf8, quote_literal),
         function("parse_ident", text_list(), parse_ident),
+        function("format", DataType::Utf8, format),
+        function("like_pattern", DataType::Utf8, like_pattern),
     ]
 }
 

@@ -4,18 +4,24 @@
 //! `pg_catalog` that are filled when a statement names one of them, functions
 //! that tell of the session, and rewriting of what PostgreSQL's SQL has and
 //! DataFusion's has not. A catalog of what there is nothing of here (indexes,
-//! triggers, rules …) is a table without rows.
+//! triggers, rules …) is a table without rows. `information_schema` has more
+//! tables and columns here than for other doors.
 //!
 //! Object ids are derived from names, so that what one statement has read
 //! another can ask after: each statement has a session of its own.
 
 mod functions;
+mod information;
 mod names;
 mod rewrite;
 mod tables;
+mod titles;
+mod wildcards;
+mod words;
 
 use aquifer_query::PostgresSession;
 use aquifer_query::wire::Refusal;
+use datafusion::common::DataFusionError;
 use datafusion::execution::FunctionRegistry as _;
 use datafusion::sql::sqlparser::ast::Statement;
 
@@ -40,14 +46,19 @@ pub(crate) fn register_functions(
     Ok(())
 }
 
-/// Registers the catalogs; the names of their tables and columns.
+/// Registers the catalogs and `information_schema`; the names of their tables
+/// and columns.
 pub(crate) fn register_tables(
     session: &Session,
     postgres: &PostgresSession,
     listing: &Listing,
     all: &[Described],
 ) -> Result<Vec<String>, Refusal> {
-    tables::register(session, postgres, listing, all).map_err(|error| internal(error.to_string()))
+    let failed = |error: DataFusionError| internal(error.to_string());
+    let mut names = tables::register(session, postgres, listing, all).map_err(failed)?;
+    let more = information::register(session, postgres, listing, all).map_err(failed)?;
+    names.extend(more);
+    Ok(names)
 }
 
 /// Whether a statement may have anything for [`rewrite`]; most have not, and
@@ -67,6 +78,11 @@ pub(crate) fn may_need_rewriting(sql: &str) -> bool {
         "current_",
         "session_user",
         "array",
+        "escape",
+        "generate_series",
+        "variance",
+        "every",
+        "version",
     ];
     signs.iter().any(|sign| sql.contains(sign))
 }

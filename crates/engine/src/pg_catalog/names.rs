@@ -175,6 +175,16 @@ pub(crate) fn type_id(data_type: &DataType) -> i64 {
     }
 }
 
+/// The id of a schema; 0 where there is none.
+pub(crate) fn namespace(text: &str) -> i64 {
+    match text.trim_matches('"') {
+        "pg_catalog" => PG_CATALOG_ID,
+        "public" => PUBLIC_ID,
+        "information_schema" => INFORMATION_ID,
+        _ => 0,
+    }
+}
+
 /// How SQL writes the type of an id, as `format_type` does.
 pub(crate) fn type_words(id: i64) -> String {
     let plain = TYPES.iter().find(|(of, ..)| *of == id).map(|(.., words)| (*words).to_owned());
@@ -183,6 +193,11 @@ pub(crate) fn type_words(id: i64) -> String {
         of.map(|(.., words)| format!("{words}[]"))
     };
     plain.or_else(array).unwrap_or_else(|| "???".to_owned())
+}
+
+/// The name of the type of an id that [`type_id`] gives.
+pub(crate) fn type_name(id: i64) -> &'static str {
+    TYPES.iter().find(|(of, ..)| *of == id).map_or("text", |(_, name, ..)| *name)
 }
 
 /// The id of the type of a name.
@@ -220,6 +235,7 @@ mod tests {
         assert_eq!(many.class("nothing"), None);
         assert_eq!(many.name(many.of("zebra")).as_deref(), Some("zebra"));
         assert_eq!(type_words(1009), "text[]");
+        assert_eq!(type_name(1184), "timestamptz");
         assert_eq!(type_of_name("pg_catalog.int4"), Some(23));
     }
 }

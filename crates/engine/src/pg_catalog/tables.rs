@@ -16,6 +16,7 @@ use datafusion::common::Result;
 use super::names::{
     DATABASE_ID, INFORMATION_ID, OWNER_ID, Oids, PG_CATALOG_ID, PUBLIC_ID, TYPES, type_id,
 };
+use super::words::RESERVED;
 use crate::sql::{Described, Listing, PG_CATALOG, Session};
 
 /// Every table with its columns, `name:type=default`. Types: `o` object id, `n`
@@ -23,9 +24,12 @@ use crate::sql::{Described, Listing, PG_CATALOG, Session};
 /// many bytes, `8` one of eight, `f` a number of four bytes, `l` a list of
 /// texts. Without a default it is null.
 const COLUMNS: &[(&str, &str)] = &[
-    ("pg_aggregate", "aggfnoid:o aggkind:c"),
+    (
+        "pg_aggregate",
+        "aggfnoid:o aggkind:c aggnumdirectargs:2 aggtransfn:o aggfinalfn:o aggsortop:o",
+    ),
     ("pg_am", "oid:o amname:n amhandler:o amtype:c"),
-    ("pg_amop", "oid:o"),
+    ("pg_amop", "oid:o amopfamily:o amoplefttype:o amoprighttype:o amopstrategy:2 amopopr:o"),
     ("pg_attrdef", "oid:o adrelid:o adnum:2 adbin:t adsrc:t"),
     (
         "pg_attribute",
@@ -48,15 +52,23 @@ const COLUMNS: &[(&str, &str)] = &[
          relispopulated:b=t relreplident:c=n relispartition:b=f relfrozenxid:8=0 relminmxid:8=0 \
          relacl:l reloptions:l relpartbound:t",
     ),
-    ("pg_collation", "oid:o collname:n collnamespace:o collowner:o collencoding:4"),
+    (
+        "pg_collation",
+        "oid:o collname:n collnamespace:o collowner:o collprovider:c collisdeterministic:b \
+         collencoding:4 collcollate:n collctype:n collversion:t",
+    ),
     (
         "pg_constraint",
         "oid:o conname:n connamespace:o contype:c condeferrable:b condeferred:b convalidated:b \
          conrelid:o contypid:o conindid:o conparentid:o confrelid:o confupdtype:c confdeltype:c \
          confmatchtype:c conislocal:b coninhcount:4 connoinherit:b conkey:l confkey:l consrc:t",
     ),
-    ("pg_conversion", "oid:o conname:n connamespace:o"),
-    ("pg_cursors", "name:t statement:t"),
+    (
+        "pg_conversion",
+        "oid:o conname:n connamespace:o conowner:o conforencoding:4 contoencoding:4 conproc:o \
+         condefault:b",
+    ),
+    ("pg_cursors", "name:t statement:t is_holdable:b is_binary:b is_scrollable:b"),
     (
         "pg_database",
         "oid:o datname:n datdba:o=10 encoding:4=6 datlocprovider:c=c datcollate:n=C datctype:n=C \
@@ -78,6 +90,8 @@ const COLUMNS: &[(&str, &str)] = &[
     ("pg_foreign_data_wrapper", "oid:o fdwname:n fdwowner:o fdwhandler:o fdwvalidator:o fdwacl:l"),
     ("pg_foreign_server", "oid:o srvname:n srvowner:o srvfdw:o srvtype:t srvversion:t srvacl:l"),
     ("pg_foreign_table", "ftrelid:o ftserver:o ftoptions:l"),
+    // A function there, without arguments.
+    ("pg_get_keywords", "word:n catcode:c catdesc:t"),
     (
         "pg_index",
         "indexrelid:o indrelid:o indnatts:2 indnkeyatts:2 indisunique:b indisprimary:b \
@@ -87,37 +101,68 @@ const COLUMNS: &[(&str, &str)] = &[
     ),
     ("pg_indexes", "schemaname:n tablename:n indexname:n tablespace:n indexdef:t"),
     ("pg_inherits", "inhrelid:o inhparent:o inhseqno:4 inhdetachpending:b"),
-    ("pg_language", "oid:o lanname:n lanowner:o lanispl:b lanpltrusted:b"),
+    (
+        "pg_language",
+        "oid:o lanname:n lanowner:o lanispl:b lanpltrusted:b lanplcallfoid:o laninline:o \
+         lanvalidator:o lanacl:l",
+    ),
     ("pg_largeobject_metadata", "oid:o lomowner:o lomacl:l"),
-    ("pg_locks", "locktype:t database:o relation:o pid:4 mode:t granted:b"),
-    ("pg_matviews", "schemaname:n matviewname:n matviewowner:n definition:t ispopulated:b"),
+    (
+        "pg_locks",
+        "locktype:t database:o relation:o page:4 tuple:2 virtualxid:t transactionid:8 classid:o \
+         objid:o objsubid:2 virtualtransaction:t pid:4 mode:t granted:b fastpath:b",
+    ),
+    (
+        "pg_matviews",
+        "schemaname:n matviewname:n matviewowner:n tablespace:n hasindexes:b ispopulated:b \
+         definition:t",
+    ),
     ("pg_namespace", "oid:o nspname:n nspowner:o=10 nspacl:l"),
-    ("pg_opclass", "oid:o opcname:n opcnamespace:o"),
+    (
+        "pg_opclass",
+        "oid:o opcmethod:o opcname:n opcnamespace:o opcowner:o opcfamily:o opcintype:o \
+         opcdefault:b opckeytype:o",
+    ),
     ("pg_operator", "oid:o oprname:n oprnamespace:o oprleft:o oprright:o oprresult:o"),
-    ("pg_opfamily", "oid:o opfname:n"),
+    ("pg_opfamily", "oid:o opfmethod:o opfname:n opfnamespace:o opfowner:o"),
     ("pg_partitioned_table", "partrelid:o partstrat:c partnatts:2"),
-    ("pg_policies", "schemaname:n tablename:n policyname:n"),
-    ("pg_policy", "oid:o polname:n polrelid:o polcmd:c polpermissive:b polroles:l"),
+    (
+        "pg_policies",
+        "schemaname:n tablename:n policyname:n permissive:t roles:l cmd:t qual:t with_check:t",
+    ),
+    (
+        "pg_policy",
+        "oid:o polname:n polrelid:o polcmd:c polpermissive:b polroles:l polqual:t polwithcheck:t",
+    ),
     ("pg_prepared_statements", "name:t statement:t"),
     ("pg_prepared_xacts", "transaction:8 gid:t owner:n database:n"),
     (
         "pg_proc",
-        "oid:o proname:n pronamespace:o proowner:o prolang:o proisagg:b proiswindow:b \
-         proretset:b prokind:c provolatile:c pronargs:2 prorettype:o proargtypes:t \
-         proallargtypes:l proargmodes:l proargnames:l prosrc:t probin:t proacl:l",
+        "oid:o proname:n pronamespace:o proowner:o prolang:o procost:f prorows:f provariadic:o \
+         proisagg:b proiswindow:b prosecdef:b proleakproof:b proisstrict:b proretset:b prokind:c \
+         provolatile:c proparallel:c pronargs:2 pronargdefaults:2 prorettype:o proargtypes:t \
+         proallargtypes:l proargmodes:l proargnames:l proargdefaults:t prosrc:t probin:t \
+         proconfig:l proacl:l",
     ),
     ("pg_publication", "oid:o pubname:n pubowner:o puballtables:b"),
     ("pg_publication_namespace", "oid:o pnpubid:o pnnspid:o"),
     ("pg_publication_rel", "oid:o prpubid:o prrelid:o"),
     ("pg_publication_tables", "pubname:n schemaname:n tablename:n"),
-    ("pg_range", "rngtypid:o rngsubtype:o"),
+    ("pg_range", "rngtypid:o rngsubtype:o rngmultitypid:o rngcollation:o rngsubopc:o"),
     ("pg_replication_slots", "slot_name:n plugin:n slot_type:t active:b"),
-    ("pg_rewrite", "oid:o rulename:n ev_class:o ev_type:c ev_enabled:c is_instead:b"),
+    (
+        "pg_rewrite",
+        "oid:o rulename:n ev_class:o ev_type:c ev_enabled:c is_instead:b ev_qual:t ev_action:t",
+    ),
     ("pg_roles", ROLES),
     ("pg_rules", "schemaname:n tablename:n rulename:n definition:t"),
     ("pg_seclabel", "objoid:o classoid:o"),
     ("pg_sequence", "seqrelid:o seqtypid:o seqstart:8 seqincrement:8 seqmax:8 seqmin:8"),
-    ("pg_sequences", "schemaname:n sequencename:n sequenceowner:n"),
+    (
+        "pg_sequences",
+        "schemaname:n sequencename:n sequenceowner:n data_type:t start_value:8 min_value:8 \
+         max_value:8 increment_by:8 cycle:b cache_size:8 last_value:8",
+    ),
     (
         "pg_settings",
         "name:t setting:t unit:t category:t=Session short_desc:t extra_desc:t context:t=user \
@@ -126,11 +171,17 @@ const COLUMNS: &[(&str, &str)] = &[
     ),
     ("pg_shdepend", "dbid:o classid:o objid:o"),
     ("pg_shdescription", "objoid:o classoid:o description:t"),
-    ("pg_stat_activity", "datid:o datname:n pid:4 usename:n application_name:t state:t query:t"),
+    (
+        "pg_stat_activity",
+        "datid:o datname:n pid:4 usesysid:o usename:n application_name:t client_addr:t \
+         client_hostname:t client_port:4 backend_start:t xact_start:t query_start:t \
+         state_change:t wait_event_type:t wait_event:t state:t backend_xid:8 backend_xmin:8 \
+         query:t backend_type:t",
+    ),
     ("pg_stat_gssapi", "pid:4 gss_authenticated:b encrypted:b"),
     ("pg_stat_ssl", "pid:4 ssl:b version:t cipher:t"),
-    ("pg_stat_user_tables", "relid:o schemaname:n relname:n n_live_tup:8"),
-    ("pg_statio_user_tables", "relid:o schemaname:n relname:n"),
+    ("pg_stat_user_tables", TABLE_STATISTICS),
+    ("pg_statio_user_tables", "relid:o schemaname:n relname:n heap_blks_read:8 heap_blks_hit:8"),
     ("pg_statistic_ext", "oid:o stxrelid:o stxname:n stxnamespace:o stxkind:l"),
     ("pg_subscription", "oid:o subname:n subdbid:o subowner:o"),
     (
@@ -143,8 +194,9 @@ const COLUMNS: &[(&str, &str)] = &[
     ("pg_timezone_names", "name:t abbrev:t utc_offset:t is_dst:b"),
     (
         "pg_trigger",
-        "oid:o tgrelid:o tgname:n tgfoid:o tgtype:2 tgenabled:c tgisinternal:b tgconstraint:o \
-         tgparentid:o tgdeferrable:b tginitdeferred:b",
+        "oid:o tgrelid:o tgname:n tgfoid:o tgtype:2 tgenabled:c tgisinternal:b tgconstrrelid:o \
+         tgconstrindid:o tgconstraint:o tgparentid:o tgdeferrable:b tginitdeferred:b tgnargs:2 \
+         tgattr:t tgargs:t tgqual:t tgoldtable:n tgnewtable:n",
     ),
     ("pg_ts_config", "oid:o cfgname:n cfgnamespace:o"),
     ("pg_ts_dict", "oid:o dictname:n dictnamespace:o"),
@@ -168,6 +220,11 @@ const COLUMNS: &[(&str, &str)] = &[
     ("pg_views", "schemaname:n=public viewname:n viewowner:n definition:t"),
 ];
 
+const TABLE_STATISTICS: &str = "relid:o schemaname:n relname:n seq_scan:8 seq_tup_read:8 \
+                                idx_scan:8 idx_tup_fetch:8 n_tup_ins:8 n_tup_upd:8 n_tup_del:8 \
+                                n_live_tup:8 n_dead_tup:8 last_vacuum:t last_autovacuum:t \
+                                last_analyze:t last_autoanalyze:t";
+
 const ROLES: &str = "oid:o rolname:n rolsuper:b=f rolinherit:b=t rolcreaterole:b=f rolcreatedb:b=f \
                      rolcanlogin:b=t rolreplication:b=f rolconnlimit:4=-1 rolpassword:t=******** \
                      rolvaliduntil:t rolbypassrls:b=f rolconfig:l";
@@ -178,6 +235,7 @@ const FILLED: &[&str] = &[
     "pg_authid",
     "pg_class",
     "pg_database",
+    "pg_get_keywords",
     "pg_namespace",
     "pg_roles",
     "pg_settings",
@@ -200,6 +258,11 @@ impl Tables {
         COLUMNS.iter().map(|(name, _)| *name)
     }
 
+    /// The columns of a table; none where there is none of that name.
+    pub(super) fn columns(&self, name: &str) -> Option<Vec<&'static str>> {
+        COLUMNS.iter().find(|(table, _)| *table == name).map(|(_, spec)| columns_of(spec).collect())
+    }
+
     /// Whether a table is there, and never has a row.
     pub(crate) fn is_empty(&self, name: &str) -> bool {
         COLUMNS.iter().any(|(table, _)| *table == name) && !FILLED.contains(&name)
@@ -207,10 +270,11 @@ impl Tables {
 }
 
 /// What a column of a row holds in place of the default.
-type Values = Vec<(&'static str, Value)>;
+pub(super) type Values = Vec<(&'static str, Value)>;
 
+/// A value of a catalog.
 #[derive(Debug, Clone)]
-enum Value {
+pub(super) enum Value {
     Number(i64),
     Text(String),
     Bool(bool),
@@ -241,19 +305,35 @@ pub(super) fn register(
     listing: &Listing,
     all: &[Described],
 ) -> Result<Vec<String>> {
-    let schema = MemorySchemaProvider::new();
     let oids = Oids::new(listing);
+    let rows = |table: &str| rows(table, postgres, listing, all, &oids);
+    register_schema(session, PG_CATALOG, COLUMNS, rows)
+}
+
+/// Registers a schema of tables that are written as [`COLUMNS`] are; the names
+/// of tables and columns.
+pub(super) fn register_schema(
+    session: &Session,
+    schema_name: &str,
+    tables: &[(&str, &str)],
+    rows: impl Fn(&str) -> Vec<Values>,
+) -> Result<Vec<String>> {
+    let schema = MemorySchemaProvider::new();
     let mut names = Vec::new();
-    for (name, columns) in COLUMNS {
-        let rows = rows(name, postgres, listing, all, &oids);
-        let batch = batch(columns, &rows)?;
+    for (name, columns) in tables {
+        let batch = batch(columns, &rows(name))?;
         names.push((*name).to_owned());
         names.extend(batch.schema().fields().iter().map(|field| field.name().clone()));
         let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
         schema.register_table((*name).to_owned(), Arc::new(table))?;
     }
-    session.catalog.register_schema(PG_CATALOG, Arc::new(schema))?;
+    session.catalog.register_schema(schema_name, Arc::new(schema))?;
     Ok(names)
+}
+
+/// The names of the columns of a table.
+pub(super) fn columns_of(spec: &'static str) -> impl Iterator<Item = &'static str> {
+    spec.split_whitespace().map(|column| column.split_once(':').map_or(column, |(name, _)| name))
 }
 
 fn rows(
@@ -274,6 +354,18 @@ fn rows(
         .to_vec(),
         "pg_database" => {
             vec![vec![("oid", DATABASE_ID.into()), ("datname", listing.tenant.as_str().into())]]
+        }
+        "pg_get_keywords" => {
+            let keyword = |word: &&str| {
+                // These may be the names of functions.
+                let code = if ["join", "left", "right"].contains(word) { "T" } else { "R" };
+                vec![
+                    ("word", (*word).into()),
+                    ("catcode", code.into()),
+                    ("catdesc", "reserved".into()),
+                ]
+            };
+            RESERVED.iter().map(keyword).collect()
         }
         "pg_tablespace" => vec![vec![("oid", 1663.into()), ("spcname", "pg_default".into())]],
         "pg_authid" | "pg_roles" => {
@@ -372,7 +464,7 @@ fn types() -> Vec<Values> {
 }
 
 /// Rows as the columns of `spec`.
-fn batch(spec: &str, rows: &[Values]) -> Result<RecordBatch> {
+pub(super) fn batch(spec: &str, rows: &[Values]) -> Result<RecordBatch> {
     let mut fields = Vec::new();
     let mut columns: Vec<ArrayRef> = Vec::new();
     for column in spec.split_whitespace() {
@@ -461,5 +553,7 @@ mod tests {
         assert_eq!(batch.column_by_name("oid").expect("a column").null_count(), 0);
         assert!(TABLES.is_empty("pg_index") && !TABLES.is_empty("pg_class"));
         assert!(!TABLES.is_empty("audit"));
+        assert_eq!(TABLES.columns("pg_range").map(|columns| columns.len()), Some(5));
+        assert_eq!(TABLES.columns("audit"), None);
     }
 }

@@ -28,6 +28,28 @@ pub(crate) struct Described {
     pub(crate) sql: Option<String>,
 }
 
+/// The names of its tables and of their columns.
+pub(crate) const NAMES: [&str; 18] = [
+    "tables",
+    "views",
+    "columns",
+    "schemata",
+    "table_catalog",
+    "table_schema",
+    "table_name",
+    "table_type",
+    "view_definition",
+    "catalog_name",
+    "schema_name",
+    "schema_owner",
+    "column_name",
+    "ordinal_position",
+    "column_default",
+    "is_nullable",
+    "data_type",
+    "udt_name",
+];
+
 /// Registers the schema in `session`, with `all` that there is.
 pub(crate) fn register(
     session: &Session,

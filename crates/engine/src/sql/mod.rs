@@ -17,7 +17,7 @@ mod types;
 mod views;
 
 pub(crate) use describe::Described;
-pub(crate) use names::{Listing, Named, PG_CATALOG, PUBLIC};
+pub(crate) use names::{INFORMATION, Listing, Named, PG_CATALOG, PUBLIC};
 pub(crate) use planner::{Outcome, Plan, Planner};
 pub(crate) use server::{Resolved, Server};
 pub(crate) use session::{Session, Sessions};

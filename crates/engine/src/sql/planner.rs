@@ -133,8 +133,10 @@ impl Planner<'_> {
         tag: &'static str,
         question: Option<&SqlQuestion>,
     ) -> Result<Outcome, Refusal> {
-        let listing =
-            if names_any(&statement) { self.listing().await? } else { self.empty_listing() };
+        // PostgreSQL's functions tell of streams and views that no FROM names.
+        let is_listed = names_any(&statement)
+            || self.postgres.is_some() && pg_catalog::may_need_rewriting(source.text());
+        let listing = if is_listed { self.listing().await? } else { self.empty_listing() };
         let (session, plan) = self.logical(source, statement, &listing).await?;
         let values = question.map_or(&[][..], |question| &question.parameters);
         let mut types = parameters::types(&plan)?;
@@ -259,20 +261,7 @@ impl Planner<'_> {
         if let Some(postgres) = self.postgres {
             known.extend(pg_catalog::register_tables(session, postgres, listing, &all)?);
         }
-        for table in ["tables", "views", "columns", "schemata"] {
-            known.push(table.to_owned());
-        }
-        known.extend(
-            [
-                "table_catalog",
-                "table_schema",
-                "table_name",
-                "table_type",
-                "column_name",
-                "data_type",
-            ]
-            .map(str::to_owned),
-        );
+        known.extend(describe::NAMES.iter().map(|name| (*name).to_owned()));
         Ok(())
     }
 

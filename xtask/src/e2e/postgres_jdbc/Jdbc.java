@@ -112,6 +112,9 @@ public final class Jdbc {
         try (ResultSet rows = metadata.getTypeInfo()) {
             check(rows.next(), "no types");
         }
+        // The driver leaves out those that standard SQL has too.
+        String keywords = metadata.getSQLKeywords();
+        check(keywords != null && keywords.contains("limit") && !keywords.contains("select"), keywords);
         System.out.println("tables, columns, schemas, keys, types");
     }
 
