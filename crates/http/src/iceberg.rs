@@ -144,26 +144,29 @@ fn tables(app: &Shared) -> Result<&Tables, Problem> {
 }
 
 fn find_namespace(name: &str) -> Result<TenantName, Problem> {
-    let tenant = tenant();
-    if tenant.as_str() == name {
-        return Ok(tenant);
-    }
-    let name: String = name.chars().take(80).collect();
-    let problem = Problem::new(ErrorKind::NotFound, format!("there is no namespace '{name}'"))
-        .next(format!("The one namespace is '{tenant}'."));
-    Err(with_error(problem, Some("NoSuchNamespaceException")))
+    tenant_of(name).map_err(|problem| with_error(problem, Some("NoSuchNamespaceException")))
 }
 
-fn path_of(namespace: &str, table: &str) -> Result<StreamPath, Problem> {
-    let tenant = find_namespace(namespace)?;
-    match StreamName::new(table) {
-        Ok(name) => Ok(StreamPath::new(tenant, name)),
-        // No stream can have this name, so there is no such table.
-        Err(error) => {
-            let problem = Problem::new(ErrorKind::NotFound, error.to_string());
-            Err(with_error(problem, Some("NoSuchTableException")))
-        }
+fn tenant_of(namespace: &str) -> Result<TenantName, Problem> {
+    let tenant = tenant();
+    if tenant.as_str() == namespace {
+        return Ok(tenant);
     }
+    let name: String = namespace.chars().take(80).collect();
+    let problem = Problem::new(ErrorKind::NotFound, format!("there is no namespace '{name}'"));
+    Err(problem.next(format!("The one namespace is '{tenant}'.")))
+}
+
+/// Of a table the protocol knows one error, whatever of its name is not there.
+/// Clients in Java rely on it: they ask for `default.audit.snapshots` as for a
+/// table `snapshots`, and look for what it is once there is no such table.
+fn path_of(namespace: &str, table: &str) -> Result<StreamPath, Problem> {
+    let no_table = |problem| with_error(problem, Some("NoSuchTableException"));
+    let tenant = tenant_of(namespace).map_err(no_table)?;
+    // No stream can have a name that is none, so there is no such table.
+    let name = StreamName::new(table)
+        .map_err(|error| no_table(Problem::new(ErrorKind::NotFound, error.to_string())))?;
+    Ok(StreamPath::new(tenant, name))
 }
 
 fn of_tables(error: aquifer_tables::Error) -> Problem {

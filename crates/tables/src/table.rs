@@ -29,6 +29,10 @@ const DELETED_MAX: usize = 100;
 const INTERVAL_DIVISOR: u64 = 4;
 /// The part of the grace time that a reader has left, at least.
 const KEEP_DIVISOR: u64 = 2;
+/// How Iceberg's library reads Parquet in Spark: row by row. Its vectorized
+/// reader refuses the delta encodings that chunks have before Iceberg 1.11; a
+/// session that has a later one may ask for it all the same.
+const VECTORIZED: (&str, &str) = ("read.parquet.vectorization.enabled", "false");
 
 /// What all tables work with.
 #[derive(Debug)]
@@ -174,6 +178,9 @@ impl Table {
             self.history.clone(),
             self.hidden.clone(),
         );
+        // One that was begun by an earlier version is without it.
+        let (name, value) = VECTORIZED;
+        draft.metadata.properties.insert(name.to_owned(), value.to_owned());
         // Asked behind the view: it has the columns of every chunk in it.
         let schema = self.context.store.stream_schema(&self.path)?;
         if self.schema_version != Some(schema.version()) {

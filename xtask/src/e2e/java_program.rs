@@ -11,6 +11,7 @@ use crate::workspace::{reason, run_quietly};
 /// Jars, and classes that were compiled against them.
 #[derive(Debug)]
 pub(in crate::e2e) struct JavaProgram {
+    jars: PathBuf,
     class_path: String,
 }
 
@@ -47,7 +48,12 @@ impl JavaProgram {
             }
             run_quietly(&mut compile)?;
         }
-        Ok(Ok(Self { class_path }))
+        Ok(Ok(Self { jars, class_path }))
+    }
+
+    /// The folder with the jars, for programs that start Java themselves.
+    pub(in crate::e2e) fn jars(&self) -> &Path {
+        &self.jars
     }
 
     /// The command `java MACHINE… MAIN`, to which arguments can be added.

@@ -37,6 +37,7 @@ mod s3;
 mod search;
 pub(crate) mod server;
 mod shredding;
+mod spark;
 mod sql_cut;
 mod sql_http;
 mod sql_shell;
@@ -257,6 +258,11 @@ const LONG_SCENARIOS: &[Scenario] = &[
         name: "flight_jdbc",
         about: "Arrow's JDBC driver for Flight SQL: queries, prepared statements, metadata",
         run: flight_jdbc::run,
+    },
+    Scenario {
+        name: "spark",
+        about: "Spark runs the printed program and opens Iceberg tables: the values that SQL has",
+        run: spark::run,
     },
     Scenario {
         name: "query_isolation",

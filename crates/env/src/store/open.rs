@@ -111,18 +111,35 @@ pub fn reader_settings(url: &str, options: &[(String, String)]) -> Vec<(&'static
     let is_s3 = Url::parse(url).is_ok_and(|url| url.scheme() == "s3");
     let settings = is_s3.then(|| settings::<AmazonS3ConfigKey>(&["AWS_"], options));
     let Some(Ok(settings)) = settings else { return Vec::new() };
-    let mut found = Vec::new();
+    let (mut endpoint, mut region, mut is_virtual_hosted) = (None, None, false);
     for (key, value) in settings {
-        let name = match key {
-            AmazonS3ConfigKey::Endpoint => "s3.endpoint",
-            AmazonS3ConfigKey::Region | AmazonS3ConfigKey::DefaultRegion => "s3.region",
-            _ => continue,
-        };
         // What was given last counts.
-        found.retain(|(known, _)| *known != name);
-        found.push((name, value));
+        match key {
+            AmazonS3ConfigKey::Endpoint => endpoint = Some(value),
+            AmazonS3ConfigKey::Region | AmazonS3ConfigKey::DefaultRegion => region = Some(value),
+            AmazonS3ConfigKey::VirtualHostedStyleRequest => is_virtual_hosted = is_yes(&value),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    if let Some(region) = region {
+        // Clients in Python know it by the one name, those in Java by the other.
+        found.push(("s3.region", region.clone()));
+        found.push(("client.region", region));
+    }
+    if let Some(endpoint) = endpoint {
+        // Clients in Java make the bucket a part of the host's name else.
+        if !is_virtual_hosted {
+            found.push(("s3.path-style-access", "true".to_owned()));
+        }
+        found.push(("s3.endpoint", endpoint));
     }
     found
+}
+
+/// What stores read as a yes.
+fn is_yes(value: &str) -> bool {
+    ["1", "true", "on", "yes", "y"].iter().any(|yes| value.eq_ignore_ascii_case(yes))
 }
 
 /// The address of the store in an absolute `directory`.
@@ -268,6 +285,33 @@ mod tests {
             let text = check(url, options.as_slice());
             assert!(text.starts_with(url) && text.contains(reason), "{url}: {text}");
         }
+    }
+
+    #[test]
+    fn readers_are_told_where_a_bucket_is_and_nothing_secret() {
+        let check = |url: &str, options: &[(&str, &str)], expected: &[(&str, &str)]| {
+            let options: Vec<(String, String)> =
+                options.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            let found = reader_settings(url, &options);
+            let found: Vec<(&str, &str)> =
+                found.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            assert_eq!(found, expected, "{url} {options:?}");
+        };
+        let address = "http://minio:9000";
+        let given = [
+            ("region", "old"),
+            ("secret_access_key", "secret"),
+            ("region", "x"),
+            ("endpoint", address),
+        ];
+        let region = [("s3.region", "x"), ("client.region", "x")];
+        let path = ("s3.path-style-access", "true");
+        let endpoint = ("s3.endpoint", address);
+        check("s3://bucket/a", &given, &[region[0], region[1], path, endpoint]);
+        let by_host = [given.as_slice(), &[("virtual_hosted_style_request", "True")]].concat();
+        check("s3://bucket/a", &by_host, &[region[0], region[1], endpoint]);
+        check("file:///a", &given, &[]);
+        check("s3://bucket/a", &[("regoin", "x")], &[]);
     }
 
     #[tokio::test]

@@ -79,9 +79,22 @@ summary = columns.group_by("_partition").aggregate([([], "count_all"), ("_timest
 print(summary.sort_by("_partition").to_pylist())
 "#;
 
-const SPARK: &str = r#"spark = SparkSession.builder.getOrCreate()
-records = spark.read.option("mergeSchema", "true").parquet(*files)
-records.groupBy("_partition").agg({"*": "count", "_timestamp": "max"}).orderBy("_partition").show()
+const SPARK: &str = r#"spark = builder.getOrCreate()
+# Days of long ago are those of today's calendar; before version 4 Spark asks which.
+reader = spark.read.option("mergeSchema", "true").option("datetimeRebaseMode", "CORRECTED")
+records = reader.parquet(*files)
+summary = records.groupBy("_partition").agg({"*": "count", "_timestamp": "max"})
+summary.orderBy("_partition").show(truncate=False)
+"#;
+
+/// Spark's own package reads no buckets: what does has the version of the Hadoop
+/// in it.
+const SPARK_S3: &str = r#"files = [file.replace("s3://", "s3a://", 1) for file in files]
+jars = os.listdir(os.path.join(os.path.dirname(pyspark.__file__), "jars"))
+start = "hadoop-client-api-"
+hadoop = next(jar[len(start):-len(".jar")] for jar in jars if jar.startswith(start))
+package = "org.apache.hadoop:hadoop-aws:" + hadoop
+builder = SparkSession.builder.config("spark.jars.packages", package)
 "#;
 
 impl Snippets {
@@ -120,11 +133,19 @@ impl Snippets {
                 ("pyarrow", import, access, PYARROW)
             }
             Reader::Spark => {
-                let access = match self.scheme.as_str() {
-                    "s3" => "files = [file.replace(\"s3://\", \"s3a://\", 1) for file in files]\n",
-                    _ => "",
+                let (import, access) = match self.scheme.as_str() {
+                    "s3" => ("import pyspark\nfrom pyspark.sql import SparkSession", SPARK_S3),
+                    // A path alone is one of the cluster's default file system.
+                    "file" => (
+                        "from pyspark.sql import SparkSession",
+                        "files = [\"file://\" + file for file in files]\n\
+                         builder = SparkSession.builder\n",
+                    ),
+                    _ => {
+                        ("from pyspark.sql import SparkSession", "builder = SparkSession.builder\n")
+                    }
                 };
-                ("pyspark", "from pyspark.sql import SparkSession", access, SPARK)
+                ("pyspark", import, access, SPARK)
             }
         };
         let live = LIVE_FILES.replace("PLACE", if is_file { "file" } else { "url" });
@@ -177,7 +198,11 @@ mod tests {
         check("s3", "duckdb", "chunk[\"url\"]");
         check("s3", "duckdb", "TYPE s3");
         check("s3", "pyarrow", "from_uri(files[0])");
+        check("file", "spark", "\"file://\" + file");
         check("s3", "spark", "s3a://");
+        check("s3", "spark", "import pyspark\n");
+        check("s3", "spark", "hadoop-aws");
+        check("gs", "spark", "builder = SparkSession.builder\n");
         check("gs", "polars", "scan_parquet(files,");
         assert!(Reader::of_name("excel").is_err());
     }

@@ -80,12 +80,16 @@ async fn the_catalog_of_tables_speaks_icebergs_protocol() {
         let path = format!("/iceberg/v1/namespaces/default/tables/audit{query}");
         let table = json(&path, 200).await;
         assert_eq!(table["metadata"]["format-version"], 2);
+        let properties = &table["metadata"]["properties"];
+        assert_eq!(properties["read.parquet.vectorization.enabled"], "false");
         assert!(table["metadata-location"].as_str().unwrap().starts_with("file:///"));
     }
     for (path, name) in [
         ("/iceberg/v1/namespaces/default/tables/nothing", "NoSuchTableException"),
         ("/iceberg/v1/namespaces/default/tables/no%20name", "NoSuchTableException"),
-        ("/iceberg/v1/namespaces/other/tables/audit", "NoSuchNamespaceException"),
+        ("/iceberg/v1/namespaces/other/tables/audit", "NoSuchTableException"),
+        ("/iceberg/v1/namespaces/default%1Faudit/tables/snapshots", "NoSuchTableException"),
+        ("/iceberg/v1/namespaces/other/tables", "NoSuchNamespaceException"),
         ("/iceberg/v1/namespaces/a%1Fb", "NoSuchNamespaceException"),
         ("/iceberg/v1/namespaces?parent=other", "NoSuchNamespaceException"),
     ] {
