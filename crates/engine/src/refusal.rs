@@ -216,7 +216,7 @@ fn of_io(error: &io::Error) -> Refusal {
     if let Some(Refused(refusal)) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
         return refusal.clone();
     }
-    if error.kind() == io::ErrorKind::StorageFull {
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         return refusal(
             ErrorKind::Unavailable,
             "query-spill",

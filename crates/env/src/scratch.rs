@@ -63,10 +63,17 @@ impl ScratchDirectory {
 /// Whether a block can be written directly into a file of `directory`.
 fn can_write_directly(directory: &Path) -> io::Result<bool> {
     let path = directory.join("probe");
-    let written = create(&path, true).and_then(|file| file.write_all_at(Buffer::new().all(), 0));
+    let buffer = Buffer::new();
+    let written = create(&path, true).and_then(|file| file.write_all_at(&buffer.all()[..BLOCK], 0));
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(written.is_ok()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    match written.map_err(|error| error.kind()) {
+        // A full disk takes direct writes again once there is room.
+        Ok(()) | Err(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Ok(true),
+        Err(io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(false),
+        Err(kind) => Err(kind.into()),
     }
 }
 

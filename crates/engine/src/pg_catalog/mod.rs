@@ -87,6 +87,12 @@ pub(crate) fn may_need_rewriting(sql: &str) -> bool {
     signs.iter().any(|sign| sql.contains(sign))
 }
 
+/// Names the columns of a statement that only calls functions; whether there were
+/// any.
+pub(crate) fn name_calls(statement: &mut Statement) -> bool {
+    titles::name_calls(statement)
+}
+
 /// Rewrites what DataFusion does not know; whether anything was.
 ///
 /// # Errors

@@ -32,17 +32,22 @@ use datafusion::sql::sqlparser::ast::{
     ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, JoinOperator,
     ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef,
-    TableFactor, TableWithJoins, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
-    visit_relations,
+    TableFactor, TableWithJoins, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut as _,
+    Visitor, VisitorMut, visit_relations,
 };
 
 use super::names::{Oids, namespace, type_of_name};
-use super::{TABLES, information, titles, wildcards};
+use super::{TABLES, information, titles, wildcards, words};
 use crate::refusal::{invalid, refusal};
 use crate::sql::{INFORMATION, Listing, Named, PG_CATALOG};
 
 /// Rewrites `statement`; whether there was anything to rewrite.
 pub(super) fn rewrite(statement: &mut Statement, listing: &Listing) -> Result<bool, Refusal> {
+    // A query of WITH stands before a catalog of its name.
+    let mut without = Defined { listing: listing.clone() };
+    let _: ControlFlow<()> = Visit::visit(&*statement, &mut without);
+    let listing = &without.listing;
+    titles::keep(statement);
     let mut rewriter =
         Rewriter { listing, oids: Oids::new(listing), is_changed: false, is_system: false };
     match statement.visit(&mut rewriter) {
@@ -54,6 +59,23 @@ pub(super) fn rewrite(statement: &mut Statement, listing: &Listing) -> Result<bo
         return Ok(true);
     }
     Ok(titles::name_calls(statement) || rewriter.is_changed)
+}
+
+/// Takes catalogs out of a listing that a statement has queries of WITH for.
+struct Defined {
+    listing: Listing,
+}
+
+impl Visitor for Defined {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+            let name = &cte.alias.name.value;
+            self.listing.system.retain(|table| !name.eq_ignore_ascii_case(table));
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 struct Rewriter<'a> {
@@ -69,7 +91,7 @@ impl VisitorMut for Rewriter<'_> {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Refusal> {
         self.write_out(&mut query.body);
-        if self.empty_out(&mut query.body) {
+        if self.empty_out(&mut query.body, &null_text()) {
             // What the rows were ordered by is gone with them.
             query.order_by = None;
         }
@@ -246,16 +268,16 @@ impl Rewriter<'_> {
         }
     }
 
-    /// Makes a SELECT that has no rows one that needs no tables; whether the
-    /// whole of `body` is such.
-    fn empty_out(&mut self, body: &mut SetExpr) -> bool {
+    /// Makes a SELECT that has no rows one that needs no tables, with `value` for
+    /// each column; whether the whole of `body` is such.
+    fn empty_out(&mut self, body: &mut SetExpr, value: &Expr) -> bool {
         match body {
             SetExpr::Select(select) if self.is_empty_select(select) => {
                 let Some(names) = titles::names_of(select) else { return false };
                 select.projection = names
                     .into_iter()
                     .map(|name| SelectItem::ExprWithAlias {
-                        expr: null_text(),
+                        expr: value.clone(),
                         alias: Ident::with_quote('"', name),
                     })
                     .collect();
@@ -272,8 +294,10 @@ impl Rewriter<'_> {
                 true
             }
             SetExpr::SetOperation { left, right, .. } => {
-                let left = self.empty_out(left);
-                self.empty_out(right) && left
+                // The types are those of the other side.
+                let value = Expr::value(Value::Null);
+                let left = self.empty_out(left, &value);
+                self.empty_out(right, &value) && left
             }
             _ => false,
         }
@@ -362,7 +386,7 @@ impl Rewriter<'_> {
                 upper_bound(function)
             }
             Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
-                self.is_changed |= change_escape(pattern, escape_char);
+                self.is_changed |= change_escape(pattern, escape_char)?;
                 None
             }
             Expr::Identifier(name) if name.quote_style.is_none() => {
@@ -421,20 +445,10 @@ impl Rewriter<'_> {
                 _ => call(&format!("{described}_name"), vec![take(expr)]),
             }));
         }
-        let known = match name.as_str() {
-            "text" | "name" | "char" | "bpchar" | "varchar" | "unknown" | "cstring"
-            | "oidvector" | "int2vector" | "aclitem" | "json" | "jsonb" | "uuid" | "xml"
-            | "sql_identifier" | "character_data" | "yes_or_no" => DataType::Text,
-            "oid" | "xid" | "regrole" | "int8" | "cardinal_number" => DataType::BigInt(None),
-            "int4" => DataType::Integer(None),
-            "int2" => DataType::SmallInt(None),
-            "bool" => DataType::Boolean,
-            "float4" => DataType::Real,
-            "float8" => DataType::DoublePrecision,
-            _ => return Ok(None),
-        };
-        *data_type = known;
-        self.is_changed = true;
+        if let Some(known) = known_type(&name) {
+            *data_type = known;
+            self.is_changed = true;
+        }
         Ok(None)
     }
 
@@ -448,7 +462,7 @@ impl Rewriter<'_> {
 }
 
 fn has_aggregate(select: &Select) -> bool {
-    const AGGREGATES: [&str; 12] = [
+    const AGGREGATES: [&str; 17] = [
         "count",
         "sum",
         "min",
@@ -461,12 +475,17 @@ fn has_aggregate(select: &Select) -> bool {
         "every",
         "json_agg",
         "jsonb_agg",
+        "stddev",
+        "stddev_samp",
+        "stddev_pop",
+        "variance",
+        "median",
     ];
     let is_aggregate = |item: &SelectItem| {
         let text = item.to_string().to_lowercase();
         AGGREGATES.iter().any(|name| text.contains(&format!("{name}(")))
     };
-    select.projection.iter().any(is_aggregate)
+    select.having.is_some() || select.projection.iter().any(is_aggregate)
 }
 
 /// Whether a SELECT has a row for each privilege that was granted: none was.
@@ -534,17 +553,40 @@ fn rename(function: &mut Function) -> bool {
 }
 
 /// Writes a pattern with the escape that DataFusion has; whether it had another.
-fn change_escape(pattern: &mut Box<Expr>, escape: &mut Option<ValueWithSpan>) -> bool {
-    let Some(Value::SingleQuotedString(other)) = escape.as_ref().map(|escape| &escape.value) else {
-        return false;
+fn change_escape(
+    pattern: &mut Box<Expr>,
+    escape: &mut Option<ValueWithSpan>,
+) -> Result<bool, Refusal> {
+    let Some(value) = escape.as_mut().map(|escape| &mut escape.value) else { return Ok(false) };
+    let (Value::SingleQuotedString(other) | Value::EscapedStringLiteral(other)) = &*value else {
+        return Ok(false);
     };
-    if other == "\\" {
-        return false;
+    if other.chars().count() > 1 {
+        let message = format!("ESCAPE takes one character or none, not '{other}'");
+        return Err(invalid("invalid-value", "22019", message));
     }
-    let other = text(other);
-    **pattern = call("like_pattern", vec![take(pattern), other]);
+    if other == "\\" {
+        let is_plain = matches!(value, Value::SingleQuotedString(_));
+        *value = Value::SingleQuotedString("\\".to_owned());
+        return Ok(!is_plain);
+    }
+    let given = match pattern.as_ref() {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(given) => Some(given),
+            _ => None,
+        },
+        _ => None,
+    };
+    **pattern = match given {
+        // So a view that is made of it is known to those who have no such function.
+        Some(given) => text(&words::like_pattern(given, other)),
+        None => {
+            let other = text(other);
+            call("like_pattern", vec![take(pattern), other])
+        }
+    };
     *escape = None;
-    true
+    Ok(true)
 }
 
 fn is_information(name: &ObjectName) -> bool {
@@ -608,12 +650,19 @@ fn plain_operator(op: &BinaryOperator) -> Option<BinaryOperator> {
 /// Whether `left` is among what the list on the right has; none where that is a
 /// query, which DataFusion knows.
 fn member(left: &mut Box<Expr>, right: &mut Box<Expr>, negated: bool) -> Option<Expr> {
+    let of = element_type(right);
     let list = unnested(right);
     if matches!(list, Expr::Subquery(_)) {
         return None;
     }
     let elements = match (&*list, literal(list)) {
-        (_, Some(text)) => Some(elements_of(&text)?),
+        (_, Some(text)) => {
+            let cast = |element: Expr| match &of {
+                Some(of) => cast_to(element, of.clone()),
+                None => element,
+            };
+            Some(elements_of(&text)?.into_iter().map(cast).collect())
+        }
         (Expr::Array(array), None) => Some(array.elem.clone()),
         _ => None,
     };
@@ -629,6 +678,20 @@ fn member(left: &mut Box<Expr>, right: &mut Box<Expr>, negated: bool) -> Option<
             }
         }
     })
+}
+
+/// What the elements of text that is cast to an array are cast to.
+fn element_type(expr: &Expr) -> Option<DataType> {
+    let of = match expr {
+        Expr::Nested(inner) => return element_type(inner),
+        Expr::Cast {
+            data_type: DataType::Array(ArrayElemTypeDef::SquareBracket(of, _)), ..
+        } => of,
+        _ => return None,
+    };
+    let of = type_name(of).map_or_else(|| Some(of.as_ref().clone()), |name| known_type(&name));
+    // They are text as they are.
+    of.filter(|of| !matches!(of, DataType::Text | DataType::Varchar(_)))
 }
 
 /// The elements of an array that is written as text; none where it is not one, or
@@ -688,6 +751,22 @@ fn unnested(expr: &mut Expr) -> &mut Expr {
     }
 }
 
+/// What there is for a type that is not SQL's own.
+fn known_type(name: &str) -> Option<DataType> {
+    Some(match name {
+        "text" | "name" | "char" | "bpchar" | "varchar" | "unknown" | "cstring" | "oidvector"
+        | "int2vector" | "aclitem" | "json" | "jsonb" | "uuid" | "xml" | "sql_identifier"
+        | "character_data" | "yes_or_no" => DataType::Text,
+        "oid" | "xid" | "regrole" | "int8" | "cardinal_number" => DataType::BigInt(None),
+        "int4" => DataType::Integer(None),
+        "int2" => DataType::SmallInt(None),
+        "bool" => DataType::Boolean,
+        "float4" => DataType::Real,
+        "float8" => DataType::DoublePrecision,
+        _ => return None,
+    })
+}
+
 /// The last part of the name of a type that is not SQL's own, in lower case.
 fn type_name(data_type: &DataType) -> Option<String> {
     match data_type {
@@ -735,13 +814,11 @@ fn null_text() -> Expr {
 }
 
 fn null(data_type: DataType) -> Expr {
-    Expr::Cast {
-        kind: CastKind::Cast,
-        expr: Box::new(Expr::value(Value::Null)),
-        data_type,
-        array: false,
-        format: None,
-    }
+    cast_to(Expr::value(Value::Null), data_type)
+}
+
+fn cast_to(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
 }
 
 fn call(name: &str, arguments: Vec<Expr>) -> Expr {

@@ -10,7 +10,26 @@ use datafusion::sql::sqlparser::ast::{
 
 /// Names the columns of all queries in a statement.
 pub(super) fn name_all(statement: &mut Statement) {
-    let _: ControlFlow<()> = statement.visit(&mut Namer);
+    let _: ControlFlow<()> = statement.visit(&mut Namer { is_inner: false });
+}
+
+/// Keeps the names of columns that are called by their words, where these will be
+/// others.
+pub(super) fn keep(statement: &mut Statement) {
+    const SIGNS: [&str; 3] = ["every(", "variance(", " escape "];
+    let Statement::Query(query) = statement else { return };
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let mut taken = given_names(select);
+    for item in &mut select.projection {
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        let words = expr.to_string();
+        let lower = words.to_ascii_lowercase();
+        if SIGNS.iter().any(|sign| lower.contains(sign)) && taken.insert(words.clone()) {
+            let expr = std::mem::replace(expr, Expr::value(Value::Null));
+            let alias = Ident::with_quote('"', words);
+            *item = SelectItem::ExprWithAlias { expr, alias };
+        }
+    }
 }
 
 /// Names the columns of a statement that only calls functions, such as
@@ -34,17 +53,23 @@ pub(super) fn name_calls(statement: &mut Statement) -> bool {
     is_changed
 }
 
-struct Namer;
+#[derive(Debug)]
+struct Namer {
+    /// The outermost query has been seen: clients read no names of others.
+    is_inner: bool,
+}
 
 impl VisitorMut for Namer {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        let is_inner = std::mem::replace(&mut self.is_inner, true);
         if let SetExpr::Select(select) = query.body.as_mut() {
             let mut taken = given_names(select);
             for item in &mut select.projection {
                 if let SelectItem::ExprWithAlias { alias, .. } = item
                     && alias.quote_style.is_none()
+                    && !is_inner
                 {
                     // Else it is spelled as a word that stands before it.
                     *alias = Ident::with_quote('"', folded(alias));

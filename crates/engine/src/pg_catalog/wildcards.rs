@@ -9,6 +9,10 @@ use datafusion::sql::sqlparser::ast::{
     WildcardAdditionalOptions,
 };
 
+/// Each column that is written out is looked for among the others: a statement
+/// that asks for more than this is left as it is.
+const LOOKS_MAX: usize = 1 << 20;
+
 /// A catalog in FROM: the name that it goes by, and its columns.
 struct Table {
     name: Ident,
@@ -23,17 +27,21 @@ pub(super) fn write_out(
     is_whole: bool,
     columns: impl Fn(&ObjectName) -> Option<Vec<&'static str>>,
 ) -> bool {
-    let has_wildcard = select
-        .projection
-        .iter()
-        .any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
-    if !has_wildcard {
+    let is_wildcard = |item: &&SelectItem| {
+        matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
+    };
+    let wildcards = select.projection.iter().filter(is_wildcard).count();
+    if wildcards == 0 {
         return false;
     }
     let factors = select.from.iter().flat_map(|from| {
         std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation))
     });
     let tables: Vec<Option<Table>> = factors.map(|factor| table(factor, &columns)).collect();
+    let written: usize = tables.iter().flatten().map(|table| table.columns.len()).sum();
+    if written.saturating_mul(wildcards).saturating_mul(select.projection.len()) > LOOKS_MAX {
+        return false;
+    }
     let items = std::mem::take(&mut select.projection);
     let mut is_changed = false;
     for (at, item) in items.iter().enumerate() {

@@ -4,11 +4,14 @@
 //! brought to it: text is read as a number, a time or what else is needed; where
 //! the statement does not say, the value keeps its own type.
 
+use std::ops::ControlFlow;
+
 use aquifer_query::Parameter;
 use aquifer_query::wire::Refusal;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast::{Expr, Statement, Value, visit_expressions};
 
 use super::types::sql_type;
 use crate::refusal::{invalid, of, too_complex};
@@ -41,6 +44,21 @@ pub(crate) fn types(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>, Refusal
         }
     }
     Ok(types)
+}
+
+/// How many parameters a statement has, by the highest of `$1`, `$2` and so on.
+pub(crate) fn places(statement: &Statement) -> usize {
+    let mut places = 0;
+    let _: ControlFlow<()> = visit_expressions(statement, |expr| {
+        if let Expr::Value(value) = expr
+            && let Value::Placeholder(id) = &value.value
+            && let Some(number) = id.strip_prefix('$').and_then(|id| id.parse::<usize>().ok())
+        {
+            places = places.max(number.min(PARAMETERS_MAX));
+        }
+        ControlFlow::Continue(())
+    });
+    places
 }
 
 /// SQL's words for the types.

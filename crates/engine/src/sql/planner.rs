@@ -72,33 +72,42 @@ impl Planner<'_> {
     /// Plans what is asked; what stores or drops a view is done.
     pub(crate) async fn plan(&self, question: &SqlQuestion) -> Result<Outcome, Refusal> {
         match self.rewritten(question).await? {
-            Some(question) => {
-                let planned = self.plan_as_is(&question).await;
+            (Some(question), places) => {
+                let planned = self.plan_as_is(&question, places).await;
                 // Places in it are not those of what was sent.
                 planned.map_err(|refusal| Refusal { position: None, ..refusal })
             }
-            None => self.plan_as_is(question).await,
+            (None, places) => self.plan_as_is(question, places).await,
         }
     }
 
-    /// What is asked in words that are known here, if it was in PostgreSQL's.
-    async fn rewritten(&self, question: &SqlQuestion) -> Result<Option<SqlQuestion>, Refusal> {
+    /// What is asked in words that are known here, if it was in PostgreSQL's, and
+    /// how many parameters it has in those.
+    async fn rewritten(
+        &self,
+        question: &SqlQuestion,
+    ) -> Result<(Option<SqlQuestion>, usize), Refusal> {
         if self.postgres.is_none() {
-            return Ok(None);
+            return Ok((None, 0));
         }
         let mut statement = Source::read(&question.sql, self.options)?.parse()?;
-        if !pg_catalog::may_need_rewriting(&question.sql) {
-            return Ok(None);
-        }
-        let is_changed = pg_catalog::rewrite(&mut statement, &self.listing().await?)?;
-        Ok(is_changed.then(|| SqlQuestion { sql: asof::written(&statement), ..question.clone() }))
+        let places = parameters::places(&statement);
+        let is_changed = match pg_catalog::may_need_rewriting(&question.sql) {
+            true => pg_catalog::rewrite(&mut statement, &self.listing().await?)?,
+            false => pg_catalog::name_calls(&mut statement),
+        };
+        let written = || SqlQuestion { sql: asof::written(&statement), ..question.clone() };
+        Ok((is_changed.then(written), places))
     }
 
-    async fn plan_as_is(&self, question: &SqlQuestion) -> Result<Outcome, Refusal> {
+    /// Plans a statement that had `places` parameters before it was rewritten.
+    async fn plan_as_is(&self, question: &SqlQuestion, places: usize) -> Result<Outcome, Refusal> {
         let source = Source::read(&question.sql, self.options)?;
         let statement = source.parse()?;
         match Command::of(&statement)? {
-            Command::Rows { tag } => self.rows(source, statement, tag, Some(question)).await,
+            Command::Rows { tag } => {
+                self.rows(source, statement, tag, Some((question, places))).await
+            }
             Command::ShowTables { like } => {
                 self.written(&show_tables(like.as_deref()), "SHOW").await
             }
@@ -131,20 +140,18 @@ impl Planner<'_> {
         source: Source,
         statement: Statement,
         tag: &'static str,
-        question: Option<&SqlQuestion>,
+        question: Option<(&SqlQuestion, usize)>,
     ) -> Result<Outcome, Refusal> {
         // PostgreSQL's functions tell of streams and views that no FROM names.
         let is_listed = names_any(&statement)
             || self.postgres.is_some() && pg_catalog::may_need_rewriting(source.text());
         let listing = if is_listed { self.listing().await? } else { self.empty_listing() };
         let (session, plan) = self.logical(source, statement, &listing).await?;
-        let values = question.map_or(&[][..], |question| &question.parameters);
+        let values = question.map_or(&[][..], |(question, _)| &question.parameters);
         let mut types = parameters::types(&plan)?;
-        if self.postgres.is_some() && types.len() < values.len() {
-            // What was rewritten may have left out the places of some.
-            types.resize(values.len(), None);
-        }
-        let describe_only = question.is_some_and(|question| question.describe_only);
+        // What was rewritten may have left out the places of some.
+        types.resize(types.len().max(question.map_or(0, |(_, places)| places)), None);
+        let describe_only = question.is_some_and(|(question, _)| question.describe_only);
         let plan = if describe_only { plan } else { parameters::bind(plan, &types, values)? };
         Ok(Outcome::Rows(Box::new(Plan {
             session,

@@ -179,7 +179,7 @@ fn functions_and_patterns_are_those_of_postgresql() {
     );
     check(
         "SELECT VARIANCE(n), every(ok) FROM audit",
-        "SELECT var_samp(n), bool_and(ok) FROM audit",
+        r#"SELECT var_samp(n) AS "VARIANCE(n)", bool_and(ok) AS "every(ok)" FROM audit"#,
     );
     check(
         "SELECT d FROM generate_series(1, 3) AS d",
@@ -208,4 +208,65 @@ fn text_that_is_no_list_is_refused() {
         let refusal = rewrite(&mut statement, &listing()).expect_err(list);
         assert_eq!(refusal.sqlstate, "22P02", "{list}: {refusal:?}");
     }
+}
+
+#[test]
+fn a_query_of_with_is_not_the_catalog_of_its_name() {
+    for own in [
+        "WITH pg_index AS (SELECT verb FROM audit) SELECT verb FROM pg_index",
+        "WITH PG_Locks AS (SELECT verb FROM audit) SELECT (SELECT count(*) FROM pg_locks) AS n",
+        "WITH pg_class AS (SELECT verb FROM audit) SELECT ARRAY(SELECT verb FROM pg_class) AS all",
+    ] {
+        check(own, own);
+    }
+}
+
+#[test]
+fn what_is_empty_has_the_types_of_what_it_is_united_with() {
+    check(
+        "SELECT n FROM audit UNION ALL SELECT indrelid FROM pg_index",
+        "SELECT n FROM audit UNION ALL SELECT NULL AS \"indrelid\" WHERE false",
+    );
+}
+
+#[test]
+fn elements_of_a_list_have_its_type() {
+    check(
+        "SELECT b = ANY('{t,NULL}'::bool[]), n = ANY('{1.0}'::numeric[]) FROM audit",
+        "SELECT b IN (CAST('t' AS BOOL), CAST(NULL AS BOOL)), n IN (CAST('1.0' AS NUMERIC)) FROM audit",
+    );
+    check(
+        "SELECT a = ANY('{7}'::oid[]) FROM audit",
+        "SELECT a IN (CAST('7' AS BIGINT)) FROM audit",
+    );
+}
+
+#[test]
+fn titles_are_the_words_that_were_sent() {
+    check(
+        "SELECT every(b), variance(n) AS v FROM audit",
+        "SELECT bool_and(b) AS \"every(b)\", var_samp(n) AS v FROM audit",
+    );
+}
+
+#[test]
+fn an_escape_is_one_character() {
+    check(
+        r"SELECT 1 AS n FROM audit WHERE a LIKE 'x/_%' ESCAPE '/'",
+        r"SELECT 1 AS n FROM audit WHERE a LIKE 'x\_%'",
+    );
+    check(
+        r"SELECT 1 AS n FROM audit WHERE a LIKE b ESCAPE E'\\'",
+        r"SELECT 1 AS n FROM audit WHERE a LIKE b ESCAPE '\'",
+    );
+    let sql = "SELECT 1 FROM audit WHERE a LIKE 'x' ESCAPE 'ab'";
+    let source = Source::read(sql, &EngineOptions::default()).expect("it is read");
+    let refusal = rewrite(&mut source.parse().expect("SQL"), &listing()).expect_err("two");
+    assert_eq!(refusal.sqlstate, "22019", "{refusal:?}");
+}
+
+#[test]
+fn no_end_of_columns_is_written_out() {
+    let sql = format!("SELECT {} FROM pg_class", vec!["*"; 3000].join(", "));
+    check(&sql, &sql);
 }
