@@ -45,6 +45,7 @@ pub(crate) struct StreamExec {
     inputs: Vec<Arc<dyn ExecutionPlan>>,
     /// A union of the inputs; the input itself where there is only one.
     union: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
@@ -61,7 +62,17 @@ impl StreamExec {
             // With what a union does to make their schemas one.
             _ => union.children().into_iter().cloned().collect(),
         };
-        Ok(Self { inputs, union, metrics })
+        let mut properties = Arc::clone(union.properties());
+        if inputs.len() > 1 {
+            // What is the same in each input, such as a partition's number, but not
+            // in all: a sort that is pushed down takes it for one that it need not
+            // look at, and its merge does so too.
+            let mut equivalences = properties.eq_properties.clone();
+            equivalences.clear_per_partition_constants();
+            let own = PlanProperties::clone(&properties).with_eq_properties(equivalences);
+            properties = Arc::new(own);
+        }
+        Ok(Self { inputs, union, properties, metrics })
     }
 
     fn with_inputs(&self, inputs: Vec<Arc<dyn ExecutionPlan>>) -> Result<Self> {
@@ -85,7 +96,7 @@ impl ExecutionPlan for StreamExec {
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
-        self.union.properties()
+        &self.properties
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {

@@ -398,15 +398,15 @@ impl StreamTable {
 
 /// The chunks of a partition that have records of the cut, in order.
 pub(crate) fn cut_chunks(partition: &TablePartition) -> Vec<CutChunk> {
-    let end = partition.tiered.min(partition.end);
-    let within = partition
-        .chunks
-        .iter()
-        .filter(|chunk| chunk.records > 0 && chunk.next > partition.start && chunk.base < end);
+    let (start, end) = (partition.start, partition.tiered.min(partition.end));
+    let within = partition.chunks.iter().filter(|chunk| {
+        // Of nothing that lies within a chunk, the chunk has no part either.
+        start < end && chunk.records > 0 && chunk.next > start && chunk.base < end
+    });
     let mut chunks: Vec<CutChunk> = within
         .map(|chunk| CutChunk {
             meta: Arc::new(chunk.clone()),
-            from: chunk.base.max(partition.start),
+            from: chunk.base.max(start),
             end: chunk.next.min(end),
             access: None,
         })

@@ -100,8 +100,11 @@ fn forms(client: &Client) -> Result<()> {
     let ndjson = client.ask("application/x-ndjson", &body)?;
     ensure!(ndjson.status == 200 && ndjson.media_type == "application/x-ndjson", "{ndjson:?}");
     ensure!(ndjson.rows()? == expected, "{}", ndjson.text);
-    ensure!(ndjson.header("aquifer-query-rows") == "2", "{ndjson:?}");
-    ensure!(!ndjson.header("aquifer-query-elapsed-ms").is_empty(), "{ndjson:?}");
+    // An answer that takes longer is sent as it comes, and these follow it.
+    let is_behind = ndjson.header("trailer").contains("Aquifer-Query-Rows");
+    ensure!(is_behind || ndjson.header("aquifer-query-rows") == "2", "{ndjson:?}");
+    let has_time = !ndjson.header("aquifer-query-elapsed-ms").is_empty();
+    ensure!(is_behind || has_time, "{ndjson:?}");
     let cut = format!("events=0:{half},1:{half}");
     ensure!(ndjson.header("aquifer-query-cut") == cut, "{ndjson:?}");
 
