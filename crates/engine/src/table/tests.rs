@@ -122,6 +122,21 @@ async fn any_question_is_answered_as_plain_rows_would_be() {
 }
 
 #[tokio::test]
+async fn of_nothing_within_a_chunk_there_are_no_rows() {
+    let mut random = rng_from_env();
+    let shape =
+        Shape { partitions: 2, batches: 20, chunks: 2, chunk_batches: 8, ..Shape::default() };
+    let stream = TestStream::new(TierStore::in_memory(), &shape, &mut random).await;
+    let whole = stream.whole();
+    let cut = vec![(Offset(3), Offset(3)), whole[1]];
+    let reads = stream.reads(&cut);
+    let context = session(&stream, &cut, &reads);
+    check_same(&context, "SELECT * FROM s ORDER BY _partition, _offset").await;
+    check_same(&context, "SELECT count(*) AS n FROM s WHERE _offset >= 1").await;
+    check_same(&context, "SELECT _offset FROM s WHERE _partition = 0 ORDER BY _offset").await;
+}
+
+#[tokio::test]
 async fn a_limit_gives_as_many_rows_as_there_are() {
     let mut random = StdRng::seed_from_u64(7);
     let stream = TestStream::new(TierStore::in_memory(), &Shape::default(), &mut random).await;
