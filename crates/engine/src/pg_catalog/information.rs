@@ -171,8 +171,7 @@ pub(super) fn columns(table: &str) -> Option<Vec<&'static str>> {
     COLUMNS.iter().find(|(name, _)| *name == table).map(|(_, spec)| columns_of(spec).collect())
 }
 
-/// Registers all tables, in place of those that other doors have; the names of
-/// tables and columns.
+/// Registers all tables; the names of tables and columns.
 pub(super) fn register(
     session: &Session,
     postgres: &PostgresSession,

@@ -23,19 +23,25 @@
 //! The statement is printed and read again afterwards, so nothing here relies on
 //! positions in it.
 
-use std::iter::Peekable;
+mod empty;
+mod exprs;
+mod lists;
+mod types;
+
 use std::ops::ControlFlow;
-use std::str::Chars;
 
 use aquifer_query::wire::Refusal;
 use datafusion::sql::sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, JoinOperator,
-    ObjectName, Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef,
-    TableFactor, TableWithJoins, UnaryOperator, Value, ValueWithSpan, Visit, VisitMut as _,
+    ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArguments,
+    GroupByExpr, Ident, ObjectName, Query, SelectItem, SetExpr, Statement, TableAlias,
+    TableAliasColumnDef, TableFactor, TableWithJoins, Value, ValueWithSpan, Visit, VisitMut as _,
     Visitor, VisitorMut, visit_relations,
 };
 
+use self::empty::{has_aggregate, reads_privileges};
+use self::exprs::{boolean, call, literal, null, null_text, take, text};
+use self::lists::{elements_of, member, unnested};
+use self::types::{known_type, type_name};
 use super::names::{Oids, namespace, type_of_name};
 use super::{TABLES, information, titles, wildcards, words};
 use crate::refusal::{invalid, refusal};
@@ -43,11 +49,11 @@ use crate::sql::{INFORMATION, Listing, Named, PG_CATALOG};
 
 /// Rewrites `statement`; whether there was anything to rewrite.
 pub(super) fn rewrite(statement: &mut Statement, listing: &Listing) -> Result<bool, Refusal> {
-    // A query of WITH stands before a catalog of its name.
-    let mut without = Defined { listing: listing.clone() };
-    let _: ControlFlow<()> = Visit::visit(&*statement, &mut without);
-    let listing = &without.listing;
-    titles::keep(statement);
+    let mut defined = Defined::default();
+    let _: ControlFlow<()> = Visit::visit(&*statement, &mut defined);
+    let left = defined.leave(listing);
+    let listing = left.as_ref().unwrap_or(listing);
+    titles::keep(statement, has_other_words);
     let mut rewriter =
         Rewriter { listing, oids: Oids::new(listing), is_changed: false, is_system: false };
     match statement.visit(&mut rewriter) {
@@ -61,19 +67,31 @@ pub(super) fn rewrite(statement: &mut Statement, listing: &Listing) -> Result<bo
     Ok(titles::name_calls(statement) || rewriter.is_changed)
 }
 
-/// Takes catalogs out of a listing that a statement has queries of WITH for.
+/// The catalogs that a statement has queries of WITH for, which stand before
+/// them.
+#[derive(Debug, Default)]
 struct Defined {
-    listing: Listing,
+    names: Vec<String>,
+}
+
+impl Defined {
+    /// The listing without them; none where there are none.
+    fn leave(&self, listing: &Listing) -> Option<Listing> {
+        let is_defined = |table: &String| self.names.contains(table);
+        listing.system.iter().any(is_defined).then(|| {
+            let mut left = listing.clone();
+            left.system.retain(|table| !is_defined(table));
+            left
+        })
+    }
 }
 
 impl Visitor for Defined {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
-            let name = &cte.alias.name.value;
-            self.listing.system.retain(|table| !name.eq_ignore_ascii_case(table));
-        }
+        let tables = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.names.extend(tables.map(|cte| cte.alias.name.value.to_lowercase()));
         ControlFlow::Continue(())
     }
 }
@@ -221,21 +239,6 @@ impl Rewriter<'_> {
         Some(Expr::InSubquery { expr: Box::new(take(left)), subquery, negated: false })
     }
 
-    /// Whether a query counts the rows of a catalog that never has any.
-    fn is_empty_count(&self, query: &Query) -> bool {
-        let SetExpr::Select(select) = query.body.as_ref() else { return false };
-        let [SelectItem::UnnamedExpr(Expr::Function(function))] = select.projection.as_slice()
-        else {
-            return false;
-        };
-        let is_grouped =
-            !matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
-        is_called(&function.name, "count")
-            && !is_grouped
-            && select.having.is_none()
-            && select.from.iter().any(|from| self.is_empty_from(from))
-    }
-
     /// Takes the schema off a function's name.
     fn unqualify(&mut self, name: &mut ObjectName) {
         let is_catalog = name.0.first().and_then(|part| part.as_ident()).is_some_and(|part| {
@@ -268,41 +271,6 @@ impl Rewriter<'_> {
         }
     }
 
-    /// Makes a SELECT that has no rows one that needs no tables, with `value` for
-    /// each column; whether the whole of `body` is such.
-    fn empty_out(&mut self, body: &mut SetExpr, value: &Expr) -> bool {
-        match body {
-            SetExpr::Select(select) if self.is_empty_select(select) => {
-                let Some(names) = titles::names_of(select) else { return false };
-                select.projection = names
-                    .into_iter()
-                    .map(|name| SelectItem::ExprWithAlias {
-                        expr: value.clone(),
-                        alias: Ident::with_quote('"', name),
-                    })
-                    .collect();
-                select.from = Vec::new();
-                select.distinct = None;
-                select.selection = Some(boolean(false));
-                select.group_by = GroupByExpr::Expressions(Vec::new(), Vec::new());
-                select.having = None;
-                select.qualify = None;
-                select.named_window = Vec::new();
-                select.lateral_views = Vec::new();
-                self.is_changed = true;
-                self.is_system = true;
-                true
-            }
-            SetExpr::SetOperation { left, right, .. } => {
-                // The types are those of the other side.
-                let value = Expr::value(Value::Null);
-                let left = self.empty_out(left, &value);
-                self.empty_out(right, &value) && left
-            }
-            _ => false,
-        }
-    }
-
     /// A scalar subquery that may depend on the row around it has to be an
     /// aggregate for DataFusion. Of a catalog it has one row, whose greatest
     /// value it then is.
@@ -323,58 +291,6 @@ impl Rewriter<'_> {
             *expr = call("max", vec![value]);
             query.order_by = None;
             self.is_changed = true;
-        }
-    }
-
-    fn is_empty_query(&self, query: &Query) -> bool {
-        match query.body.as_ref() {
-            SetExpr::Select(select) => self.is_empty_select(select),
-            _ => false,
-        }
-    }
-
-    /// Whether a SELECT reads of a catalog that never has rows, in a way that
-    /// leaves none: not by an outer join, and not into an aggregate.
-    fn is_empty_select(&self, select: &Select) -> bool {
-        let is_grouped =
-            !matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
-        (select.from.iter().any(|from| self.is_empty_from(from)) || reads_privileges(select))
-            && (is_grouped || !has_aggregate(select))
-    }
-
-    fn is_empty_from(&self, from: &TableWithJoins) -> bool {
-        let is_empty = self.is_empty_factor(&from.relation)
-            || from.joins.iter().any(|join| {
-                let is_inner = matches!(
-                    join.join_operator,
-                    JoinOperator::Join(_) | JoinOperator::Inner(_) | JoinOperator::CrossJoin(_)
-                );
-                is_inner && self.is_empty_factor(&join.relation)
-            });
-        // These have the rows of their right side, whatever the left one has.
-        let has_right = from.joins.iter().any(|join| {
-            matches!(
-                join.join_operator,
-                JoinOperator::Right(_)
-                    | JoinOperator::RightOuter(_)
-                    | JoinOperator::FullOuter(_)
-                    | JoinOperator::RightSemi(_)
-                    | JoinOperator::RightAnti(_)
-            )
-        });
-        is_empty && !has_right
-    }
-
-    fn is_empty_factor(&self, factor: &TableFactor) -> bool {
-        match factor {
-            TableFactor::Table { name, args: None, .. } => {
-                self.catalog(name).is_some_and(|table| TABLES.is_empty(&table))
-            }
-            TableFactor::Derived { subquery, .. } => self.is_empty_query(subquery),
-            TableFactor::NestedJoin { table_with_joins, .. } => {
-                self.is_empty_from(table_with_joins)
-            }
-            _ => false,
         }
     }
 
@@ -461,52 +377,6 @@ impl Rewriter<'_> {
     }
 }
 
-fn has_aggregate(select: &Select) -> bool {
-    const AGGREGATES: [&str; 17] = [
-        "count",
-        "sum",
-        "min",
-        "max",
-        "avg",
-        "array_agg",
-        "string_agg",
-        "bool_or",
-        "bool_and",
-        "every",
-        "json_agg",
-        "jsonb_agg",
-        "stddev",
-        "stddev_samp",
-        "stddev_pop",
-        "variance",
-        "median",
-    ];
-    let is_aggregate = |item: &SelectItem| {
-        let text = item.to_string().to_lowercase();
-        AGGREGATES.iter().any(|name| text.contains(&format!("{name}(")))
-    };
-    select.having.is_some() || select.projection.iter().any(is_aggregate)
-}
-
-/// Whether a SELECT has a row for each privilege that was granted: none was.
-fn reads_privileges(select: &Select) -> bool {
-    select.projection.iter().any(|item| match item {
-        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => explodes(expr),
-        _ => false,
-    })
-}
-
-/// Whether it is `aclexplode(…)` or a part of what that gives.
-fn explodes(expr: &Expr) -> bool {
-    match expr {
-        Expr::CompoundFieldAccess { root: inner, .. }
-        | Expr::Nested(inner)
-        | Expr::Cast { expr: inner, .. } => explodes(inner),
-        Expr::Function(function) => is_called(&function.name, "aclexplode"),
-        _ => false,
-    }
-}
-
 /// Whether a function has this name, in whatever schema.
 fn is_called(name: &ObjectName, known: &str) -> bool {
     let last = name.0.last().and_then(|part| part.as_ident());
@@ -541,15 +411,22 @@ fn name_series(name: &ObjectName, alias: &mut Option<TableAlias>) -> bool {
     true
 }
 
-/// Functions that have another name in DataFusion; whether it was one.
+/// Functions that have another name in DataFusion.
+const RENAMED: [(&str, &str); 2] = [("every", "bool_and"), ("variance", "var_samp")];
+
+/// Gives a function the name that it has in DataFusion; whether it had another.
 fn rename(function: &mut Function) -> bool {
-    let known = match function.name.to_string().to_lowercase().as_str() {
-        "every" => "bool_and",
-        "variance" => "var_samp",
-        _ => return false,
-    };
-    function.name = ObjectName::from(vec![Ident::new(known)]);
+    let name = function.name.to_string().to_lowercase();
+    let Some((_, known)) = RENAMED.iter().find(|(of, _)| *of == name) else { return false };
+    function.name = ObjectName::from(vec![Ident::new(*known)]);
     true
+}
+
+/// Whether an expression, by its words, will be called otherwise.
+fn has_other_words(words: &str) -> bool {
+    let words = words.to_lowercase();
+    let is_called = |name: &str| words.contains(&format!("{name}("));
+    words.contains(" escape ") || RENAMED.iter().any(|(name, _)| is_called(name))
 }
 
 /// Writes a pattern with the escape that DataFusion has; whether it had another.
@@ -644,201 +521,6 @@ fn plain_operator(op: &BinaryOperator) -> Option<BinaryOperator> {
         ">" => BinaryOperator::Gt,
         "||" => BinaryOperator::StringConcat,
         _ => return None,
-    })
-}
-
-/// Whether `left` is among what the list on the right has; none where that is a
-/// query, which DataFusion knows.
-fn member(left: &mut Box<Expr>, right: &mut Box<Expr>, negated: bool) -> Option<Expr> {
-    let of = element_type(right);
-    let list = unnested(right);
-    if matches!(list, Expr::Subquery(_)) {
-        return None;
-    }
-    let elements = match (&*list, literal(list)) {
-        (_, Some(text)) => {
-            let cast = |element: Expr| match &of {
-                Some(of) => cast_to(element, of.clone()),
-                None => element,
-            };
-            Some(elements_of(&text)?.into_iter().map(cast).collect())
-        }
-        (Expr::Array(array), None) => Some(array.elem.clone()),
-        _ => None,
-    };
-    let left = take(left);
-    Some(match elements {
-        Some(elements) if elements.is_empty() => boolean(negated),
-        Some(elements) => Expr::InList { expr: Box::new(left), list: elements, negated },
-        None => {
-            let has = call("array_has", vec![std::mem::replace(list, null_text()), left]);
-            match negated {
-                true => Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(has) },
-                false => has,
-            }
-        }
-    })
-}
-
-/// What the elements of text that is cast to an array are cast to.
-fn element_type(expr: &Expr) -> Option<DataType> {
-    let of = match expr {
-        Expr::Nested(inner) => return element_type(inner),
-        Expr::Cast {
-            data_type: DataType::Array(ArrayElemTypeDef::SquareBracket(of, _)), ..
-        } => of,
-        _ => return None,
-    };
-    let of = type_name(of).map_or_else(|| Some(of.as_ref().clone()), |name| known_type(&name));
-    // They are text as they are.
-    of.filter(|of| !matches!(of, DataType::Text | DataType::Varchar(_)))
-}
-
-/// The elements of an array that is written as text; none where it is not one, or
-/// has arrays in it.
-fn elements_of(text: &str) -> Option<Vec<Expr>> {
-    let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?.trim();
-    let mut rest = inner.chars().peekable();
-    let mut elements = Vec::new();
-    while rest.peek().is_some() {
-        if !elements.is_empty() && rest.next() != Some(',') {
-            return None;
-        }
-        while rest.next_if(|next| next.is_whitespace()).is_some() {}
-        elements.push(element(&mut rest)?);
-    }
-    Some(elements)
-}
-
-/// The next element of an array, up to the comma behind it.
-fn element(rest: &mut Peekable<Chars<'_>>) -> Option<Expr> {
-    let mut word = String::new();
-    if rest.next_if_eq(&'"').is_some() {
-        loop {
-            match rest.next()? {
-                '"' => break,
-                '\\' => word.push(rest.next()?),
-                other => word.push(other),
-            }
-        }
-        while rest.next_if(|next| next.is_whitespace()).is_some() {}
-        return Some(self::text(&word));
-    }
-    while let Some(next) = rest.next_if(|next| *next != ',') {
-        match next {
-            '{' | '}' | '"' => return None,
-            '\\' => word.push(rest.next()?),
-            other => word.push(other),
-        }
-    }
-    match word.trim() {
-        "" => None,
-        null if null.eq_ignore_ascii_case("null") => Some(Expr::value(Value::Null)),
-        word => Some(self::text(word)),
-    }
-}
-
-fn unnested(expr: &mut Expr) -> &mut Expr {
-    // An array that is written as text is one without its cast.
-    let is_array = matches!(expr, Expr::Cast { expr: inner, data_type: DataType::Array(_), .. }
-        if literal(inner).is_some());
-    if !is_array && !matches!(expr, Expr::Nested(_)) {
-        return expr;
-    }
-    match expr {
-        Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => unnested(inner),
-        other => other,
-    }
-}
-
-/// What there is for a type that is not SQL's own.
-fn known_type(name: &str) -> Option<DataType> {
-    Some(match name {
-        "text" | "name" | "char" | "bpchar" | "varchar" | "unknown" | "cstring" | "oidvector"
-        | "int2vector" | "aclitem" | "json" | "jsonb" | "uuid" | "xml" | "sql_identifier"
-        | "character_data" | "yes_or_no" => DataType::Text,
-        "oid" | "xid" | "regrole" | "int8" | "cardinal_number" => DataType::BigInt(None),
-        "int4" => DataType::Integer(None),
-        "int2" => DataType::SmallInt(None),
-        "bool" => DataType::Boolean,
-        "float4" => DataType::Real,
-        "float8" => DataType::DoublePrecision,
-        _ => return None,
-    })
-}
-
-/// The last part of the name of a type that is not SQL's own, in lower case.
-fn type_name(data_type: &DataType) -> Option<String> {
-    match data_type {
-        DataType::Regclass => Some("regclass".to_owned()),
-        DataType::JSON => Some("json".to_owned()),
-        DataType::JSONB => Some("jsonb".to_owned()),
-        DataType::Uuid => Some("uuid".to_owned()),
-        DataType::Custom(name, modifiers) if modifiers.is_empty() => {
-            let last = name.0.last()?.as_ident()?;
-            Some(last.value.to_lowercase())
-        }
-        _ => None,
-    }
-}
-
-/// The text of a literal.
-fn literal(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Value(value) => match &value.value {
-            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => {
-                Some(text.clone())
-            }
-            Value::Number(number, _) => Some(number.clone()),
-            _ => None,
-        },
-        Expr::Nested(inner) => literal(inner),
-        _ => None,
-    }
-}
-
-fn take(expr: &mut Box<Expr>) -> Expr {
-    std::mem::replace(expr.as_mut(), null_text())
-}
-
-fn text(text: &str) -> Expr {
-    Expr::value(Value::SingleQuotedString(text.to_owned()))
-}
-
-fn boolean(is_true: bool) -> Expr {
-    Expr::value(Value::Boolean(is_true))
-}
-
-fn null_text() -> Expr {
-    null(DataType::Text)
-}
-
-fn null(data_type: DataType) -> Expr {
-    cast_to(Expr::value(Value::Null), data_type)
-}
-
-fn cast_to(expr: Expr, data_type: DataType) -> Expr {
-    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
-}
-
-fn call(name: &str, arguments: Vec<Expr>) -> Expr {
-    let args = arguments
-        .into_iter()
-        .map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)))
-        .collect();
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args,
-            clauses: Vec::new(),
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
     })
 }
 

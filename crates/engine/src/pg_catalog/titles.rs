@@ -13,18 +13,16 @@ pub(super) fn name_all(statement: &mut Statement) {
     let _: ControlFlow<()> = statement.visit(&mut Namer { is_inner: false });
 }
 
-/// Keeps the names of columns that are called by their words, where these will be
-/// others.
-pub(super) fn keep(statement: &mut Statement) {
-    const SIGNS: [&str; 3] = ["every(", "variance(", " escape "];
+/// Keeps the names of columns that are called by their words, where `is_other`
+/// says that these will be others.
+pub(super) fn keep(statement: &mut Statement, is_other: impl Fn(&str) -> bool) {
     let Statement::Query(query) = statement else { return };
     let SetExpr::Select(select) = query.body.as_mut() else { return };
     let mut taken = given_names(select);
     for item in &mut select.projection {
         let SelectItem::UnnamedExpr(expr) = item else { continue };
         let words = expr.to_string();
-        let lower = words.to_ascii_lowercase();
-        if SIGNS.iter().any(|sign| lower.contains(sign)) && taken.insert(words.clone()) {
+        if is_other(&words) && taken.insert(words.clone()) {
             let expr = std::mem::replace(expr, Expr::value(Value::Null));
             let alias = Ident::with_quote('"', words);
             *item = SelectItem::ExprWithAlias { expr, alias };

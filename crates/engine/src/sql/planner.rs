@@ -264,11 +264,15 @@ impl Planner<'_> {
             all.push(Described { name: name.clone(), columns, sql: Some(sql.clone()) });
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
-        describe::register(session, self.tenant, &all)?;
-        if let Some(postgres) = self.postgres {
-            known.extend(pg_catalog::register_tables(session, postgres, listing, &all)?);
+        match self.postgres {
+            Some(postgres) => {
+                known.extend(pg_catalog::register_tables(session, postgres, listing, &all)?);
+            }
+            None => {
+                describe::register(session, self.tenant, &all)?;
+                known.extend(describe::NAMES.iter().map(|name| (*name).to_owned()));
+            }
         }
-        known.extend(describe::NAMES.iter().map(|name| (*name).to_owned()));
         Ok(())
     }
 
