@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use crate::workspace::run_quietly;
+use crate::workspace::{cargo, run_quietly};
 
 /// The workspace and its dependency graph, for all platforms and features.
 #[derive(Debug, Deserialize)]
@@ -71,7 +70,7 @@ pub(crate) struct DependencyKind {
 impl Metadata {
     /// Runs `cargo metadata` on the workspace of `manifest`.
     pub(crate) fn load(manifest: &Path) -> Result<Self> {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        let mut command = cargo();
         command.args(["metadata", "--format-version", "1", "--all-features", "--manifest-path"]);
         command.arg(manifest);
         let text = run_quietly(&mut command)?;

@@ -40,10 +40,24 @@ impl Workspace {
 
     /// `cargo` at the root, with `arguments` separated by blanks.
     pub(crate) fn cargo(&self, arguments: &str) -> Command {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        let mut command = cargo();
         command.current_dir(&self.root).args(arguments.split_whitespace());
         command
     }
+}
+
+/// The `cargo` that runs this tool, without what it said of this tool. Build scripts
+/// look at that: with it, a build from here and one by hand would each compile again
+/// what stands on them, which is most of the dependencies.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|start| text.starts_with(start)) {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 /// Runs `command` with its output on the terminal; a status other than zero is
@@ -204,6 +218,24 @@ mod tests {
         let error = done.unwrap_err().to_string();
         assert!(error.contains("printed nothing"), "{error}");
         assert_eq!(seen, ["one"]);
+    }
+
+    #[test]
+    fn cargo_hears_nothing_of_the_package_that_calls_it() {
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "env"]);
+        for (name, value) in cargo().get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        let heard = run_quietly(&mut shell).unwrap();
+        assert!(heard.contains("CARGO="), "{heard}");
+        for name in ["CARGO_MANIFEST_DIR=", "CARGO_PKG_NAME="] {
+            assert!(!heard.contains(name), "{heard}");
+        }
     }
 
     #[test]

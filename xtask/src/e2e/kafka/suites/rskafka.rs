@@ -1,7 +1,6 @@
 //! Scenario `kafka_rskafka`: the integration tests of the crate rskafka.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,6 +10,7 @@ use super::{output_of, prepare, source};
 use crate::e2e::Context;
 use crate::e2e::server::Server;
 use crate::steps::Report;
+use crate::workspace::cargo;
 
 const NAME: &str = "rskafka";
 const VERSION: &str = "0.6.0";
@@ -62,10 +62,6 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
     }
     server.stop()?;
     Ok(list.judge(&outcomes))
-}
-
-fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
 }
 
 fn fetch(folder: &Path, to: &Path) -> Result<()> {
