@@ -83,15 +83,15 @@ pub(crate) async fn run(
     options: &EngineOptions,
 ) -> Result<Spent, Refusal> {
     let failed = |error| of(&error, sql);
-    let Plan { session, plan, tag, parameters } = plan;
+    let Plan { session, plan, tag, parameters, titles } = plan;
     if manner.describe_only {
-        let schema: SchemaRef = Arc::new(plan.schema().as_arrow().clone());
+        let schema = titles.of(plan.schema().inner());
         sink.begin(columns(&schema), schema_message(&schema)?, parameters, tag.to_owned()).await?;
         return Ok(Spent::default());
     }
     let physical = session.state.create_physical_plan(&plan).await.map_err(failed)?;
     let physical = interruptible(physical, usage.given_up()).map_err(failed)?;
-    let schema = physical.schema();
+    let schema = titles.of(&physical.schema());
     sink.begin(columns(&schema), schema_message(&schema)?, parameters, tag.to_owned()).await?;
     let stream = execute_stream(Arc::clone(&physical), session.task()).map_err(failed)?;
     let mut writer = Writer {

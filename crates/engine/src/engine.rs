@@ -127,7 +127,8 @@ impl Engine {
             limits: question.limits,
             describe_only: sql.describe_only,
         };
-        match planner.plan(sql).await? {
+        // What planning goes through is large; callers need not hold it.
+        match Box::pin(planner.plan(sql)).await? {
             Outcome::Rows(plan) => {
                 answer::run(*plan, &sql.sql, sink, manner, usage, &self.options).await
             }

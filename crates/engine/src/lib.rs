@@ -39,6 +39,7 @@ mod tail_columns;
 #[cfg(test)]
 mod test_stream;
 mod usage;
+mod zones;
 
 pub use chunks::ChunkAccess;
 pub use error::Error;

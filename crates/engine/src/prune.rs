@@ -1,5 +1,6 @@
 //! What is known of records without reading them: the bounds of chunks, of the
-//! tail, and of its blocks, held against a question's filters.
+//! tail, and of its blocks, and the zones of their fields, held against a
+//! question's filters.
 //!
 //! Bounds may be wider than what is there, never narrower. Where nothing can be
 //! proved, everything is kept.
@@ -18,6 +19,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 
 use crate::schema::{APPENDED, OFFSET, PARTITION, TIMESTAMP};
+use crate::zones::{ByColumn, Zone};
 
 /// What is known of some records of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,27 +60,43 @@ impl Pruner {
     pub(crate) fn keep(&self, bounds: &[Bounds]) -> Vec<bool> {
         let pruned = self.0.as_ref().filter(|_| !bounds.is_empty());
         pruned
-            .and_then(|predicate| predicate.prune(&Containers(bounds)).ok())
+            .and_then(|predicate| predicate.prune(&Containers { bounds, zones: None }).ok())
             .filter(|keep| keep.len() == bounds.len())
             .unwrap_or_else(|| vec![true; bounds.len()])
     }
+
+    /// Whether records within these bounds, of whose columns so much is known,
+    /// may meet the filter.
+    pub(crate) fn keeps(&self, bounds: Bounds, zones: &ByColumn) -> bool {
+        let of = Containers { bounds: &[bounds], zones: Some(zones) };
+        let kept = self.0.as_ref().and_then(|predicate| predicate.prune(&of).ok());
+        kept.is_none_or(|keep| keep != [false])
+    }
 }
 
-struct Containers<'a>(&'a [Bounds]);
+struct Containers<'a> {
+    bounds: &'a [Bounds],
+    /// Only where there is one of them.
+    zones: Option<&'a ByColumn>,
+}
 
 impl Containers<'_> {
     fn partitions(&self) -> ArrayRef {
-        let each = self.0.iter().map(|bounds| partition_value(bounds.partition));
+        let each = self.bounds.iter().map(|bounds| partition_value(bounds.partition));
         Arc::new(Int32Array::from_iter_values(each))
     }
 
     fn offsets(&self, of: impl Fn(&Bounds) -> i64) -> ArrayRef {
-        Arc::new(Int64Array::from_iter_values(self.0.iter().map(of)))
+        Arc::new(Int64Array::from_iter_values(self.bounds.iter().map(of)))
     }
 
     fn times(&self, of: impl Fn(&Bounds) -> Option<i64>) -> ArrayRef {
-        let times: TimestampMicrosecondArray = self.0.iter().map(of).collect();
+        let times: TimestampMicrosecondArray = self.bounds.iter().map(of).collect();
         Arc::new(times.with_timezone("UTC"))
+    }
+
+    fn zone(&self, column: &Column) -> Option<&Zone> {
+        self.zones?.get(column.name())
     }
 }
 
@@ -88,7 +106,7 @@ impl PruningStatistics for Containers<'_> {
             PARTITION => Some(self.partitions()),
             OFFSET => Some(self.offsets(|bounds| bounds.base.0)),
             TIMESTAMP => Some(self.times(|bounds| Some(bounds.timestamps?.0))),
-            _ => None,
+            _ => self.zone(column)?.least.to_array().ok(),
         }
     }
 
@@ -98,21 +116,26 @@ impl PruningStatistics for Containers<'_> {
             OFFSET => Some(self.offsets(|bounds| bounds.next.0.saturating_sub(1))),
             TIMESTAMP => Some(self.times(|bounds| Some(bounds.timestamps?.1))),
             APPENDED => Some(self.times(|bounds| bounds.appended_max)),
-            _ => None,
+            _ => self.zone(column)?.greatest.to_array().ok(),
         }
     }
 
     fn num_containers(&self) -> usize {
-        self.0.len()
+        self.bounds.len()
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        let is_never_null = [PARTITION, OFFSET, TIMESTAMP, APPENDED].contains(&column.name());
-        is_never_null.then(|| Arc::new(UInt64Array::from(vec![0; self.0.len()])) as ArrayRef)
+        let nulls = match [PARTITION, OFFSET, TIMESTAMP, APPENDED].contains(&column.name()) {
+            true => vec![0; self.bounds.len()],
+            false => vec![self.zone(column)?.nulls],
+        };
+        Some(Arc::new(UInt64Array::from(nulls)))
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
-        None
+        // All zones are of the same rows.
+        let rows = self.zones?.values().next()?.rows;
+        Some(Arc::new(UInt64Array::from(vec![rows])))
     }
 
     fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {

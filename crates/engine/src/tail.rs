@@ -2,7 +2,8 @@
 //! and handed on as columns.
 //!
 //! Rows outside of the cut never leave: blocks are trimmed at both ends. What
-//! the bounds of a block rule out is not looked at.
+//! the bounds of a block rule out is not looked at, nor is what the zones of
+//! those of its fields rule out that it has as columns already.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,6 +28,7 @@ use datafusion::common::{Statistics, internal_err};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::expressions::{Column, DynamicFilterTracking};
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{
     EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr, conjunction,
 };
@@ -93,10 +95,11 @@ impl Tail {
         Self { reads, options, counts }
     }
 
-    /// The block that speaks for `at`, from the cache or from the server.
-    pub(crate) async fn block(&self, range: &TailRange, at: Offset) -> Result<Arc<Block>, Error> {
+    /// The block that speaks for `at`, from the cache or from the server; to be
+    /// [kept](Self::keep) once its fields were read.
+    pub(crate) async fn block(&self, range: &TailRange, at: Offset) -> Result<Found, Error> {
         if let Some(block) = self.reads.tail_cache.get(range.partition, at) {
-            return Ok(block);
+            return Ok(Found { block, is_new: false });
         }
         let bytes_max = self.options.tail_read_bytes;
         let (part, bytes) = self.reads.tail.read(range.partition, at, bytes_max).await?;
@@ -117,9 +120,29 @@ impl Tail {
                 error => error,
             })?;
         let block = Arc::new(Block::new(range.partition, at, part.next, rows));
-        self.reads.tail_cache.put(range.partition, block.clone());
-        Ok(block)
+        Ok(Found { block, is_new: true })
     }
+
+    /// Keeps a block for the questions to come. It has grown by so many bytes
+    /// since it was found.
+    pub(crate) fn keep(&self, partition: Partition, found: Found, grown: usize) {
+        let cache = &self.reads.tail_cache;
+        match found.is_new {
+            true => {
+                found.block.grow(grown);
+                cache.put(partition, found.block);
+            }
+            false => cache.grown(partition, &found.block, grown),
+        }
+    }
+}
+
+/// A block of the tail, as it was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) block: Arc<Block>,
+    /// The cache does not have it yet.
+    is_new: bool,
 }
 
 /// The columns of what the server answered.
@@ -325,6 +348,7 @@ impl ExecutionPlan for TailExec {
             columns: self.columns.clone(),
             schema: self.schema.clone(),
             pruner: Pruner::new(self.filter.as_ref(), &self.schema),
+            zoned: zoned(self.filter.as_ref(), &self.schema),
             filter: self.filter.clone(),
             is_dynamic,
             left: self.fetch,
@@ -422,6 +446,8 @@ struct TailScan {
     columns: TailColumns,
     schema: SchemaRef,
     pruner: Pruner,
+    /// The columns that the filter is over, where blocks have zones of them.
+    zoned: Vec<usize>,
     filter: Option<Arc<dyn PhysicalExpr>>,
     is_dynamic: bool,
     left: Option<usize>,
@@ -459,27 +485,50 @@ impl TailScan {
                 self.at = None;
                 continue;
             }
-            let block = self.tail.block(&range, at).await?;
-            self.at = Some(block.next);
-            self.take(&block, at, &range)?;
+            let found = self.tail.block(&range, at).await?;
+            self.at = Some(found.block.next);
+            let mut grown = 0;
+            let taken = self.take(&found.block, at, &range, &mut grown);
+            self.tail.keep(range.partition, found, grown);
+            taken?;
         }
     }
 
-    /// Takes what the cut has of a block.
-    fn take(&mut self, block: &Arc<Block>, from: Offset, of: &TailRange) -> DataFusionResult<()> {
+    /// Takes what the cut has of a block, and adds up by how many bytes that has
+    /// grown.
+    fn take(
+        &mut self,
+        block: &Block,
+        from: Offset,
+        of: &TailRange,
+        grown: &mut usize,
+    ) -> DataFusionResult<()> {
         if self.is_dynamic {
             // It may have become narrower since the last block.
             self.pruner = Pruner::new(self.filter.as_ref(), &self.schema);
         }
-        if self.pruner.keep(&[block.bounds]) != [true] {
+        if !self.may_match(block, grown)? {
             self.tail.counts.tail_blocks_pruned.add(1);
             return Ok(());
         }
-        let (rows, grown) = self.columns.of(block, from, of.end)?;
-        self.tail.reads.tail_cache.grown(of.partition, block, grown);
+        let (rows, more) = self.columns.of(block, from, of.end)?;
+        *grown += more;
         self.tail.reads.usage.add_rows(rows.num_rows() as u64);
         self.rows = (rows.num_rows() > 0).then_some(rows);
         Ok(())
+    }
+
+    /// Whether rows of a block may meet the filter, by what is known of it.
+    fn may_match(&self, block: &Block, grown: &mut usize) -> DataFusionResult<bool> {
+        if self.pruner.keep(&[block.bounds]) != [true] {
+            return Ok(false);
+        }
+        if self.zoned.is_empty() {
+            return Ok(true);
+        }
+        let (zones, more) = self.columns.zones(block, &self.zoned)?;
+        *grown += more;
+        Ok(zones.is_empty() || self.pruner.keeps(block.bounds, &zones))
     }
 
     fn filtered(&mut self, rows: RecordBatch) -> DataFusionResult<RecordBatch> {
@@ -497,6 +546,17 @@ impl TailScan {
         }
         Ok(rows)
     }
+}
+
+/// The columns of fields that a filter is over.
+fn zoned(filter: Option<&Arc<dyn PhysicalExpr>>, schema: &SchemaRef) -> Vec<usize> {
+    let columns = filter.map(collect_columns).unwrap_or_default();
+    let index = |column: &Column| schema.index_of(column.name()).ok();
+    let is_field = |index: &usize| {
+        let name = schema.field(*index).name();
+        table_schema().column_with_name(name).is_none()
+    };
+    columns.iter().filter_map(index).filter(is_field).collect()
 }
 
 #[cfg(test)]

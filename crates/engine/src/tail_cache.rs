@@ -17,14 +17,15 @@ use aquifer_types::{Offset, Partition};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::compute::{concat, concat_batches};
 use datafusion::arrow::error::ArrowError;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::Error;
 use crate::fields::{Columns, shred};
 use crate::prune::Bounds;
 use crate::schema::{APPENDED, OFFSET, TIMESTAMP, UNFIT, VALUE, table_schema};
+use crate::zones::Zones;
 
 /// Blocks that lie side by side are joined up to this size, so that a tail that
 /// was read record by record is not kept record by record.
@@ -49,6 +50,7 @@ pub(crate) struct Block {
     used: AtomicU64,
     /// Fields at the top, by name; `_unfit` of all fields is one of them.
     fields: Mutex<BTreeMap<String, FieldColumn>>,
+    zones: Mutex<Zones>,
 }
 
 /// A field of a block's values.
@@ -84,8 +86,9 @@ impl Block {
             appended_max: micros(APPENDED).map(|(_, max)| max),
         };
         let bytes = AtomicUsize::new(rows.get_array_memory_size() + BLOCK_OVERHEAD_BYTES);
-        let (used, fields) = (AtomicU64::new(0), Mutex::default());
-        Self { from, next, rows, bounds, bytes, used, fields }
+        let used = AtomicU64::new(0);
+        let (fields, zones) = (Mutex::default(), Mutex::default());
+        Self { from, next, rows, bounds, bytes, used, fields, zones }
     }
 
     /// The fields `roots` of its values, and by how many bytes it has grown for
@@ -122,6 +125,21 @@ impl Block {
         }
         let wanted = roots.iter().filter_map(|root| known.get_key_value(root));
         Ok((wanted.map(|(root, field)| (root.clone(), field.clone())).collect(), grown))
+    }
+
+    /// Counts bytes that it has grown by before it is kept.
+    pub(crate) fn grow(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The field `root` of its values, if it was read under this version.
+    pub(crate) fn known_field(&self, version: u32, root: &str) -> Option<FieldColumn> {
+        self.fields.lock().get(root).filter(|field| field.version == version).cloned()
+    }
+
+    /// What is known of its columns of fields, and of what is derived from them.
+    pub(crate) fn zones(&self) -> MutexGuard<'_, Zones> {
+        self.zones.lock()
     }
 
     fn bytes(&self) -> usize {
@@ -295,7 +313,32 @@ fn join(partition: Partition, before: &Block, behind: &Block) -> Result<Block, A
         }
     };
     let rows = RecordBatch::try_new(rows.schema(), rows.columns().iter().map(compact).collect())?;
-    Ok(Block::new(partition, before.from, behind.next, rows))
+    let joined = Block::new(partition, before.from, behind.next, rows);
+    let fields = join_fields(before, behind)?;
+    joined.grow(fields.values().map(FieldColumn::bytes).sum());
+    *joined.fields.lock() = fields;
+    Ok(joined)
+}
+
+/// The fields that both blocks have. None where somebody is reading some just now:
+/// the cache does not wait for that.
+fn join_fields(
+    before: &Block,
+    behind: &Block,
+) -> Result<BTreeMap<String, FieldColumn>, ArrowError> {
+    let (Some(before), Some(behind)) = (before.fields.try_lock(), behind.fields.try_lock()) else {
+        return Ok(BTreeMap::new());
+    };
+    let both = before.iter().filter_map(|(root, one)| {
+        let other = behind.get(root).filter(|other| other.version == one.version)?;
+        Some((root, one, other))
+    });
+    let joined = both.map(|(root, one, other)| {
+        let column = concat(&[one.column.as_ref(), other.column.as_ref()])?;
+        let unfit = concat(&[one.unfit.as_ref(), other.unfit.as_ref()])?;
+        Ok((root.clone(), FieldColumn { version: one.version, column, unfit }))
+    });
+    joined.collect()
 }
 
 #[cfg(test)]

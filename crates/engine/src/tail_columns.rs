@@ -13,6 +13,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use crate::fields::{Columns, Computed, Place};
 use crate::schema::{UNFIT, VALUE};
 use crate::tail_cache::{Block, FieldColumn, range_within};
+use crate::zones::ByColumn;
 
 /// What of a block is wanted, and in what order.
 #[derive(Debug, Clone)]
@@ -97,6 +98,42 @@ impl TailColumns {
         let count = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let batch = RecordBatch::try_new_with_options(inner.schema.clone(), columns, &count)?;
         Ok((batch, grown))
+    }
+
+    /// What is known of these of its columns in a block, without reading any field
+    /// that the block does not have; and by how many bytes it has grown for that.
+    pub(crate) fn zones(&self, block: &Block, columns: &[usize]) -> Result<(ByColumn, usize)> {
+        let inner = &*self.0;
+        let version = inner.columns.stream().version();
+        let (mut found, mut all_grown) = (ByColumn::new(), 0);
+        for index in columns {
+            let Some(place) = inner.projection.get(*index).and_then(|at| inner.columns.place(*at))
+            else {
+                return internal_err!("a scan has no column {index}");
+            };
+            let root = match place {
+                Place::Fixed(_) => continue,
+                Place::Field(name) => name,
+                Place::Derived(at) => match inner.derived.get(at) {
+                    Some(derived) => derived.root.as_str(),
+                    None => return internal_err!("a table has no derived column {at}"),
+                },
+            };
+            let Some(field) = block.known_field(version, root) else { continue };
+            let name = inner.schema.field(*index).name();
+            // What cannot be computed is not known; whoever reads the rows is told why.
+            let read = || match place {
+                Place::Derived(at) => {
+                    let fields = BTreeMap::from([(root.to_owned(), field)]);
+                    inner.derived(at, &block.rows, &fields).ok()
+                }
+                _ => Some(field.column),
+            };
+            let (zone, grown) = block.zones().zone(version, name, read);
+            all_grown += grown;
+            found.extend(zone.map(|zone| (name.clone(), zone)));
+        }
+        Ok((found, all_grown))
     }
 }
 

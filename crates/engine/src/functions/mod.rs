@@ -9,6 +9,7 @@ mod aggregate;
 mod bounded;
 mod concatenated;
 mod json;
+mod pattern;
 mod rules;
 mod text;
 
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::execution::FunctionRegistry;
 
+pub(crate) use pattern::{LIKE_PATTERN, like_pattern};
 pub(crate) use rules::{BytesAsText, Operators};
 #[cfg(test)]
 pub(crate) use text::text;
@@ -31,6 +33,7 @@ pub(crate) fn register(registry: &mut dyn FunctionRegistry, bytes_max: u64) -> R
         .chain(datafusion::functions::unicode::functions())
         .chain(datafusion::functions::regex::functions())
         .chain(json::functions())
+        .chain([pattern::function()])
         .chain(lists);
     for function in over_text {
         registry.register_udf(Arc::new(text::of_bytes(function, bytes_max)))?;

@@ -342,10 +342,6 @@ fn names() -> Vec<ScalarUDF> {
         [Some(pattern), values @ ..] => ScalarValue::Utf8(words::format(pattern, values)),
         _ => ScalarValue::Utf8(None),
     };
-    let like_pattern = |arguments: &[Option<String>]| match arguments {
-        [Some(pattern), Some(escape)] => text(words::like_pattern(pattern, escape)),
-        _ => ScalarValue::Utf8(None),
-    };
     let size_pretty = move |arguments: &[Option<String>]| {
         let bytes = first(arguments).and_then(|bytes| bytes.parse().ok());
         ScalarValue::Utf8(bytes.map(words::size_pretty))
@@ -356,7 +352,6 @@ fn names() -> Vec<ScalarUDF> {
         function("quote_literal", DataType::Utf8, quote_literal),
         function("parse_ident", text_list(), parse_ident),
         function("format", DataType::Utf8, format),
-        function("like_pattern", DataType::Utf8, like_pattern),
     ]
 }
 

@@ -12,8 +12,6 @@
 //! | `current_schema`, `session_user` without parentheses | calls |
 //! | `SELECT version()`, without FROM | `SELECT version() AS "version"` |
 //! | `array_upper(list, 1)` | its length |
-//! | `x LIKE y ESCAPE '/'` | `x LIKE like_pattern(y, '/')` |
-//! | `variance(x)`, `every(x)` | `var_samp(x)`, `bool_and(x)` |
 //! | `generate_series(…) AS n` | with a column of that name: `AS n (n)` |
 //! | `pg_get_keywords()` and its like in FROM | a catalog |
 //! | a SELECT from a catalog that never has rows, or of privileges | no rows, of the same columns |
@@ -34,8 +32,8 @@ use aquifer_query::wire::Refusal;
 use datafusion::sql::sqlparser::ast::{
     ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArguments,
     GroupByExpr, Ident, ObjectName, Query, SelectItem, SetExpr, Statement, TableAlias,
-    TableAliasColumnDef, TableFactor, TableWithJoins, Value, ValueWithSpan, Visit, VisitMut as _,
-    Visitor, VisitorMut, visit_relations,
+    TableAliasColumnDef, TableFactor, TableWithJoins, Value, Visit, VisitMut as _, Visitor,
+    VisitorMut, visit_relations,
 };
 
 use self::empty::{has_aggregate, reads_privileges};
@@ -43,7 +41,7 @@ use self::exprs::{boolean, call, literal, null, null_text, take, text};
 use self::lists::{elements_of, member, unnested};
 use self::types::{known_type, type_name};
 use super::names::{Oids, namespace, type_of_name};
-use super::{TABLES, information, titles, wildcards, words};
+use super::{TABLES, information, titles, wildcards};
 use crate::refusal::{invalid, refusal};
 use crate::sql::{INFORMATION, Listing, Named, PG_CATALOG};
 
@@ -53,7 +51,6 @@ pub(super) fn rewrite(statement: &mut Statement, listing: &Listing) -> Result<bo
     let _: ControlFlow<()> = Visit::visit(&*statement, &mut defined);
     let left = defined.leave(listing);
     let listing = left.as_ref().unwrap_or(listing);
-    titles::keep(statement, has_other_words);
     let mut rewriter =
         Rewriter { listing, oids: Oids::new(listing), is_changed: false, is_system: false };
     match statement.visit(&mut rewriter) {
@@ -298,12 +295,7 @@ impl Rewriter<'_> {
         Ok(match expr {
             Expr::Function(function) => {
                 self.unqualify(&mut function.name);
-                self.is_changed |= rename(function);
                 upper_bound(function)
-            }
-            Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
-                self.is_changed |= change_escape(pattern, escape_char)?;
-                None
             }
             Expr::Identifier(name) if name.quote_style.is_none() => {
                 let special = ["current_schema", "session_user", "current_role"];
@@ -409,61 +401,6 @@ fn name_series(name: &ObjectName, alias: &mut Option<TableAlias>) -> bool {
     });
     alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
     true
-}
-
-/// Functions that have another name in DataFusion.
-const RENAMED: [(&str, &str); 2] = [("every", "bool_and"), ("variance", "var_samp")];
-
-/// Gives a function the name that it has in DataFusion; whether it had another.
-fn rename(function: &mut Function) -> bool {
-    let name = function.name.to_string().to_lowercase();
-    let Some((_, known)) = RENAMED.iter().find(|(of, _)| *of == name) else { return false };
-    function.name = ObjectName::from(vec![Ident::new(*known)]);
-    true
-}
-
-/// Whether an expression, by its words, will be called otherwise.
-fn has_other_words(words: &str) -> bool {
-    let words = words.to_lowercase();
-    let is_called = |name: &str| words.contains(&format!("{name}("));
-    words.contains(" escape ") || RENAMED.iter().any(|(name, _)| is_called(name))
-}
-
-/// Writes a pattern with the escape that DataFusion has; whether it had another.
-fn change_escape(
-    pattern: &mut Box<Expr>,
-    escape: &mut Option<ValueWithSpan>,
-) -> Result<bool, Refusal> {
-    let Some(value) = escape.as_mut().map(|escape| &mut escape.value) else { return Ok(false) };
-    let (Value::SingleQuotedString(other) | Value::EscapedStringLiteral(other)) = &*value else {
-        return Ok(false);
-    };
-    if other.chars().count() > 1 {
-        let message = format!("ESCAPE takes one character or none, not '{other}'");
-        return Err(invalid("invalid-value", "22019", message));
-    }
-    if other == "\\" {
-        let is_plain = matches!(value, Value::SingleQuotedString(_));
-        *value = Value::SingleQuotedString("\\".to_owned());
-        return Ok(!is_plain);
-    }
-    let given = match pattern.as_ref() {
-        Expr::Value(value) => match &value.value {
-            Value::SingleQuotedString(given) => Some(given),
-            _ => None,
-        },
-        _ => None,
-    };
-    **pattern = match given {
-        // So a view that is made of it is known to those who have no such function.
-        Some(given) => text(&words::like_pattern(given, other)),
-        None => {
-            let other = text(other);
-            call("like_pattern", vec![take(pattern), other])
-        }
-    };
-    *escape = None;
-    Ok(true)
 }
 
 fn is_information(name: &ObjectName) -> bool {

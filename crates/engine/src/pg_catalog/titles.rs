@@ -13,23 +13,6 @@ pub(super) fn name_all(statement: &mut Statement) {
     let _: ControlFlow<()> = statement.visit(&mut Namer { is_inner: false });
 }
 
-/// Keeps the names of columns that are called by their words, where `is_other`
-/// says that these will be others.
-pub(super) fn keep(statement: &mut Statement, is_other: impl Fn(&str) -> bool) {
-    let Statement::Query(query) = statement else { return };
-    let SetExpr::Select(select) = query.body.as_mut() else { return };
-    let mut taken = given_names(select);
-    for item in &mut select.projection {
-        let SelectItem::UnnamedExpr(expr) = item else { continue };
-        let words = expr.to_string();
-        if is_other(&words) && taken.insert(words.clone()) {
-            let expr = std::mem::replace(expr, Expr::value(Value::Null));
-            let alias = Ident::with_quote('"', words);
-            *item = SelectItem::ExprWithAlias { expr, alias };
-        }
-    }
-}
-
 /// Names the columns of a statement that only calls functions, such as
 /// `SELECT version()`, after these; whether there were any.
 pub(super) fn name_calls(statement: &mut Statement) -> bool {

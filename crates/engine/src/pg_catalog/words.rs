@@ -167,25 +167,6 @@ pub(super) fn size_pretty(bytes: i64) -> String {
     format!("{size} {}", UNITS.get(unit).copied().unwrap_or_default())
 }
 
-/// A pattern of LIKE whose escape is a backslash, from one with another escape
-/// or, where that is empty, with none.
-pub(super) fn like_pattern(pattern: &str, escape: &str) -> String {
-    let escape = escape.chars().next();
-    let mut out = String::new();
-    let mut characters = pattern.chars();
-    while let Some(character) = characters.next() {
-        if Some(character) == escape {
-            out.push('\\');
-            out.extend(characters.next());
-        } else if character == '\\' {
-            out.push_str("\\\\");
-        } else {
-            out.push(character);
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,17 +219,5 @@ mod tests {
         ] {
             assert_eq!(size_pretty(bytes), expected);
         }
-    }
-
-    #[test]
-    fn patterns_get_the_escape_that_is_known() {
-        let check = |pattern: &str, escape: &str, expected: &str| {
-            assert_eq!(like_pattern(pattern, escape), expected);
-        };
-        check("pg/_%", "/", "pg\\_%");
-        check("100//%", "/", "100\\/%");
-        check("a\\b%", "/", "a\\\\b%");
-        check("a\\_b", "", "a\\\\_b");
-        check("end/", "/", "end\\");
     }
 }

@@ -83,7 +83,9 @@ impl Source for CutSource {
 
     async fn tail(&self, tail: usize, from: Offset) -> Result<TailBlock<TableRows>, Failure> {
         let range = self.tails.get(tail).ok_or(Failure::Lost)?;
-        let block = self.tail.block(range, from).await.map_err(failure)?;
+        let found = self.tail.block(range, from).await.map_err(failure)?;
+        let block = Arc::clone(&found.block);
+        self.tail.keep(range.partition, found, 0);
         let rows = TableRows::new(range.partition.index, &block.rows).ok_or(Failure::Lost)?;
         Ok(TailBlock { rows, next: block.next })
     }

@@ -7,9 +7,11 @@
 
 mod command;
 mod describe;
+mod dialect;
 mod names;
 mod parameters;
 mod planner;
+mod repeated;
 mod server;
 mod session;
 mod source;

@@ -16,8 +16,10 @@ use datafusion::sql::sqlparser::ast::{ObjectName, Statement};
 
 use super::command::Command;
 use super::describe::{self, Described};
+use super::dialect;
 use super::names::{Listing, Named, PUBLIC, names_any, parts, resolve_all, title_columns};
 use super::parameters;
+use super::repeated::{Chosen, Titles, tell_apart};
 use super::server::Server;
 use super::session::{Session, Sessions};
 use super::source::Source;
@@ -50,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) tag: &'static str,
     /// The types of its placeholders.
     pub(crate) parameters: Vec<String>,
+    /// What its columns are called in the answer.
+    pub(crate) titles: Titles,
 }
 
 /// Plans the statements of one question.
@@ -146,7 +150,7 @@ impl Planner<'_> {
         let is_listed = names_any(&statement)
             || self.postgres.is_some() && pg_catalog::may_need_rewriting(source.text());
         let listing = if is_listed { self.listing().await? } else { self.empty_listing() };
-        let (session, plan) = self.logical(source, statement, &listing).await?;
+        let (session, plan, titles) = self.logical(source, statement, &listing).await?;
         let values = question.map_or(&[][..], |(question, _)| &question.parameters);
         let mut types = parameters::types(&plan)?;
         // What was rewritten may have left out the places of some.
@@ -158,6 +162,7 @@ impl Planner<'_> {
             plan,
             tag,
             parameters: parameters::words(&types),
+            titles,
         })))
     }
 
@@ -167,7 +172,7 @@ impl Planner<'_> {
         mut source: Source,
         mut statement: Statement,
         listing: &Listing,
-    ) -> Result<(Session, LogicalPlan), Refusal> {
+    ) -> Result<(Session, LogicalPlan, Titles), Refusal> {
         let used = resolve_all(&mut statement, listing)?;
         let mut expansion = Expansion::new(listing, self.options);
         expansion.add(&used)?;
@@ -183,8 +188,8 @@ impl Planner<'_> {
         }
         self.register_views(&session, views, listing, &mut known).await?;
         source.spell(known.iter().map(String::as_str));
-        let plan = plan(&session, &source, listing).await?;
-        Ok((session, plan))
+        let (plan, titles) = Box::pin(titled_plan(&session, &source, listing)).await?;
+        Ok((session, plan, titles))
     }
 
     /// Asks for the cut and registers its streams; the names that they know.
@@ -441,15 +446,53 @@ fn register(
         .map_err(|error| internal(error.to_string()))
 }
 
+/// The plan of `source` over what is registered, and what its columns are called.
+async fn titled_plan(
+    session: &Session,
+    source: &Source,
+    listing: &Listing,
+) -> Result<(LogicalPlan, Titles), Refusal> {
+    let refused = match plan(session, source, listing).await {
+        Ok(plan) => return Ok((plan, Titles::default())),
+        Err(refused) => refused,
+    };
+    for chosen in [Chosen::Columns, Chosen::Named] {
+        let mut statement = titled(source)?;
+        let titles = tell_apart(&mut statement, source.text(), chosen);
+        if titles.is_empty() {
+            continue;
+        }
+        if let Ok(plan) = planned(session, source, statement, listing).await {
+            return Ok((plan, titles));
+        }
+    }
+    Err(refused)
+}
+
 /// The plan of `source` over what is registered.
 async fn plan(
     session: &Session,
     source: &Source,
     listing: &Listing,
 ) -> Result<LogicalPlan, Refusal> {
+    planned(session, source, titled(source)?, listing).await
+}
+
+/// The statement, with names for columns that have none.
+fn titled(source: &Source) -> Result<Statement, Refusal> {
     let mut statement = source.parse()?;
     title_columns(&mut statement);
+    Ok(statement)
+}
+
+async fn planned(
+    session: &Session,
+    source: &Source,
+    mut statement: Statement,
+    listing: &Listing,
+) -> Result<LogicalPlan, Refusal> {
     resolve_all(&mut statement, listing)?;
+    dialect::adopt(&mut statement)?;
     asof::mark(&mut statement)?;
     let plan = session
         .state

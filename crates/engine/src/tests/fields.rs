@@ -12,8 +12,8 @@ use aquifer_types::StreamName;
 use datafusion::catalog::MemTable;
 
 use super::Fixture;
-use crate::Reads;
 use crate::test_stream::{Cut, Shape, TestStream, Values};
+use crate::{Reads, TailCache};
 
 /// The stream as `s`, and its records in memory, of which nothing is derived, as
 /// `plain`.
@@ -301,6 +301,40 @@ async fn a_tail_keeps_the_fields_that_were_asked_for() {
     assert_eq!(reads.tail_cache.bytes(), grown);
     check_same(&fixture, "SELECT * FROM s ORDER BY _partition, _offset").await;
     assert!(reads.tail_cache.bytes() > grown);
+}
+
+#[tokio::test]
+async fn blocks_of_the_tail_are_passed_over_by_what_is_known_of_their_fields() {
+    let stream = regular_of(80).await;
+    let cut = stream.whole();
+    // With other blocks, so that it is no field of these that a question had.
+    let elsewhere = fixture(&stream, &cut, &stream.reads(&cut));
+    let most = elsewhere.ask("SELECT max(size) AS m FROM s").await.expect("an answer").text();
+    let most = most.trim().trim_start_matches("{\"m\":").trim_end_matches('}').to_owned();
+    // All of its tail has room.
+    let reads = Reads { tail_cache: TailCache::new(64 << 20), ..stream.reads(&cut) };
+    let fixture = fixture(&stream, &cut, &reads);
+    for (filter, is_known) in [
+        (format!("size >= {most}"), false),
+        (format!("actor.at >= {most}"), false),
+        (format!("json_get_int(_value, 'actor', 'at') = {most}"), true),
+        ("actor.login = 'nobody'".to_owned(), true),
+        ("_value->'actor'->>'login' > 'z'".to_owned(), true),
+        ("verb > 'put'".to_owned(), true),
+    ] {
+        let sql = format!("SELECT _offset, size, verb FROM s WHERE {filter} ORDER BY _offset");
+        let pruned = async || {
+            let plan = fixture.ask(&format!("EXPLAIN ANALYZE {sql}")).await.expect("a plan").text();
+            let count = plan.split("tail_blocks_pruned=").nth(1).unwrap_or_default();
+            (count.chars().take_while(char::is_ascii_digit).collect::<String>(), plan.clone())
+        };
+        // Fields that no question had are read first.
+        let (first, plan) = pruned().await;
+        assert_eq!(first != "0", is_known, "{filter}: {plan}");
+        let (second, plan) = pruned().await;
+        assert_ne!(second, "0", "{filter}: {plan}");
+        check_same(&fixture, &sql).await;
+    }
 }
 
 #[tokio::test]

@@ -217,6 +217,21 @@ async fn what_is_wrong_is_named() {
             Err(("42883", "unknown-function", "input_file_name")),
         ),
         ("SELECT -9223372036854775808 / -1", Err(("22003", "out-of-range", "range"))),
+        (
+            "SELECT name FROM users WHERE name || '_x' LIKE '%!_x' ESCAPE '!' ORDER BY 1 LIMIT 1",
+            Ok(&[r#"{"name":"ann"}"#]),
+        ),
+        (
+            "SELECT name FROM users WHERE 'a_b' LIKE substr('a!_b?', 1, 4) ESCAPE '!' AND \
+             'axb' NOT LIKE CASE name WHEN 'ann' THEN 'a!_b' ELSE 'a_b' END ESCAPE '!'",
+            Ok(&[r#"{"name":"ann"}"#]),
+        ),
+        ("SELECT _offset FROM events WHERE '{\"n\":1}' LIKE _value ESCAPE '!' LIMIT 1", Ok(&[])),
+        ("SELECT 'a' LIKE 'b' ESCAPE 'ab'", Err(("22019", "invalid-value", "one character"))),
+        (
+            "SELECT every(length(name) = 3), variance(length(name)) AS v FROM users",
+            Ok(&[r#"{"every(length(name) = 3)":true,"v":0.0}"#]),
+        ),
         ("SELECT 1 + 1, upper('x')", Ok(&[r#"{"1 + 1":2,"upper('x')":"X"}"#])),
         (
             "SELECT * FROM events WHERE _key ~ '('",
@@ -224,6 +239,52 @@ async fn what_is_wrong_is_named() {
         ),
     ])
     .await;
+}
+
+#[tokio::test]
+async fn columns_may_have_the_same_name() {
+    check_all(&[
+        (
+            "SELECT city, * FROM users WHERE name = 'eve'",
+            Ok(&[r#"{"city":"Graz","name":"eve","city_2":"Graz"}"#]),
+        ),
+        (
+            "SELECT u.*, u.city FROM users u ORDER BY city LIMIT 1",
+            Ok(&[r#"{"name":"bob","city":"Bern","city_2":"Bern"}"#]),
+        ),
+        (
+            "SELECT upper(city) AS city, * FROM users ORDER BY name LIMIT 1",
+            Ok(&[r#"{"city":"ULM","name":"ann","city_2":"Ulm"}"#]),
+        ),
+        ("SELECT count(*), count(*) FROM users", Ok(&[r#"{"count(*)":3,"count(*)_2":3}"#])),
+        ("SELECT 1 AS x, 2 AS x", Ok(&[r#"{"x":1,"x_2":2}"#])),
+        (
+            "SELECT DISTINCT city, city FROM users ORDER BY city LIMIT 1",
+            Ok(&[r#"{"city":"Bern","city_2":"Bern"}"#]),
+        ),
+        (
+            "WITH u AS (SELECT name FROM users) SELECT name, length(name) AS n, * FROM u \
+             ORDER BY n, name LIMIT 1",
+            Ok(&[r#"{"name":"ann","n":3,"name_2":"ann"}"#]),
+        ),
+        ("SELECT nothing, * FROM users", Err(("42703", "unknown-column", "nothing"))),
+        ("SELECT * FROM (SELECT name, * FROM users) AS u", Err(("42000", "sql-invalid", "unique"))),
+        ("CREATE VIEW v AS SELECT name, * FROM users", Err(("42000", "sql-invalid", "unique"))),
+    ])
+    .await;
+    let fixture = Fixture::new();
+    let columns = async |sql: &str, describe_only: bool| {
+        let (question, sql) = question(sql);
+        let sql = SqlQuestion { describe_only, ..sql };
+        let (found, _) = fixture.ask_as(&question, &sql).await.expect("an answer");
+        found.columns.into_iter().map(|column| column.name).collect::<Vec<_>>()
+    };
+    for describe_only in [false, true] {
+        let found = columns("SELECT city, * FROM users", describe_only).await;
+        assert_eq!(found, ["city", "name", "city"]);
+    }
+    let plan = fixture.ask("EXPLAIN SELECT city, * FROM users").await.expect("a plan").text();
+    assert!(plan.contains("city #2"), "{plan}");
 }
 
 #[tokio::test]
