@@ -295,6 +295,8 @@ impl ChunkEncoder {
         self.writer.sync().map_err(Error::encode)?;
         let body = self.writer.inner();
         let body_end = body.len() as u64;
+        self.stats.unfit =
+            self.stats.unfit.filter(|unfit| !self.is_without_columns() || *unfit == 0);
         let mut pairs = metadata::encode(
             &self.spec,
             &self.stats,
@@ -314,6 +316,12 @@ impl ChunkEncoder {
             .ok_or_else(|| Error::encode("the footer has no place for its checksum"))?;
         let checksum = crc32c::crc32c(&file);
         Ok(EncodedChunk { bytes: file.into(), stats: self.stats, checksum })
+    }
+
+    /// Whether it follows a schema of which nothing has a column. Then nothing in
+    /// the chunk can say which of its values do not fit.
+    fn is_without_columns(&self) -> bool {
+        self.fields.as_ref().is_some_and(|fields| fields.shredder.columns().is_empty())
     }
 
     /// What is written at once, small against a row group so that its bound is
@@ -396,10 +404,13 @@ impl FieldColumns {
             self.costs.shred_bytes += rows.value_bytes();
             self.costs.shred_ns += self.now_ns().saturating_sub(started);
         }
-        let unfit = fields.first().map_or(0, |unfit| unfit.len() - unfit.null_count());
+        let unfit = match fields.first() {
+            Some(unfit) => (unfit.len() - unfit.null_count()) as u64,
+            None => self.shredder.count_broken(rows.values().iter()),
+        };
         let columns = fixed.columns().iter().cloned().chain(fields).collect();
         let batch = RecordBatch::try_new(self.arrow.clone(), columns).map_err(Error::encode)?;
-        Ok((batch, unfit as u64))
+        Ok((batch, unfit))
     }
 }
 

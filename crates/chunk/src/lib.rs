@@ -52,7 +52,7 @@
 //! | `aquifer.records`, `aquifer.raw_bytes` | rows; bytes of keys, headers and values |
 //! | `aquifer.min_timestamp`, `aquifer.max_timestamp`, `aquifer.max_appended` | ms; absent without rows |
 //! | `aquifer.schema` | the stream's schema that the columns of fields follow, as JSON; absent where values were not looked at |
-//! | `aquifer.unfit` | rows with something in `_unfit`; absent with the schema |
+//! | `aquifer.unfit` | rows with something in `_unfit`; absent with the schema, and where that has no column and a value begins as an object and is no JSON |
 //! | `aquifer.key_id` | kept for the id of the data key; absent: not encrypted |
 //! | `aquifer.crc32c` | CRC-32C of each 64 KiB of the row groups' bytes, from the file's start, 8 hex digits each |
 //! | `aquifer.tail` | last; where the row groups' bytes end (16 hex digits), and the CRC-32C (8) of all that follows them, counted with these 8 digits as `0` |

@@ -85,7 +85,8 @@ pub struct ChunkStats {
     /// When the last of them was appended; `None` without rows.
     pub max_appended: Option<Timestamp>,
     /// How many have a value that does not fit the stream's schema; `None` where
-    /// values were not looked at.
+    /// values were not looked at, and where the schema has no column and some begin
+    /// as an object and are no JSON: their fields are in nothing but themselves.
     pub unfit: Option<u64>,
 }
 

@@ -52,12 +52,19 @@ pub fn verify(object: impl Into<Arc<str>>, file: &Bytes) -> Result<Report, Error
     while let Some(window) = footer.window_at(at.0, at.1, &options) {
         for rows in footer.decode_rows(&window, segments.clone(), &mut last)? {
             stats.add(&rows.stats());
+            if let Some(fields) = fields.as_mut().filter(|fields| !fields.has_columns()) {
+                let broken = fields.shredder.count_broken(rows.values().iter());
+                stats.unfit = stats.unfit.map(|sum| sum + broken);
+            }
         }
         if let Some(fields) = &mut fields {
             let unfit = fields.check(&footer, &window, segments.clone())?;
             stats.unfit = stats.unfit.map(|sum| sum + unfit);
         }
         at = (window.row_group, window.rows.end);
+    }
+    if fields.is_some_and(|fields| !fields.has_columns()) {
+        stats.unfit = stats.unfit.filter(|broken| *broken == 0);
     }
     if stats != *footer.stats() {
         let why = format!("its rows amount to {stats:?}, its metadata says {:?}", footer.stats());
@@ -86,14 +93,18 @@ impl FieldCheck {
         Self { shredder: Shredder::new(schema) }
     }
 
-    /// How many rows of a window have something that does not fit.
+    fn has_columns(&self) -> bool {
+        !self.shredder.columns().is_empty()
+    }
+
+    /// How many rows of a window have something in `_unfit`.
     fn check(
         &mut self,
         footer: &Footer,
         window: &Window,
         segments: Segments,
     ) -> Result<u64, Error> {
-        if self.shredder.columns().is_empty() {
+        if !self.has_columns() {
             return Ok(0);
         }
         let mut unfit = 0;

@@ -68,6 +68,12 @@ fn columns_that_no_value_has_are_there() {
     assert_eq!(reader.footer().schema(), Some(&bare));
     assert_eq!(chunk.stats.unfit, Some(0));
     assert_eq!(read(&reader, 0, SMALL).unwrap(), records);
+    // Where nothing has a column, no value can say that it is broken.
+    let mut broken = records.clone();
+    broken[7].value = Some(Bytes::from_static(b"{\"n\":1"));
+    let chunk = encode_with(spec(90, 400), small_pages(), &broken, &bare).unwrap();
+    assert_eq!(chunk.stats.unfit, None);
+    assert_eq!(verify("test", &chunk.bytes).unwrap().stats, chunk.stats);
     let empty = encode_with(spec(90, 400), small_pages(), &[], &schema).unwrap();
     verify("test", &empty.bytes).unwrap();
 }

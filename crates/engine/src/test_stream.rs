@@ -53,6 +53,9 @@ pub(crate) enum Values {
     /// no columns of fields, each of the others those that were found until
     /// then.
     Any,
+    /// Text, and what begins as an object and is no JSON, in chunks that follow a
+    /// schema without fields.
+    Broken,
     /// JSON objects in which everything fits, in chunks that have columns, with
     /// a number that grows within an object.
     Regular,
@@ -236,7 +239,7 @@ impl Stored {
             let is_shredded = match shape.values {
                 Values::Words => false,
                 Values::Any => number > 0,
-                Values::Regular => true,
+                Values::Broken | Values::Regular => true,
             };
             if is_shredded {
                 *schema = extended(schema, &part);
@@ -305,6 +308,10 @@ fn value(shape: &Shape, time: i64, random: &mut StdRng) -> Vec<u8> {
             format!("{{\"n\":{}}}{}", random.random_range(0..100), filler(random)).into_bytes()
         }
         Values::Any => any_value(random),
+        Values::Broken => {
+            let all = ["{\"n\":1", "{\"name\":\"ann\",\"n\":7} and more", "no json", "[{\"n\":1}]"];
+            all[random.random_range(0..all.len())].into()
+        }
         Values::Regular => {
             let (verb, filler) = (["get", "put"][random.random_range(0..2)], filler(random));
             let login = random.random_range(0..50);

@@ -136,13 +136,32 @@ impl Shredder {
         }
     }
 
-    fn row(&mut self, bytes: &[u8], row: u32) {
+    /// How many of these values begin as an object and are no JSON. For schemas
+    /// without columns: others have [`Shredder::shred`] say so of each.
+    pub(crate) fn count_broken<'a>(
+        &mut self,
+        values: impl Iterator<Item = Option<&'a [u8]>>,
+    ) -> u64 {
+        let mut broken = 0;
+        for bytes in values.flatten().filter(|bytes| is_object(bytes)) {
+            broken += u64::from(!self.read(bytes, 0));
+            self.unfit.fields.clear();
+        }
+        broken
+    }
+
+    /// Reads a value; whether it is JSON.
+    fn read(&mut self, bytes: &[u8], row: u32) -> bool {
         self.value += 1;
         let mut json = Json::new(bytes);
-        let is_json = std::str::from_utf8(bytes).is_ok()
+        std::str::from_utf8(bytes).is_ok()
             && json.expect(b'{').is_some()
             && self.object(&mut json, None, 1, row).is_some()
-            && json.is_at_end();
+            && json.is_at_end()
+    }
+
+    fn row(&mut self, bytes: &[u8], row: u32) {
+        let is_json = self.read(bytes, row);
         if is_json && self.unfit.fields.is_empty() {
             return;
         }

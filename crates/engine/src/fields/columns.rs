@@ -45,7 +45,8 @@ pub(crate) enum Part {
     Fitting,
     /// Chunks with columns, and records that do not fit.
     Mixed,
-    /// Chunks without columns.
+    /// Chunks without columns, but for those of which all values were found to
+    /// have no field.
     Values,
 }
 
@@ -53,9 +54,9 @@ impl Part {
     /// What a chunk is.
     pub(crate) fn of(chunk: &ChunkMeta) -> Self {
         match (chunk.schema_version, chunk.unfit) {
-            (0, _) => Self::Values,
+            (0, _) | (_, None) => Self::Values,
             (_, Some(0)) => Self::Fitting,
-            (_, _) => Self::Mixed,
+            (_, Some(_)) => Self::Mixed,
         }
     }
 }

@@ -304,6 +304,24 @@ async fn a_tail_keeps_the_fields_that_were_asked_for() {
 }
 
 #[tokio::test]
+async fn broken_values_are_read_from_chunks_without_columns_too() {
+    let mut random = StdRng::seed_from_u64(5);
+    let shape = Shape { values: Values::Broken, ..Shape::default() };
+    let mut stream = TestStream::new(TierStore::in_memory(), &shape, &mut random).await;
+    // Fields are found later.
+    let other = Shape { values: Values::Any, ..Shape::default() };
+    stream.schema = TestStream::new(TierStore::in_memory(), &other, &mut random).await.schema;
+    let cut = stream.whole();
+    let fixture = fixture(&stream, &cut, &stream.reads(&cut));
+    let found = "SELECT count(*) > 0 AS x FROM s WHERE _value->>'n' = 1";
+    assert_eq!(fixture.ask(found).await.expect("an answer").text(), "{\"x\":true}\n");
+    for read in READS.iter().chain(&["n", "_unfit"]) {
+        let sql = format!("SELECT {read} AS x FROM s ORDER BY _partition, _offset");
+        check_same(&fixture, &sql).await;
+    }
+}
+
+#[tokio::test]
 async fn blocks_of_the_tail_are_passed_over_by_what_is_known_of_their_fields() {
     let stream = regular_of(80).await;
     let cut = stream.whole();
