@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 use crate::batches::{self, failed};
 use crate::problem::Problem;
 use crate::questions::Asker;
-use crate::{schema, sql_info};
+use crate::{schema, sql_info, type_info};
 
 const PUBLIC: &str = "public";
 const SCHEMAS: [&str; 2] = ["information_schema", PUBLIC];
@@ -47,6 +47,7 @@ pub(crate) fn schema_of(command: &Command) -> Option<SchemaRef> {
         Command::CommandGetTables(asked) => tables_builder(asked.include_schema).schema(),
         Command::CommandGetTableTypes(_) => table_types(),
         Command::CommandGetSqlInfo(_) => sql_info::schema(),
+        Command::CommandGetXdbcTypeInfo(_) => type_info::schema(),
         Command::CommandGetPrimaryKeys(_) => primary_keys(),
         Command::CommandGetExportedKeys(_)
         | Command::CommandGetImportedKeys(_)
@@ -74,6 +75,7 @@ pub(crate) async fn rows(asker: Asker, command: Command) -> Result<Option<Rows>,
             RecordBatch::try_new(table_types(), vec![kinds]).map_err(|error| failed(&error))?
         }
         Command::CommandGetSqlInfo(asked) => sql_info::batch(&asked.info)?,
+        Command::CommandGetXdbcTypeInfo(asked) => type_info::batch(asked.data_type)?,
         other => match schema_of(&other) {
             Some(schema) => RecordBatch::new_empty(schema),
             None => return Ok(None),

@@ -36,6 +36,7 @@ mod statements;
 #[cfg(test)]
 mod tests;
 mod tickets;
+mod type_info;
 mod wire_types;
 
 pub use metrics::FlightMetrics;

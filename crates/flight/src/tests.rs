@@ -12,7 +12,7 @@ use arrow_array::cast::AsArray as _;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{
     ActionBeginTransactionRequest, CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetSqlInfo,
-    CommandGetTables, ProstMessageExt as _, SqlInfo,
+    CommandGetTables, CommandGetXdbcTypeInfo, ProstMessageExt as _, SqlInfo,
 };
 use arrow_flight::{
     Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, Empty, FlightData,
@@ -131,6 +131,9 @@ async fn the_server_says_what_it_is() {
     assert_eq!(rows(&fetch(&mut client, schemas).await), 2);
     let kinds = client.get_table_types().await.unwrap();
     assert_eq!(rows(&fetch(&mut client, kinds).await), 2);
+    let types =
+        client.get_xdbc_type_info(CommandGetXdbcTypeInfo { data_type: None }).await.unwrap();
+    assert_eq!(rows(&fetch(&mut client, types).await), 14);
     let asked = CommandGetPrimaryKeys { table: "audit".to_owned(), ..Default::default() };
     let keys = client.get_primary_keys(asked).await.unwrap();
     assert_eq!(rows(&fetch(&mut client, keys).await), 0);
