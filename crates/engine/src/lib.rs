@@ -14,6 +14,7 @@ mod connection;
 mod engine;
 mod error;
 mod estimate;
+mod exprs;
 mod fields;
 mod functions;
 mod interrupt;

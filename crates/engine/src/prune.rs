@@ -67,7 +67,7 @@ impl Pruner {
 
     /// Whether records within these bounds, of whose columns so much is known,
     /// may meet the filter.
-    pub(crate) fn keeps(&self, bounds: Bounds, zones: &ByColumn) -> bool {
+    pub(crate) fn keep_by_zones(&self, bounds: Bounds, zones: &ByColumn) -> bool {
         let of = Containers { bounds: &[bounds], zones: Some(zones) };
         let kept = self.0.as_ref().and_then(|predicate| predicate.prune(&of).ok());
         kept.is_none_or(|keep| keep != [false])

@@ -528,7 +528,7 @@ impl TailScan {
         }
         let (zones, more) = self.columns.zones(block, &self.zoned)?;
         *grown += more;
-        Ok(zones.is_empty() || self.pruner.keeps(block.bounds, &zones))
+        Ok(zones.is_empty() || self.pruner.keep_by_zones(block.bounds, &zones))
     }
 
     fn filtered(&mut self, rows: RecordBatch) -> DataFusionResult<RecordBatch> {

@@ -21,14 +21,14 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Select, Statement,
-    TableFactor, VisitMut, VisitorMut,
+    BinaryOperator, Expr, Join, JoinConstraint, JoinOperator, Select, Statement, TableFactor,
+    VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
+use crate::exprs::call;
 use crate::refusal::{invalid, position};
 
 /// What the condition of an as-of join is marked with on its way to the plan.
@@ -194,14 +194,14 @@ fn marked(join: &Join) -> Result<Option<JoinOperator>, Refusal> {
                 JoinConstraint::None => match_condition.clone(),
                 keys => both(match_condition.clone(), on(keys)?),
             };
-            Ok(Some(JoinOperator::LeftOuter(JoinConstraint::On(call(condition)))))
+            Ok(Some(JoinOperator::LeftOuter(JoinConstraint::On(condition_call(condition)))))
         }
         _ if !join.global => Ok(None),
         JoinOperator::Join(constraint) | JoinOperator::Inner(constraint) => {
-            Ok(Some(JoinOperator::Inner(JoinConstraint::On(call(on(constraint)?)))))
+            Ok(Some(JoinOperator::Inner(JoinConstraint::On(condition_call(on(constraint)?)))))
         }
         JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => {
-            Ok(Some(JoinOperator::LeftOuter(JoinConstraint::On(call(on(constraint)?)))))
+            Ok(Some(JoinOperator::LeftOuter(JoinConstraint::On(condition_call(on(constraint)?)))))
         }
         _ => Err(unknown("it is ASOF JOIN or ASOF LEFT JOIN")),
     }
@@ -217,22 +217,8 @@ fn both(one: Expr, other: Expr) -> Expr {
     Expr::BinaryOp { left: nested(one), op: BinaryOperator::And, right: nested(other) }
 }
 
-fn call(condition: Expr) -> Expr {
-    let args = vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(condition))];
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(MARK)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args,
-            clauses: Vec::new(),
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
+fn condition_call(condition: Expr) -> Expr {
+    call(MARK, vec![condition])
 }
 
 /// The function that marks conditions. It is gone before anything runs.

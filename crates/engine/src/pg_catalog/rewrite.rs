@@ -22,7 +22,6 @@
 //! positions in it.
 
 mod empty;
-mod exprs;
 mod lists;
 mod types;
 
@@ -37,11 +36,11 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use self::empty::{has_aggregate, reads_privileges};
-use self::exprs::{boolean, call, literal, null, null_text, take, text};
 use self::lists::{elements_of, member, unnested};
 use self::types::{known_type, type_name};
 use super::names::{Oids, namespace, type_of_name};
 use super::{TABLES, information, titles, wildcards};
+use crate::exprs::{boolean, call, literal, null, null_text, take, text};
 use crate::refusal::{invalid, refusal};
 use crate::sql::{INFORMATION, Listing, Named, PG_CATALOG};
 

@@ -10,10 +10,10 @@ use std::ops::ControlFlow;
 
 use aquifer_query::wire::Refusal;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, Statement, Value, ValueWithSpan, VisitMut as _, VisitorMut,
+    Expr, Function, Ident, ObjectName, Statement, Value, ValueWithSpan, VisitMut as _, VisitorMut,
 };
 
+use crate::exprs::{call, take, text};
 use crate::functions::{LIKE_PATTERN, like_pattern};
 use crate::refusal::invalid;
 
@@ -76,7 +76,6 @@ fn change_escape(
         *value = Value::SingleQuotedString("\\".to_owned());
         return Ok(());
     }
-    let text = |text: &str| Expr::value(Value::SingleQuotedString(text.to_owned()));
     let given = match pattern.as_ref() {
         Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(given), .. }) => Some(given),
         _ => None,
@@ -84,30 +83,12 @@ fn change_escape(
     **pattern = match given {
         Some(given) => text(&like_pattern(given, other)),
         None => {
-            let given = std::mem::replace(&mut **pattern, Expr::value(Value::Null));
-            call(LIKE_PATTERN, [given, text(other)])
+            let escape = text(other);
+            call(LIKE_PATTERN, vec![take(pattern), escape])
         }
     };
     *escape = None;
     Ok(())
-}
-
-fn call(name: &str, arguments: [Expr; 2]) -> Expr {
-    let args = arguments.map(|expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))).into();
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args,
-            clauses: Vec::new(),
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
 }
 
 #[cfg(test)]

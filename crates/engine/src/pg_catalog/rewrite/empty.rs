@@ -6,8 +6,8 @@ use datafusion::sql::sqlparser::ast::{
     TableWithJoins, Value,
 };
 
-use super::exprs::boolean;
 use super::{Rewriter, is_called};
+use crate::exprs::boolean;
 use crate::pg_catalog::{TABLES, titles};
 
 impl Rewriter<'_> {

@@ -6,8 +6,8 @@ use std::str::Chars;
 
 use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, DataType, Expr, UnaryOperator, Value};
 
-use super::exprs::{boolean, call, cast_to, literal, null_text, take, text};
 use super::types::{known_type, type_name};
+use crate::exprs::{boolean, call, cast_to, literal, null_text, take, text};
 
 /// Whether `left` is among what the list on the right has; none where that is a
 /// query, which DataFusion knows.

@@ -1,4 +1,4 @@
-//! Expressions, taken apart and put together.
+//! Expressions of statements, taken apart and put together.
 
 use datafusion::sql::sqlparser::ast::{
     CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 /// The text of a literal.
-pub(super) fn literal(expr: &Expr) -> Option<String> {
+pub(crate) fn literal(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Value(value) => match &value.value {
             Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => {
@@ -20,31 +20,31 @@ pub(super) fn literal(expr: &Expr) -> Option<String> {
     }
 }
 
-pub(super) fn take(expr: &mut Box<Expr>) -> Expr {
+pub(crate) fn take(expr: &mut Box<Expr>) -> Expr {
     std::mem::replace(expr.as_mut(), null_text())
 }
 
-pub(super) fn text(text: &str) -> Expr {
+pub(crate) fn text(text: &str) -> Expr {
     Expr::value(Value::SingleQuotedString(text.to_owned()))
 }
 
-pub(super) fn boolean(is_true: bool) -> Expr {
+pub(crate) fn boolean(is_true: bool) -> Expr {
     Expr::value(Value::Boolean(is_true))
 }
 
-pub(super) fn null_text() -> Expr {
+pub(crate) fn null_text() -> Expr {
     null(DataType::Text)
 }
 
-pub(super) fn null(data_type: DataType) -> Expr {
+pub(crate) fn null(data_type: DataType) -> Expr {
     cast_to(Expr::value(Value::Null), data_type)
 }
 
-pub(super) fn cast_to(expr: Expr, data_type: DataType) -> Expr {
+pub(crate) fn cast_to(expr: Expr, data_type: DataType) -> Expr {
     Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
 }
 
-pub(super) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
+pub(crate) fn call(name: &str, arguments: Vec<Expr>) -> Expr {
     let args = arguments
         .into_iter()
         .map(|argument| FunctionArg::Unnamed(FunctionArgExpr::Expr(argument)))
